@@ -1,0 +1,31 @@
+# `make demo` distils, exports and evaluates the digits; `make test` runs the suite. Both set everything up themselves.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test check install clean
+
+install: $(VENV)/installed
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: install
+	rm -rf demo
+	$(BIN)/dmgd fit-stats --source digits --out demo/stats.safetensors
+	$(BIN)/dmgd distill --source digits --ipc 10 --stats demo/stats.safetensors --out demo/run
+	$(BIN)/dmgd export demo/run --format webdataset --out demo/webdataset
+	$(BIN)/dmgd export demo/run --format parquet --out demo/huggingface
+	$(BIN)/dmgd evaluate demo/run
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

@@ -1,0 +1,1 @@
+"""Files with versions and checksums: statistics and the run directory."""

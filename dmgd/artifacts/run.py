@@ -1,0 +1,197 @@
+"""The run directory: distilled images, their records and what made them.
+
+    run.json                      configuration, classes, digests of prior and statistics, versions, status
+    images/<class>-<name>/<i>.png
+    units/<unit>.safetensors      the latents of the unit's images, float32
+    units/<unit>.json             the records of its images; written last, so its presence says that the unit is whole
+
+A unit is the set of images that were sampled as one batch. The directory may be left at any instant: what has no
+record file is made again.
+"""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+from PIL import Image
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from dmgd.config import DistillConfig
+from dmgd.errors import ArtifactError, MismatchError, UsageError
+from dmgd.files import safe_name, sha256_bytes, write_bytes, write_json
+from dmgd.records import ClassInfo, ImageRecord
+
+FORMAT = 1
+MANIFEST = "run.json"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The images `images` of the classes `classes`, sampled as one batch: a grid, row by row a class."""
+
+    classes: range
+    images: range
+
+    @property
+    def name(self) -> str:
+        return f"c{self.classes[0]:04d}-{self.classes[-1]:04d}.i{self.images[0]:05d}-{self.images[-1]:05d}"
+
+    def __len__(self) -> int:
+        return len(self.classes) * len(self.images)
+
+    def cells(self) -> list[tuple[int, int]]:
+        """(class index, image index) of every image, in batch order."""
+        return [(c, i) for c in self.classes for i in self.images]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run on disk. `manifest` is the content of run.json."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def create(cls, path: Path, manifest: dict[str, Any]) -> "RunDirectory":
+        """The run at `path`, new or continued.
+
+        Raises UsageError if `path` holds something else, MismatchError with the differing keys if it holds another run.
+        """
+        wanted = {"format": FORMAT, **manifest}
+        if (path / MANIFEST).is_file():
+            run = cls.open(path)
+            found = {key: value for key, value in run.manifest.items() if key != "status"}
+            if differing := _differences(found, wanted):
+                raise MismatchError(
+                    f"{path} holds a run with other settings: {'; '.join(differing)}; "
+                    "choose another --out, or repeat the settings of that run to continue it"
+                )
+            return run
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{path} exists and is not a run; choose a new or empty --out folder")
+        run = cls(path, {**wanted, "status": "running"})
+        write_json(path / MANIFEST, run.manifest)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """The run at `path`. Raises UsageError if there is none, ArtifactError for a damaged one or another format."""
+        try:
+            manifest = json.loads((path / MANIFEST).read_text())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UsageError(f"{path} is not a run (it has no {MANIFEST}); make one with dmgd distill --out") from error
+        except ValueError as error:
+            raise ArtifactError(f"{path / MANIFEST} is damaged ({error})") from error
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise ArtifactError(f"{path} was written by another version of dmgd; distil it again")
+        return cls(path, manifest)
+
+    @property
+    def config(self) -> DistillConfig:
+        return DistillConfig.from_json(self.manifest["config"])
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]:
+        return tuple(ClassInfo.from_json(fields) for fields in self.manifest["classes"])
+
+    @property
+    def complete(self) -> bool:
+        return self.manifest["status"] == "complete"
+
+    def require_complete(self) -> None:
+        """Raise ArtifactError, with the way to go on, unless every image of the run is there."""
+        if not self.complete:
+            raise ArtifactError(f"{self.path} is unfinished; repeat its dmgd distill command to continue it")
+
+    def has(self, unit: Unit) -> bool:
+        """Whether the unit is finished."""
+        return self._record_path(unit).is_file()
+
+    def write_unit(self, unit: Unit, images: ndarray, latents: Tensor, notes: list[dict[str, Any]]) -> None:
+        """Store a unit: uint8 `images` (b, h, w, c), `latents` (b, …) and per image the `notes` seed, other_class and
+        ot_cost. The records come last."""
+        records = []
+        for (c, i), pixels, note in zip(unit.cells(), images, notes, strict=True):
+            data = encode_png(pixels)
+            path = f"images/{c:04d}-{safe_name(self.classes[c].identity)}/{i:05d}.png"
+            write_bytes(self.path / path, data)
+            records.append(
+                ImageRecord(
+                    class_index=c,
+                    image_index=i,
+                    path=path,
+                    sha256=sha256_bytes(data),
+                    pixels_sha256=sha256_bytes(pixels.tobytes()),
+                    **note,
+                )
+            )
+        write_bytes(self._latent_path(unit), save({"latents": latents.contiguous().cpu()}))
+        write_json(self._record_path(unit), [record.to_json() for record in records])
+
+    def latents(self, unit: Unit) -> Tensor:
+        """The latents of a finished unit, in batch order."""
+        return load_file(self._latent_path(unit))["latents"]
+
+    def finish(self) -> "RunDirectory":
+        """Say that the run is complete."""
+        run = RunDirectory(self.path, {**self.manifest, "status": "complete"})
+        if not self.complete:
+            write_json(self.path / MANIFEST, run.manifest)
+        return run
+
+    def records(self) -> list[ImageRecord]:
+        """The records of all finished images, by class and image index."""
+        found = [
+            ImageRecord.from_json(fields)
+            for file in sorted((self.path / "units").glob("*.json"))
+            for fields in json.loads(file.read_text())
+        ]
+        return sorted(found, key=lambda record: (record.class_index, record.image_index))
+
+    def pixels(self, record: ImageRecord) -> ndarray:
+        """The uint8 pixels (h, w, c) of one image. Raises ArtifactError if the file is missing or was changed."""
+        data = self.image_bytes(record)
+        pixels = np.array(Image.open(io.BytesIO(data)))
+        return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+    def image_bytes(self, record: ImageRecord) -> bytes:
+        """The bytes of one image's file, checked. Raises ArtifactError if it is missing or was changed."""
+        try:
+            data = (self.path / record.path).read_bytes()
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{self.path / record.path} is missing from the run") from error
+        if sha256_bytes(data) != record.sha256:
+            raise ArtifactError(f"{self.path / record.path} was changed after it was made (its checksum differs)")
+        return data
+
+    def _record_path(self, unit: Unit) -> Path:
+        return self.path / "units" / f"{unit.name}.json"
+
+    def _latent_path(self, unit: Unit) -> Path:
+        return self.path / "units" / f"{unit.name}.safetensors"
+
+
+def encode_png(pixels: ndarray) -> bytes:
+    """The PNG file of uint8 `pixels` (h, w, c) with c = 1 (grey) or 3 (RGB); the same bytes every time."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _differences(found: Any, wanted: Any, at: str = "") -> list[str]:
+    """Where two JSON values differ, as "key: found, not wanted"."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        keys = sorted(found.keys() | wanted.keys())
+        return [d for key in keys for d in _differences(found.get(key), wanted.get(key), f"{at}.{key}" if at else key)]
+    same = json.dumps(found, sort_keys=True) == json.dumps(wanted, sort_keys=True)
+    return [] if same else [f"{at}: {_short(found)} there, {_short(wanted)} asked for"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "…"

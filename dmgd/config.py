@@ -1,0 +1,138 @@
+"""What a user can choose, with every default once. Standard library only."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from dmgd.errors import UsageError, unknown_choice
+
+Semantic = Literal["none", "paper", "released"]
+Distribution = Literal["none", "paper", "released", "mgd3"]
+Order = Literal["greedy", "joint", "independent"]
+
+DEFAULT_PRIORS = {"digits": "digits"}
+IMAGENET_PRIOR = "dit-xl-2-256"
+
+
+def _at_least(name: str, value: float | None, least: float) -> None:
+    if value is not None and not value >= least:
+        raise UsageError(f"{name} must be at least {least}, not {value}")
+
+
+@dataclass(frozen=True)
+class Method:
+    """How images are guided while they are sampled. Symbols as in the paper; see the table in docs/methods.md.
+
+    `guidance_scale` 1 + ω and `guided_channels`: None takes the prior's own. `stages` (refine until, explore from) are
+    step indices for the paper's soft labels, original timesteps for the released code's. `window` (first, last) are the
+    step indices in which distribution matching acts. `rho` is ρ, or λ of mgd3. `k` support points a class (None: IPC).
+    `order`: one image of a class after another, all at once as a set, or each for itself.
+    """
+
+    semantic: Semantic = "none"
+    distribution: Distribution = "none"
+    order: Order = "independent"
+    guidance_scale: float | None = None
+    guided_channels: int | None = None
+    beta_n: float = 0.06
+    beta_s: float = 0.01
+    stages: tuple[int, int] = (25, 45)
+    window: tuple[int, int] = (30, 45)
+    rho: float = 0.5
+    k: int | None = 10
+    epsilon: float = 0.1
+    iterations: int = 5
+    steps: int = 50
+
+    def __post_init__(self) -> None:
+        _at_least("guidance scale", self.guidance_scale, 0)
+        _at_least("beta-n", self.beta_n, 0)
+        _at_least("beta-s", self.beta_s, 0)
+        _at_least("rho", self.rho, 0)
+        _at_least("k", self.k, 1)
+        _at_least("sinkhorn iterations", self.iterations, 1)
+        _at_least("steps", self.steps, 2)
+        if self.epsilon <= 0:
+            raise UsageError(f"epsilon must be above 0, not {self.epsilon}")
+        for name, (low, high) in (("stages", self.stages), ("window", self.window)):
+            if not 0 <= low < high:
+                raise UsageError(f"{name} must be two rising numbers from 0 up, not {low},{high}")
+
+
+METHODS: dict[str, Method] = {
+    "dmgd": Method(semantic="paper", distribution="paper", order="greedy"),
+    "dmgd-paper": Method(semantic="paper", distribution="paper", order="greedy", guidance_scale=4.0),
+    "dmgd-released": Method(
+        semantic="released",
+        distribution="released",
+        order="greedy",
+        guidance_scale=4.0,
+        guided_channels=3,
+        stages=(500, 900),
+    ),
+    "mgd3": Method(distribution="mgd3", window=(26, 49), rho=0.1, k=None),
+    "dit": Method(),
+}
+DEFAULT_METHOD = "dmgd"
+
+
+def method_named(name: str, **overrides: Any) -> Method:
+    """The settings of the method `name` with those `overrides` that are not None.
+
+    Switching distribution matching off also drops the order that only it needs. Raises UsageError for an unknown name
+    or a value out of range.
+    """
+    if name not in METHODS:
+        raise unknown_choice("method", name, tuple(METHODS))
+    method = replace(METHODS[name], **{key: value for key, value in overrides.items() if value is not None})
+    return replace(method, order="independent") if method.distribution == "none" else method
+
+
+@dataclass(frozen=True)
+class StatisticsConfig:
+    """What `fit-stats` computes: `k` support points a class by seeded k-means."""
+
+    source: str = "digits"
+    prior: str = "digits"
+    k: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least("k", self.k, 1)
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """What `distill` computes: everything that the images depend on, apart from the data and the weights."""
+
+    source: str = "digits"
+    prior: str = "digits"
+    ipc: int = 10
+    seed: int = 0
+    method_name: str = DEFAULT_METHOD
+    method: Method = METHODS[DEFAULT_METHOD]
+    precision: str = "fp32"
+    batch_size: int = 100
+
+    def __post_init__(self) -> None:
+        _at_least("ipc", self.ipc, 1)
+        _at_least("batch size", self.batch_size, 1)
+
+    @property
+    def k(self) -> int:
+        """Support points a class: the method's, or one for each image."""
+        return self.method.k or self.ipc
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "DistillConfig":
+        method = dict(fields["method"])
+        for pair in ("stages", "window"):
+            method[pair] = tuple(method[pair])
+        return cls(**{**fields, "method": Method(**method)})
+
+
+def default_prior(source: str) -> str:
+    """The prior for a source when none is named."""
+    return DEFAULT_PRIORS.get(source, IMAGENET_PRIOR)

@@ -1,0 +1,1 @@
+"""The diffusion sampler: pure functions of a denoiser, noise tensors and numbers."""

@@ -1,0 +1,101 @@
+"""The guided DDPM sampler. It knows nothing of classes, images or files."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dmgd.diffusion.noise import Noise
+from dmgd.diffusion.schedule import Schedule
+
+
+class Denoiser(Protocol):
+    """A frozen network that predicts noise, and after it, along the channels, possibly a variance (learned range)."""
+
+    def __call__(
+        self, z: Float[Tensor, "b c h w"], t: int, label: Float[Tensor, "b g e"]
+    ) -> Float[Tensor, "b out h w"]: ...
+
+
+Label = Float[Tensor, "b g e"]
+
+Condition = Callable[[int], tuple[Label, Label]]
+"""Step index k → the conditional and the null label embeddings of the batch."""
+
+Shift = Callable[[int, Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]], Float[Tensor, "b c h w"] | None]
+"""(Step index k, predicted clean latent ẑ_0, posterior standard deviation σ_k) → what to add to the mean, or None."""
+
+Observer = Callable[[int, Tensor, Tensor], None]
+"""(Step index k, ẑ_0 before any shift, z_{k−1}) → nothing."""
+
+
+@torch.no_grad()
+def sample(
+    denoise: Denoiser,
+    schedule: Schedule,
+    noise: Noise,
+    condition: Condition,
+    shift: Shift = lambda k, x0, sigma: None,
+    *,
+    guidance_scale: float = 1.0,
+    guided_channels: int | None = None,
+    observe: Observer = lambda k, x0, z: None,
+) -> Float[Tensor, "b c h w"]:
+    """The latents z_0 of a batch, float32: a pure function of the network, the noise and the settings.
+
+    Classifier-free guidance of strength `guidance_scale` (1 + ω in the paper; 1 is none, and skips the null rows) acts
+    on the first `guided_channels` channels (None: all). `condition` and `shift` are where semantic and distribution
+    matching enter; `observe` sees every step. Everything outside the network is computed in float32.
+    """
+    z = noise.start().float()
+    for k in reversed(range(schedule.num_steps)):
+        # Predict the noise and, where the network has learned it, the variance.
+        predicted = guided(denoise, z, schedule.timestep[k], *condition(k), guidance_scale, guided_channels)
+        epsilon, variance = predicted[:, : z.shape[1]], predicted[:, z.shape[1] :]
+        # ẑ_0 = (z_t − √(1−ᾱ_t) ε) / √ᾱ_t
+        alpha_bar = schedule.alpha_bar[k]
+        x0 = (z - (1 - alpha_bar) ** 0.5 * epsilon) / alpha_bar**0.5
+        # The posterior, its mean moved by the guidance.
+        mean = schedule.mean_x0[k] * x0 + schedule.mean_z[k] * z
+        sigma = standard_deviation(schedule, k, variance if variance.numel() else None, like=z)
+        if (moved := shift(k, x0, sigma)) is not None:
+            mean = mean + moved
+        z = mean + sigma * noise.step(k) if k > 0 else mean
+        observe(k, x0, z)
+    return z
+
+
+def guided(
+    denoise: Denoiser,
+    z: Float[Tensor, "b c h w"],
+    t: int,
+    label: Label,
+    null_label: Label,
+    scale: float,
+    channels: int | None,
+) -> Float[Tensor, "b out h w"]:
+    """The network's output with classifier-free guidance on the first `channels` of z's channels, float32.
+
+    The other channels, and the variance where there is one, are the conditional row's own.
+    Source: Ho & Salimans 2021, Eq. 6; `forward_with_cfg` of facebookresearch/DiT for `channels` = 3.
+    """
+    if scale == 1:
+        return denoise(z, t, label).float()
+    conditional, null = denoise(torch.cat([z, z]), t, torch.cat([label, null_label])).float().chunk(2)
+    count = z.shape[1] if channels is None else channels
+    epsilon = null[:, :count] + scale * (conditional[:, :count] - null[:, :count])
+    return torch.cat([epsilon, conditional[:, count:]], dim=1)
+
+
+def standard_deviation(
+    schedule: Schedule, k: int, variance: Float[Tensor, "b c h w"] | None, like: Float[Tensor, "b c h w"]
+) -> Float[Tensor, "b c h w"]:
+    """σ_k, elementwise. `variance` is the network's v in [−1, 1] between the two ends of the range
+    (Nichol & Dhariwal 2021, Eq. 15); without it the posterior variance is used."""
+    small, large = schedule.log_variance_small[k], schedule.log_variance_large[k]
+    if variance is None:
+        return torch.full_like(like, small).mul(0.5).exp()
+    fraction = (variance + 1) / 2
+    return (0.5 * (fraction * large + (1 - fraction) * small)).exp()

@@ -1,0 +1,45 @@
+"""Distribution approximate matching: a class replaced by the k-means centroids of its latents."""
+
+import hashlib
+import warnings
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64
+from numpy import ndarray
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
+
+from dmgd.errors import DmgdError
+
+
+def quantize(
+    latents: Float[ndarray, "n d"], num_points: int, seed: int
+) -> tuple[Float32[ndarray, "k d"], Float64[ndarray, " k"]]:
+    """The support points of one class and their masses, the heaviest first; masses sum to 1.
+
+    A class of fewer than `num_points` different latents has as many points as it has different latents; the rest are
+    zero vectors of mass 0. The result depends on the latents, their order and the seed, not on the number of threads.
+
+    Raises DmgdError if there is no latent or one is not finite.
+    """
+    if len(latents) == 0:
+        raise DmgdError("a class without images has no support points; remove the class or add images")
+    if not np.isfinite(latents).all():
+        raise DmgdError("the latents hold NaN or infinite values; check the prior's encoder and its precision")
+    # Lloyd's sums are added up thread by thread in no fixed order: one thread, or the last bits differ from run to run.
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different latents than points: dealt with below
+        means = KMeans(min(num_points, len(latents)), n_init=4, random_state=seed).fit(latents)
+    labels, counts = np.unique(means.labels_, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    support = np.zeros((num_points, latents.shape[1]), np.float32)
+    mass = np.zeros(num_points)
+    support[: len(labels)] = means.cluster_centers_[labels[order]]
+    mass[: len(labels)] = counts[order] / len(latents)
+    return support, mass
+
+
+def class_seed(seed: int, identity: str) -> int:
+    """A 32-bit seed for one class, the same whatever other classes there are and in whatever order."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{identity}".encode()).digest()[:4], "big")

@@ -1,0 +1,1 @@
+"""Frozen class-conditional diffusion models behind one interface: predict, encode, decode, embed labels, defaults."""

@@ -1,0 +1,221 @@
+"""Reading DiT weights: diffusers folders and original checkpoints become the state of one `DiT`.
+
+Both directions of names are plain renaming; nothing is approximated. A tensor that has no place is refused by name.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dmgd.errors import ArtifactError
+from dmgd.priors.dit import DiT, DiTConfig
+
+Numerics = Literal["original", "diffusers"]
+State = dict[str, Tensor]
+
+WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+
+
+def read_weights(path: Path) -> State:
+    """The tensors of a `.safetensors`, or of a `.pt`, `.pth` or `.bin` file that holds nothing but tensors.
+
+    An `ema` entry, as in facebookresearch/DiT's training checkpoints, is preferred.
+    Raises ArtifactError if the file is damaged or is a pickle that would run code.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both readers raise a dozen types for a damaged file
+        raise ArtifactError(
+            f"{path} is not a file of plain tensors ({str(error).splitlines()[0][:120]}); a pickle with other objects "
+            "could run code and is refused: save its state_dict, best as .safetensors"
+        ) from error
+    for key in ("ema", "model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            return state[key]
+    return state
+
+
+def load_diffusers_dit(folder: Path, numerics: Numerics | None) -> tuple[DiT, Numerics, Path]:
+    """The network in a diffusers `DiTTransformer2DModel` folder, the numerics it was read with, and the weights' file.
+
+    `numerics` "original" computes as facebookresearch/DiT does, right for converted checkpoints such as
+    `facebook/DiT-XL-2-256`; "diffusers" as diffusers does, right for models trained there. None decides: a converted
+    checkpoint has the same embedder in every block. Raises ArtifactError if something is missing or has no place.
+    """
+    config = read_config(folder / "config.json")
+    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise ArtifactError(f"no weights in {folder}; expected {' or '.join(WEIGHT_FILES)}")
+    state = read_weights(path)
+    depth = config["num_layers"]
+    copies = all(
+        torch.equal(tensor, state[name.replace("blocks.0.", f"blocks.{i}.")])
+        for name, tensor in state.items()
+        if name.startswith("transformer_blocks.0.norm1.emb.")
+        for i in range(1, depth)
+    )
+    numerics = numerics or ("original" if copies else "diffusers")
+    original = numerics == "original"
+    network = DiT(
+        DiTConfig(
+            sample_size=config["sample_size"],
+            patch_size=config["patch_size"],
+            in_channels=config["in_channels"],
+            out_channels=config["out_channels"] or config["in_channels"],
+            width=config["num_attention_heads"] * config["attention_head_dim"],
+            depth=depth,
+            num_heads=config["num_attention_heads"],
+            num_classes=config["num_embeds_ada_norm"],
+            num_embedders=1 if copies else depth,
+            frequency_divisor=128 if original else 127,
+            norm_eps=1e-6 if original else config.get("norm_eps", 1e-5),
+        )
+    )
+    _fill(network, _from_diffusers(state, depth, 1 if copies else depth), path)
+    return network, numerics, path
+
+
+def load_original_dit(path: Path, num_heads: int | None) -> DiT:
+    """The network in a checkpoint with the names of facebookresearch/DiT, DiffFit's γ scales folded in.
+
+    Its shape is read off the tensors, except the number of attention heads, which leaves no trace in them: None takes
+    that of the published size (DiT-S, B, L, XL) of this width. Raises ArtifactError if that is unknown, too.
+    """
+    state = fold_gamma(read_weights(path))
+    try:
+        width, in_channels, patch, _ = state["x_embedder.proj.weight"].shape
+        depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
+        num_heads = num_heads or _HEADS.get(width)
+        if num_heads is None:
+            raise ArtifactError(
+                f'{path} is {width} wide, which is no published DiT: say "num_heads" in {description_path(path)}'
+            )
+        network = DiT(
+            DiTConfig(
+                sample_size=round(state["pos_embed"].shape[1] ** 0.5) * patch,
+                patch_size=patch,
+                in_channels=in_channels,
+                out_channels=state["final_layer.linear.bias"].numel() // patch**2,
+                width=width,
+                depth=depth,
+                num_heads=num_heads,
+                num_classes=len(state["y_embedder.embedding_table.weight"]) - 1,
+            )
+        )
+    except (KeyError, AttributeError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} lacks {error}: it is not a checkpoint with the names of facebookresearch/DiT; "
+            "for a diffusers model give its folder"
+        ) from error
+    _fill(network, _from_original(state), path)
+    return network
+
+
+# Heads of the published sizes by width: DiT-S, B, L, XL.
+_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
+
+
+def fold_gamma(state: State) -> State:
+    """The same network without DiffFit's γ: each multiplies the output of a linear layer, so it moves into it.
+
+    `attn.gamma1` scales qkv, `attn.gamma2` the attention's projection; a block's `gamma1` its attention branch and
+    `gamma2` its MLP branch. A state without γ is returned as it is.
+    """
+    folded = {name: tensor for name, tensor in state.items() if ".gamma" not in name}
+    for name, gamma in state.items():
+        if ".gamma" in name:
+            owner, which = name.rsplit(".", 1)
+            layer = _GAMMA_TARGETS.get(("attn" if owner.endswith(".attn") else "block", which))
+            if layer is None:
+                raise ArtifactError(f"the scale {name} is not one of DiffFit's and cannot be folded in")
+            target = f"{owner}.{layer}"
+            folded[f"{target}.weight"] = folded[f"{target}.weight"] * gamma[:, None]
+            folded[f"{target}.bias"] = folded[f"{target}.bias"] * gamma
+    return folded
+
+
+_GAMMA_TARGETS = {
+    ("attn", "gamma1"): "qkv",
+    ("attn", "gamma2"): "proj",
+    ("block", "gamma1"): "attn.proj",
+    ("block", "gamma2"): "mlp.fc2",
+}
+
+
+def description_path(path: Path) -> Path:
+    """Where a prior at `path` may describe itself: `dmgd.json` in a folder, `NAME.dmgd.json` beside a file."""
+    return path / "dmgd.json" if path.is_dir() else path.with_suffix(".dmgd.json")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`. Raises ArtifactError if it is missing or is not one."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing; expected a diffusers DiT folder") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not JSON: {error}") from error
+
+
+def _from_diffusers(state: State, depth: int, num_embedders: int) -> State:
+    """diffusers' names to ours."""
+    renamed: State = {}
+
+    def move(ours: str, *theirs: str) -> None:
+        for kind in ("weight", "bias"):
+            renamed[f"{ours}.{kind}"] = torch.cat([state[f"{name}.{kind}"] for name in theirs])
+
+    move("patch", "pos_embed.proj")
+    move("final_modulation", "proj_out_1")
+    move("final", "proj_out_2")
+    for i in range(depth):
+        block = f"transformer_blocks.{i}"
+        move(f"blocks.{i}.modulation", f"{block}.norm1.linear")
+        move(f"blocks.{i}.attention.qkv", *(f"{block}.attn1.to_{which}" for which in "qkv"))
+        move(f"blocks.{i}.attention.proj", f"{block}.attn1.to_out.0")
+        move(f"blocks.{i}.mlp.0", f"{block}.ff.net.0.proj")
+        move(f"blocks.{i}.mlp.2", f"{block}.ff.net.2")
+        if i < num_embedders:
+            move(f"embedders.{i}.time.0", f"{block}.norm1.emb.timestep_embedder.linear_1")
+            move(f"embedders.{i}.time.2", f"{block}.norm1.emb.timestep_embedder.linear_2")
+            table = f"{block}.norm1.emb.class_embedder.embedding_table.weight"
+            renamed[f"embedders.{i}.label.weight"] = state[table]
+    return renamed
+
+
+_ORIGINAL_NAMES: list[tuple[str, str]] = [
+    ("x_embedder.proj", "patch"),
+    ("t_embedder.mlp", "embedders.0.time"),
+    ("y_embedder.embedding_table", "embedders.0.label"),
+    ("final_layer.adaLN_modulation.1", "final_modulation"),
+    ("final_layer.linear", "final"),
+    (".adaLN_modulation.1", ".modulation"),
+    (".attn.", ".attention."),
+    (".mlp.fc1", ".mlp.0"),
+    (".mlp.fc2", ".mlp.2"),
+]
+
+
+def _from_original(state: State) -> State:
+    """facebookresearch/DiT's names to ours. The position embedding is fixed and is computed anew."""
+    renamed: State = {}
+    for name, tensor in state.items():
+        if name != "pos_embed":
+            for theirs, ours in _ORIGINAL_NAMES:
+                name = name.replace(theirs, ours)
+            renamed[name] = tensor
+    return renamed
+
+
+def _fill(network: DiT, state: State, path: Path) -> None:
+    """Put `state` into `network`. Raises ArtifactError naming what is missing, left over or of another shape."""
+    try:
+        network.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    except RuntimeError as error:
+        raise ArtifactError(f"{path} does not fit a DiT: {' '.join(str(error).split())[:300]}") from error

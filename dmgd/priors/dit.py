@@ -1,0 +1,136 @@
+"""The diffusion transformer DiT (Peebles & Xie 2023), for inference.
+
+One network reads the weights of both worlds (see `checkpoints.py`). Compared with diffusers' module it takes the label
+*embedding*, which semantic matching changes, and computes the conditioning vector once a call instead of once a block.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FREQUENCIES = 256
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """The shape of a DiT and the two numbers in which implementations differ.
+
+    `frequency_divisor`: the timestep frequencies are 10⁴^(−i/divisor): 128 in facebookresearch/DiT, 127 in diffusers.
+    `norm_eps` is that of the norm before the MLP: 1e-6 in facebookresearch/DiT, 1e-5 by default in diffusers.
+    `num_embedders` is 1, or one for every block in models that were trained inside diffusers.
+    """
+
+    sample_size: int
+    patch_size: int
+    in_channels: int
+    out_channels: int
+    width: int
+    depth: int
+    num_heads: int
+    num_classes: int
+    num_embedders: int = 1
+    frequency_divisor: int = 128
+    norm_eps: float = 1e-6
+
+
+class Embedder(nn.Module):
+    """The timestep network and the label table; row `num_classes` of the table is the null class."""
+
+    def __init__(self, width: int, num_classes: int):
+        super().__init__()
+        self.time = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.label = nn.Embedding(num_classes + 1, width)
+
+
+class Attention(nn.Module):
+    """Self-attention of `num_heads` heads over the patches."""
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """A transformer block with adaptive layer norm (adaLN-Zero)."""
+
+    def __init__(self, width: int, num_heads: int, norm_eps: float):
+        super().__init__()
+        self.modulation = nn.Linear(width, 6 * width)
+        self.attention = Attention(width, num_heads)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
+        self.norm_eps = norm_eps
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition)[:, None].chunk(6, dim=-1)
+        x = torch.addcmul(x, gate_a, self.attention(_modulated(x, shift_a, scale_a, 1e-6)))
+        return torch.addcmul(x, gate_m, self.mlp(_modulated(x, shift_m, scale_m, self.norm_eps)))
+
+
+class DiT(nn.Module):
+    """Latents, a timestep and label embeddings → predicted noise, followed by the variance if it is learned."""
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        self.config = config
+        width, patch = config.width, config.patch_size
+        self.embedders = nn.ModuleList(Embedder(width, config.num_classes) for _ in range(config.num_embedders))
+        self.patch = nn.Conv2d(config.in_channels, width, patch, stride=patch)
+        self.blocks = nn.ModuleList(Block(width, config.num_heads, config.norm_eps) for _ in range(config.depth))
+        self.final_modulation = nn.Linear(width, 2 * width)
+        self.final = nn.Linear(width, patch * patch * config.out_channels)
+        positions = position_embedding(config.sample_size // patch, width)
+        self.position: Tensor
+        self.frequency: Tensor
+        self.register_buffer("position", positions, persistent=False)
+        exponent = torch.arange(FREQUENCIES // 2, dtype=torch.float32) / config.frequency_divisor
+        self.register_buffer("frequency", torch.exp(-math.log(10_000) * exponent), persistent=False)
+
+    def label_embedding(self, classes: Tensor) -> Float[Tensor, "b g e"]:
+        """The embeddings of class indices (b,), one from every label table, float32."""
+        return torch.stack([embedder.label(classes) for embedder in self.embedders], dim=1).float()  # type: ignore[operator]
+
+    def forward(self, z: Float[Tensor, "b c h w"], t: int, label: Float[Tensor, "b g e"]) -> Float[Tensor, "b o h w"]:
+        dtype = self.patch.weight.dtype
+        x = self.patch(z.to(dtype)).flatten(2).transpose(1, 2) + self.position.to(dtype)
+
+        # One conditioning vector for each embedder, shared by the blocks unless each has its own.
+        angle = t * self.frequency
+        wave = torch.cat([angle.cos(), angle.sin()]).to(dtype)
+        time = torch.stack([embedder.time(wave) for embedder in self.embedders])  # type: ignore[operator]
+        conditions = F.silu(time + label.to(dtype)).unbind(1)
+
+        for i, block in enumerate(self.blocks):
+            x = block(x, conditions[i % len(conditions)])
+
+        shift, scale = self.final_modulation(conditions[0])[:, None].chunk(2, dim=-1)
+        return self._unpatched(self.final(_modulated(x, shift, scale, 1e-6)))
+
+    def _unpatched(self, x: Float[Tensor, "b n p"]) -> Float[Tensor, "b o h w"]:
+        side, patch = self.config.sample_size // self.config.patch_size, self.config.patch_size
+        x = x.unflatten(2, (patch, patch, self.config.out_channels)).unflatten(1, (side, side))
+        return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+
+def _modulated(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=eps), 1 + scale)
+
+
+def position_embedding(side: int, width: int) -> Float[Tensor, "1 n e"]:
+    """The fixed sine–cosine embedding of a `side` × `side` grid, the column in the first half of the features.
+
+    Source: `get_2d_sincos_pos_embed` of facebookresearch/DiT (`models.py`); computed in float64.
+    """
+    omega = 10_000 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    wave = torch.arange(side, dtype=torch.float64)[:, None] * omega
+    along = torch.cat([wave.sin(), wave.cos()], dim=1)
+    columns, rows = along.expand(side, -1, -1), along[:, None].expand(-1, side, -1)
+    return torch.cat([columns, rows], dim=-1).reshape(1, side * side, width).float()

@@ -1,0 +1,62 @@
+"""The `dmgd` command: its subcommands, `--version`, and what every error becomes."""
+
+import os
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+
+from dmgd import __version__
+from dmgd.errors import DmgdError
+from dmgd_cli import distill, fit_stats
+
+app = typer.Typer(
+    name="dmgd",
+    help="Distil a labelled image dataset into a few synthetic images per class, without training.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("fit-stats")(fit_stats.command)
+app.command("distill")(distill.command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dmgd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The console script. Exit codes: 0 done, 1 failed or mismatch, 2 wrong usage, 130 interrupted."""
+    try:
+        app(standalone_mode=True)
+    except DmgdError as error:
+        _say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("interrupted; nothing finished is lost, the same command continues:")
+        _say("  " + shlex.join(["dmgd", *sys.argv[1:]]))
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of stdout has left, as in `dmgd … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        _say(f"error: {error.strerror or error}{place}; nothing finished is lost, mend it and repeat the command")
+        sys.exit(1)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

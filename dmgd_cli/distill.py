@@ -1,0 +1,71 @@
+"""`dmgd distill`"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dmgd.config import DEFAULT_METHOD, METHODS, DistillConfig, StatisticsConfig, default_prior, method_named
+from dmgd_cli import options
+from dmgd_cli.output import print_json
+from dmgd_cli.progress import Display
+
+DEFAULTS = DistillConfig()
+
+
+def command(
+    source: options.Source,
+    out: options.OutFolder,
+    ipc: Annotated[int, typer.Option(help="Images per class.")] = DEFAULTS.ipc,
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = DEFAULT_METHOD,
+    prior: options.Prior = None,
+    vae: options.Vae = None,
+    stats: Annotated[
+        Path | None,
+        typer.Option(help="Statistics of dmgd fit-stats. Default: fitted, and kept in the cache.", show_default=False),
+    ] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="1 + ω, classifier-free guidance. Default: the prior's.", show_default=False)
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Sampling steps (of 1,000). Default: 50.", show_default=False)
+    ] = None,
+    seed: options.Seed = DEFAULTS.seed,
+    batch_size: Annotated[int, typer.Option(help="Images in flight.")] = DEFAULTS.batch_size,
+    precision: Annotated[str, typer.Option(help="The network's: fp32, bf16 or fp16.")] = DEFAULTS.precision,
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:
+    """Distil a dataset into a few synthetic images per class.
+
+    \b
+    Examples:
+      dmgd distill --source digits --ipc 10 --out runs/digits
+      dmgd distill --source digits --ipc 1 --method dit --out runs/plain
+    """
+    chosen = method_named(method, guidance_scale=guidance_scale, steps=steps)
+    config = DistillConfig(source, prior or default_prior(source), ipc, seed, method, chosen, precision, batch_size)
+
+    from dmgd.artifacts.statistics import Statistics
+    from dmgd.distill import distill
+    from dmgd.fit_stats import check_statistics, fit_statistics
+    from dmgd.priors.load import load_prior
+    from dmgd.sources.source import open_source
+
+    display = Display()
+    opened = open_source(source)
+    given = Statistics.load(stats) if stats else None
+    loaded = load_prior(config.prior, vae=vae, precision=precision, device=options.torch_device(device))  # type: ignore[arg-type]
+    if given:
+        check_statistics(given, opened, loaded, config.k)
+        statistics = given
+    else:
+        statistics = fit_statistics(opened, loaded, StatisticsConfig(source, config.prior, config.k), progress=display)
+    run = distill(config, loaded, statistics, out, progress=display)
+
+    images = len(run.records())
+    if json:
+        print_json({"path": str(out), "images": images, **run.manifest})
+    else:
+        typer.echo(f"distilled {images} images of {len(run.classes)} classes into {out}")
+        typer.echo(f"next: dmgd evaluate {out}   or   dmgd export {out} --format webdataset --out DIR")
