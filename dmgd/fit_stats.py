@@ -13,13 +13,11 @@ from dmgd.artifacts.statistics import Statistics
 from dmgd.config import StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError
 from dmgd.files import canonical_json
+from dmgd.latents import encode_source
 from dmgd.matching.quantize import class_seed, quantize
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
-from dmgd.sources.image import to_square
 from dmgd.sources.source import Source
-
-ENCODE_BATCH = 64
 
 
 def fit_statistics(
@@ -41,48 +39,23 @@ def fit_statistics(
         except ArtifactError as error:
             progress.warn(f"{error}; fitting anew")
 
-    latents = encode_classes(source, prior, progress)
+    latents = encode_source(source, prior, progress=progress)
     points = []
     with progress.task("k-means", len(classes), "classes") as task:
-        for info, rows in zip(classes, latents, strict=True):
+        for info, own in zip(classes, latents, strict=True):
             task.describe(info.name)
-            points.append(quantize(rows, config.k, class_seed(config.seed, info.identity)))
+            points.append(quantize(own.rows, config.k, class_seed(config.seed, info.identity)))
             task.advance()
     statistics = Statistics(
         support=torch.from_numpy(np.stack([support for support, _ in points])),
         mass=torch.from_numpy(np.stack([mass for _, mass in points])).float(),
-        count=torch.tensor([len(rows) for rows in latents]),
+        count=torch.tensor([len(own.rows) for own in latents]),
         classes=classes,
         header=header,
     )
     if cache:
         statistics.save(path)
     return statistics
-
-
-def encode_classes(source: Source, prior: Prior, progress: Progress = SILENT) -> list[np.ndarray]:
-    """The latents of the training images, flattened: one (n, d) float32 array a class."""
-    latents: list[list[np.ndarray]] = [[] for _ in source.classes]
-    pixels: list[torch.Tensor] = []
-    labels: list[int] = []
-
-    def encode() -> None:
-        for row, label in zip(prior.encode(torch.stack(pixels)).flatten(1).cpu().numpy(), labels, strict=True):
-            latents[label].append(row)
-        pixels.clear()
-        labels.clear()
-
-    with progress.task("encode", None, "images") as task:
-        for image, label in source.samples("train"):
-            pixels.append(to_square(image, prior.image_size, prior.codec.image_channels))
-            labels.append(label)
-            task.advance()
-            if len(pixels) == ENCODE_BATCH:
-                encode()
-        if pixels:
-            encode()
-    dimension = int(np.prod(prior.latent_shape))
-    return [np.stack(rows) if rows else np.empty((0, dimension), np.float32) for rows in latents]
 
 
 def statistics_header(source: Source, prior: Prior, config: StatisticsConfig) -> dict[str, Any]:
