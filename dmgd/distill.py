@@ -23,21 +23,32 @@ from dmgd.records import ClassInfo
 
 
 def distill(
-    config: DistillConfig, prior: Prior, statistics: Statistics, out: Path, *, progress: Progress = SILENT
+    config: DistillConfig,
+    prior: Prior,
+    statistics: Statistics,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress = SILENT,
 ) -> RunDirectory:
     """The finished run at `out`: `config.ipc` images for every class of the statistics.
 
-    A run that was interrupted is continued, and ends with the bytes that it would have had undisturbed. Raises
-    UsageError if `out` holds something else, MismatchError if it holds a run with other settings.
+    A run that was interrupted or damaged is continued, and ends with the bytes that it would have had undisturbed; a
+    greedy run of fewer images per class grows. `resume` refuses to begin a new run. Raises UsageError if `out` holds
+    something else, MismatchError if it holds a run with other settings.
     """
-    run = RunDirectory.create(out, manifest(config, prior, statistics))
+    if resume:
+        RunDirectory.open(out)
     units = plan_units(len(statistics.classes), config)
-    with progress.task("distil", len(statistics.classes) * config.ipc, "images") as task:
+    with (
+        RunDirectory.writer(out, manifest(config, prior, statistics)) as run,
+        progress.task("distil", len(statistics.classes) * config.ipc, "images") as task,
+    ):
         frozen: list[Tensor] = []  # the finished images of the classes being made, each (c, n, d)
         for unit in units:
             if unit.images[0] == 0:
                 frozen = []
-            if not run.has(unit):
+            if not is_whole(run, unit, progress):
                 task.describe(_span(unit, statistics.classes))
                 latents, notes = sample_unit(unit, config, prior, statistics, frozen)
                 run.write_unit(unit, prior.decode(latents).cpu().numpy(), latents, notes)
@@ -45,7 +56,17 @@ def distill(
                 finished = run.latents(unit).to(prior.device)
                 frozen.append(finished.reshape(len(unit.classes), len(unit.images), -1))
             task.advance(len(unit))
-    return run.finish()
+        return run.finish()
+
+
+def is_whole(run: RunDirectory, unit: Unit, progress: Progress) -> bool:
+    """Whether the unit is finished and undamaged; damage is told."""
+    if not run.has(unit):
+        return False
+    damaged = run.damage(unit)
+    if damaged:
+        progress.warn(f"{damaged} is missing or was changed; its images are made again")
+    return damaged is None
 
 
 def sample_unit(
