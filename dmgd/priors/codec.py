@@ -11,7 +11,7 @@ from dmgd.errors import ArtifactError, UsageError
 from dmgd.priors.checkpoints import read_config
 
 Images = UInt8[Tensor, "b h w c"]
-Latents = Float32[Tensor, "b c h w"]
+Latents = Float32[Tensor, "b z y x"]
 
 
 @runtime_checkable
@@ -63,7 +63,9 @@ class AutoencoderCodec:
 
     def __init__(self, folder: Path, device: torch.device | str):
         import diffusers
+        from diffusers.utils import logging
 
+        logging.set_verbosity_error()  # it warns of settings that it wrote itself
         name = read_config(folder / "config.json").get("_class_name")
         if name not in ("AutoencoderKL", "AutoencoderTiny"):
             raise ArtifactError(f"{folder} holds a {name}, not an AutoencoderKL or AutoencoderTiny")

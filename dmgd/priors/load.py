@@ -86,9 +86,9 @@ def _locate(name: str) -> tuple[Path, str | None, Description]:
         if path.is_file() and path.suffix not in CHECKPOINT_SUFFIXES:
             raise UsageError(f"the prior {name} is a file, but not a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})")
         return path, None, Description()
-    if name in PUBLISHED:
-        hub_id, description = PUBLISHED[name]
-        return *_fetch(hub_id), description
+    for short, (hub_id, description) in PUBLISHED.items():
+        if name in (short, hub_id):
+            return *_fetch(hub_id), description
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.suffix:
         return *_fetch(name), Description()
     if "/" in name or path.suffix in CHECKPOINT_SUFFIXES:
