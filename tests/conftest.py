@@ -21,6 +21,7 @@ def _isolated(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
     monkeypatch.setenv("HF_HOME", str(home / "hf"))
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the commands that tests run
     monkeypatch.delenv("HF_TOKEN", raising=False)
     connect = socket.socket.connect
 
