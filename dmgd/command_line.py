@@ -6,13 +6,14 @@ from typing import Any
 
 from dmgd.config import METHODS, DistillConfig, Method, default_prior
 
-# Fields whose options are not simply called as they are.
-OPTIONS = {"method_name": "method", "iterations": "sinkhorn-iterations"}
 SWITCHES = {"semantic": "no-semantic", "distribution": "no-distribution"}
 
 
 def distill_command(config: DistillConfig) -> str:
-    """The shortest `dmgd distill` command for `config`: what is default is left out, except source and ipc."""
+    """The shortest `dmgd distill` command for `config`: what is default is left out, except source and ipc.
+
+    Options are called as the configuration's fields, which the command line keeps to.
+    """
     defaults = asdict(DistillConfig(source=config.source, prior=default_prior(config.source)))
     given = {
         name: value
@@ -29,4 +30,4 @@ def _option(name: str, value: Any) -> list[str]:
     if name in SWITCHES:
         return [f"--{SWITCHES[name]}"]
     values = value if isinstance(value, tuple) else (value,)
-    return [f"--{OPTIONS.get(name, name).replace('_', '-')}", *map(str, values)]
+    return [f"--{'method' if name == 'method_name' else name.replace('_', '-')}", *map(str, values)]

@@ -40,7 +40,7 @@ class Method:
     rho: float = 0.5
     k: int | None = 10
     epsilon: float = 0.1
-    iterations: int = 5
+    sinkhorn_iterations: int = 5
     steps: int = 50
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class Method:
         _at_least("beta-s", self.beta_s, 0)
         _at_least("rho", self.rho, 0)
         _at_least("k", self.k, 1)
-        _at_least("sinkhorn iterations", self.iterations, 1)
+        _at_least("sinkhorn iterations", self.sinkhorn_iterations, 1)
         _at_least("steps", self.steps, 2)
         if self.epsilon <= 0:
             raise UsageError(f"epsilon must be above 0, not {self.epsilon}")
@@ -76,7 +76,7 @@ DEFAULT_METHOD = "dmgd"
 
 
 SEMANTIC_SETTINGS = ("beta_n", "beta_s", "stages")
-DISTRIBUTION_SETTINGS = ("window", "rho", "k", "epsilon", "iterations")
+DISTRIBUTION_SETTINGS = ("window", "rho", "k", "epsilon", "sinkhorn_iterations")
 
 
 def method_named(name: str, *, semantic: bool = True, distribution: bool = True, **overrides: Any) -> Method:

@@ -61,7 +61,7 @@ def command(
         rho=rho,
         k=k,
         epsilon=epsilon,
-        iterations=sinkhorn_iterations,
+        sinkhorn_iterations=sinkhorn_iterations,
         window=window,
         steps=steps,
     )
