@@ -66,7 +66,7 @@ def labelled_set(found: Labelled, classes: tuple[ClassInfo, ...], shape: Shape, 
     Raises MismatchError where the classes do not match, ArtifactError for a set that cannot train a classifier.
     """
     found.check()
-    places = match_labels(found.name, found.classes, classes, matching)
+    places = match_labels(found.name, found.classes, classes, matching, numbered=found.numbered)
     pixels = [shape.apply(image) for image in found.images]
     return stack_images(found.name, pixels, [places[label] for label in found.labels], classes).check()
 

@@ -15,12 +15,17 @@ _NUMBERED = re.compile(r"(\d{3,})-(.+)")
 
 
 def match_labels(
-    name: str, found: Sequence[ClassInfo], wanted: Sequence[ClassInfo], matching: str = "auto"
+    name: str,
+    found: Sequence[ClassInfo],
+    wanted: Sequence[ClassInfo],
+    matching: str = "auto",
+    *,
+    numbered: bool = True,
 ) -> list[int]:
     """For each class of the set `name` its position in the test source's `wanted`.
 
     "name": by WordNet id or name alone. "auto": the same, but refused where the set numbers its classes in another
-    order than the source. "index": by position, which the user vouches for. Raises MismatchError for classes that the
+    order than the source (`numbered` False: its order means nothing). "index": by position, which the user vouches for. Raises MismatchError for classes that the
     source lacks, for two that are one, and for the refused order.
     """
     if matching not in MATCHINGS:
@@ -32,14 +37,14 @@ def match_labels(
     missing = [info.identity for info, place in zip(found, places, strict=True) if place is None]
     if missing:
         raise MismatchError(
-            f"{name} has {len(missing)} classes that the test source lacks: {_listed(missing)} (the source's: "
+            f"{name} has {len(missing)} classes that the test source lacks: {_listed(missing)} (it has: "
             f"{_listed([info.identity for info in wanted])}); choose the right --source, or give --classes index "
             "if its classes stand in the source's order"
         )
     matched = [place for place in places if place is not None]
     if len(set(matched)) < len(matched):
         raise MismatchError(f"two classes of {name} are one class of the test source; rename or merge them")
-    if matching == "auto" and len(matched) == len(wanted) and matched != sorted(matched):
+    if matching == "auto" and numbered and len(matched) == len(wanted) and matched != sorted(matched):
         at = next(i for i, place in enumerate(matched) if place != i)
         raise MismatchError(
             f"{name} numbers its classes in another order than the test source: number {at} is "
