@@ -4,33 +4,30 @@ import shlex
 from dataclasses import asdict
 from typing import Any
 
-from dmgd.config import METHODS, DistillConfig, default_prior
+from dmgd.config import METHODS, DistillConfig, Method, default_prior
+
+SWITCHES = {"semantic": "no-semantic", "distribution": "no-distribution"}
 
 
 def distill_command(config: DistillConfig) -> str:
-    """The shortest `dmgd distill` command for `config`: what is default is left out.
+    """The shortest `dmgd distill` command for `config`: what is default is left out, except source and ipc.
 
     Options are called as the configuration's fields, which the command line keeps to.
     """
     defaults = asdict(DistillConfig(source=config.source, prior=default_prior(config.source)))
-    fields = asdict(config)
-    given: dict[str, Any] = {"source": config.source, "ipc": config.ipc}
-    if config.method_name != defaults["method_name"]:
-        given["method"] = config.method_name
-    given |= {
+    given = {
         name: value
-        for name, value in fields.items()
-        if name not in ("source", "ipc", "method", "method_name") and value != defaults[name]
+        for name, value in asdict(config).items()
+        if name in ("source", "ipc") or (name != "method" and value != defaults[name])
     }
-    usual = asdict(METHODS[config.method_name]) if config.method_name in METHODS else {}
-    own = {name: value for name, value in fields["method"].items() if usual.get(name, value) != value}
-    without = [what for what in ("semantic", "distribution") if own.pop(what, None) == "none"]
-    own.pop("order", None)  # follows from the method and what it is without
-    options = [
-        part for name, value in (given | own).items() for part in (f"--{name.replace('_', '-')}", *_words(value))
-    ]
-    return shlex.join(["dmgd", "distill", *options, *(f"--no-{what}" for what in without)])
+    usual, chosen = asdict(METHODS.get(config.method_name, Method())), asdict(config.method)
+    # The order follows from the other settings.
+    given |= {name: value for name, value in chosen.items() if name != "order" and value != usual[name]}
+    return shlex.join(["dmgd", "distill", *(part for name, value in given.items() for part in _option(name, value))])
 
 
-def _words(value: Any) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, tuple) else [str(value)]
+def _option(name: str, value: Any) -> list[str]:
+    if name in SWITCHES:
+        return [f"--{SWITCHES[name]}"]
+    values = value if isinstance(value, tuple) else (value,)
+    return [f"--{'method' if name == 'method_name' else name.replace('_', '-')}", *map(str, values)]

@@ -6,12 +6,31 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dmgd.errors import ArtifactError
+from dmgd.errors import ArtifactError, UsageError
 
 LOCK = ".lock"
+
+
+@contextmanager
+def locked_folder(out: Path) -> Iterator[None]:
+    """Hold the lock of `out`, which is made if need be, and removed again if it has stayed empty.
+
+    Raises UsageError if `out` is a file, ArtifactError if another process writes there.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; choose a new or empty --out folder")
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(out):
+            yield
+    finally:
+        if is_new:
+            with suppress(OSError):
+                out.rmdir()  # only an empty folder can be removed
 
 
 @contextmanager

@@ -28,6 +28,7 @@ def command(
     batch_size: Annotated[int, typer.Option(help="Images in flight.")] = DEFAULTS.batch_size,
     precision: Annotated[str, typer.Option(help="The network's: fp32, bf16 or fp16.")] = DEFAULTS.precision,
     device: options.Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Only continue the run in --out; begin no new one.")] = False,
     guidance_scale: method_options.GuidanceScale = None,
     no_semantic: method_options.Semantic = False,
     no_distribution: method_options.Distribution = False,
@@ -81,7 +82,7 @@ def command(
         statistics = given
     else:
         statistics = fit_statistics(opened, loaded, StatisticsConfig(source, config.prior, config.k), progress=display)
-    run = distill(config, loaded, statistics, out, progress=display)
+    run = distill(config, loaded, statistics, out, resume=resume, progress=display)
 
     images = len(run.records())
     if json:

@@ -20,9 +20,9 @@ def make_run(path, names=("cat", "dog"), ipc=3, size=8, channels=3, seed=0):
         "device": "cpu",
         "versions": {"dmgd": "0.1.0"},
     }
-    run = RunDirectory.create(path, manifest)
     unit = Unit(range(len(names)), range(ipc))
     pixels = rng.integers(0, 256, (len(unit), size, size, channels), dtype=np.uint8)
     notes = [{"seed": int(rng.integers(2**48)), "other_class": 1, "ot_cost": 0.25} for _ in unit.cells()]
-    run.write_unit(unit, pixels, torch.zeros(len(unit), 1, 2, 2), notes)
-    return run.finish()
+    with RunDirectory.writer(path, manifest) as run:
+        run.write_unit(unit, pixels, torch.zeros(len(unit), 1, 2, 2), notes)
+        return run.finish()

@@ -24,9 +24,10 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory, dmgd):
     """A run of the installed command: 100 digits, sampled in two steps."""
-    out = tmp_path_factory.mktemp("runs") / "digits"
-    dmgd("distill", "--source", "digits", "--ipc", 10, "--method", "dit", "--steps", 2, "--out", out)
-    return out
+    folder = tmp_path_factory.mktemp("runs")
+    settings = ("--source", "digits", "--ipc", 10, "--method", "dit", "--steps", 2)
+    dmgd("distill", *settings, "--out", folder / "digits", XDG_CACHE_HOME=str(folder / "cache"))
+    return folder / "digits"
 
 
 @pytest.fixture

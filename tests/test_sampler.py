@@ -11,9 +11,9 @@ from dmgd.config import METHODS, DistillConfig, StatisticsConfig
 from dmgd.diffusion.noise import RecordedNoise, SeededNoise
 from dmgd.diffusion.sampler import sample
 from dmgd.diffusion.schedule import ddpm_schedule
-from dmgd.distill import plan_units, sample_unit
 from dmgd.fit_stats import fit_statistics
 from dmgd.priors.load import load_prior
+from dmgd.sampling import plan_units, sample_unit
 from dmgd.sources.source import open_source
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dmgd.errors import UsageError
 from dmgd.exporters.index import INDEX, read_index
-from dmgd.lock import LOCK, locked
+from dmgd.lock import LOCK, locked_folder
 
 STAGING = ".dmgd-unfinished"
 
@@ -18,23 +18,14 @@ def output_folder(out: Path) -> Iterator[None]:
 
     Raises UsageError if `out` is something else than a new or empty folder or an export.
     """
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; choose a new or empty --out folder")
-    is_new = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(out):
-            _remove_leftover(out)
-            others = [path.name for path in out.iterdir() if path.name != LOCK]
-            if others and INDEX not in others:
-                raise UsageError(
-                    f"{out} holds something else ({min(others)}) and no export; choose a new or empty --out folder"
-                )
-            yield
-    finally:
-        if is_new:
-            with suppress(OSError):
-                out.rmdir()  # only if it has stayed empty
+    with locked_folder(out):
+        _remove_leftover(out)
+        others = [path.name for path in out.iterdir() if path.name != LOCK]
+        if others and INDEX not in others:
+            raise UsageError(
+                f"{out} holds something else ({min(others)}) and no export; choose a new or empty --out folder"
+            )
+        yield
 
 
 @contextmanager

@@ -52,11 +52,15 @@ class HashedFile:
 
 @contextmanager
 def hashed_file(folder: Path, path: str) -> Iterator[HashedFile]:
-    """`folder / path`, new, open for writing; its parents are made."""
+    """`folder / path`, new, open for writing; its parents are made. An OSError, such as a full disk, names the file."""
     place = folder / path
     place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("wb") as file:
-        yield HashedFile(file)
+    try:
+        with place.open("wb") as file:
+            yield HashedFile(file)
+    except OSError as error:
+        error.filename = error.filename or str(place)
+        raise
 
 
 def write_hashed(folder: Path, path: str, data: bytes, images: int = 0) -> WrittenFile:
