@@ -40,7 +40,7 @@ class Method:
     rho: float = 0.5
     k: int | None = 10
     epsilon: float = 0.1
-    iterations: int = 5
+    sinkhorn_iterations: int = 5
     steps: int = 50
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class Method:
         _at_least("beta-s", self.beta_s, 0)
         _at_least("rho", self.rho, 0)
         _at_least("k", self.k, 1)
-        _at_least("sinkhorn iterations", self.iterations, 1)
+        _at_least("sinkhorn iterations", self.sinkhorn_iterations, 1)
         _at_least("steps", self.steps, 2)
         if self.epsilon <= 0:
             raise UsageError(f"epsilon must be above 0, not {self.epsilon}")
@@ -75,16 +75,28 @@ METHODS: dict[str, Method] = {
 DEFAULT_METHOD = "dmgd"
 
 
-def method_named(name: str, **overrides: Any) -> Method:
-    """The settings of the method `name` with those `overrides` that are not None.
+SEMANTIC_SETTINGS = ("beta_n", "beta_s", "stages")
+DISTRIBUTION_SETTINGS = ("window", "rho", "k", "epsilon", "sinkhorn_iterations")
 
-    Switching distribution matching off also drops the order that only it needs. Raises UsageError for an unknown name
-    or a value out of range.
+
+def method_named(name: str, *, semantic: bool = True, distribution: bool = True, **overrides: Any) -> Method:
+    """The settings of the method `name`, without semantic or distribution matching if so asked, and with those
+    `overrides` that are not None.
+
+    Raises UsageError for an unknown name, a value out of range, or an override that would have no effect.
     """
     if name not in METHODS:
         raise unknown_choice("method", name, tuple(METHODS))
-    method = replace(METHODS[name], **{key: value for key, value in overrides.items() if value is not None})
-    return replace(method, order="independent") if method.distribution == "none" else method
+    method = METHODS[name]
+    if not semantic:
+        method = replace(method, semantic="none")
+    if not distribution:
+        method = replace(method, distribution="none", order="independent")
+    given = {key: value for key, value in overrides.items() if value is not None}
+    for what, settings in (("semantic", SEMANTIC_SETTINGS), ("distribution", DISTRIBUTION_SETTINGS)):
+        if getattr(method, what) == "none" and (idle := [key for key in settings if key in given]):
+            raise UsageError(f"{idle[0].replace('_', '-')} has no effect: there is no {what} matching in this run")
+    return replace(method, **given)
 
 
 @dataclass(frozen=True)

@@ -1,43 +1,49 @@
 """The workflow `distill`: statistics → guided sampling → run directory."""
 
-import hashlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dmgd.artifacts.run import RunDirectory, Unit
 from dmgd.artifacts.statistics import Statistics
 from dmgd.config import DistillConfig
-from dmgd.diffusion.noise import SeededNoise
-from dmgd.diffusion.sampler import sample
-from dmgd.diffusion.schedule import ddpm_schedule
 from dmgd.files import canonical_json, sha256_bytes
-from dmgd.methods import TransportShift, draws_uniform, make_condition, make_shift
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.records import ClassInfo
+from dmgd.sampling import plan_units, sample_unit
 
 
 def distill(
-    config: DistillConfig, prior: Prior, statistics: Statistics, out: Path, *, progress: Progress = SILENT
+    config: DistillConfig,
+    prior: Prior,
+    statistics: Statistics,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress = SILENT,
 ) -> RunDirectory:
     """The finished run at `out`: `config.ipc` images for every class of the statistics.
 
-    A run that was interrupted is continued, and ends with the bytes that it would have had undisturbed. Raises
-    UsageError if `out` holds something else, MismatchError if it holds a run with other settings.
+    A run that was interrupted or damaged is continued, and ends with the bytes that it would have had undisturbed; a
+    greedy run of fewer images per class grows. `resume` refuses to begin a new run. Raises UsageError if `out` holds
+    something else, MismatchError if it holds a run with other settings.
     """
-    run = RunDirectory.create(out, manifest(config, prior, statistics))
+    if resume:
+        RunDirectory.open(out)
     units = plan_units(len(statistics.classes), config)
-    with progress.task("distil", len(statistics.classes) * config.ipc, "images") as task:
+    with (
+        RunDirectory.writer(out, manifest(config, prior, statistics)) as run,
+        progress.task("distil", len(statistics.classes) * config.ipc, "images") as task,
+    ):
         frozen: list[Tensor] = []  # the finished images of the classes being made, each (c, n, d)
         for unit in units:
             if unit.images[0] == 0:
                 frozen = []
-            if not run.has(unit):
+            if not is_whole(run, unit, progress):
                 task.describe(_span(unit, statistics.classes))
                 latents, notes = sample_unit(unit, config, prior, statistics, frozen)
                 run.write_unit(unit, prior.decode(latents).cpu().numpy(), latents, notes)
@@ -45,103 +51,17 @@ def distill(
                 finished = run.latents(unit).to(prior.device)
                 frozen.append(finished.reshape(len(unit.classes), len(unit.images), -1))
             task.advance(len(unit))
-    return run.finish()
+        return run.finish()
 
 
-def sample_unit(
-    unit: Unit, config: DistillConfig, prior: Prior, statistics: Statistics, frozen: Sequence[Tensor]
-) -> tuple[Tensor, list[dict[str, Any]]]:
-    """The latents of a unit's images, in batch order, and what the run keeps of each beside them.
-
-    `frozen` are the latents (c, n, d) of the finished images of the unit's classes, which greedy matching matches the
-    new ones with. A pure function of its arguments: every image has its own noise, from its own seed.
-    """
-    method, device = config.method, prior.device
-    schedule = ddpm_schedule(method.steps)
-    infos = [statistics.classes[c] for c, _ in unit.cells()]
-    seeds = [image_seed(config.seed, info, i) for info, (_, i) in zip(infos, unit.cells(), strict=True)]
-    others = [other_class(seed, c, len(statistics.classes)) for seed, (c, _) in zip(seeds, unit.cells(), strict=True)]
-
-    # Semantic matching: what the network is told.
-    condition = make_condition(
-        method,
-        schedule,
-        label=prior.label_embedding([row_of(info) for info in infos]),
-        null_label=prior.null_embedding(len(unit)),
-        other=prior.label_embedding([row_of(statistics.classes[o]) for o in others]),
-        noise=label_noise(seeds, prior, uniform=draws_uniform(method)),
-    )
-    # Distribution matching: how the mean is moved.
-    classes = slice(unit.classes[0], unit.classes[-1] + 1)
-    support, mass = statistics.support[classes].to(device), statistics.mass[classes].to(device)
-    finished = torch.cat([support[:, :0], *frozen], dim=1)
-    shift = make_shift(method, schedule, support, mass, finished, list(unit.images))
-
-    defaults, channels = prior.defaults, method.guided_channels
-    latents = sample(
-        prior.predict,
-        schedule,
-        SeededNoise(seeds, prior.latent_shape, device),
-        condition,
-        shift,
-        guidance_scale=defaults.guidance_scale if method.guidance_scale is None else method.guidance_scale,
-        guided_channels=defaults.guided_channels if channels is None else channels,
-    )
-    costs = transport_costs(shift, unit)
-    with_soft_labels = method.semantic != "none"
-    notes = [
-        {"seed": seed, "other_class": other if with_soft_labels else None, "ot_cost": cost}
-        for seed, other, cost in zip(seeds, others, costs, strict=True)
-    ]
-    return latents, notes
-
-
-def plan_units(num_classes: int, config: DistillConfig) -> list[Unit]:
-    """The batches of a run, in the order in which they are made: class chunk by class chunk, images rising.
-
-    Greedy matching makes one image of each class at a time; otherwise as many images of a class as fit.
-    """
-    images = 1 if config.method.order == "greedy" else min(config.ipc, config.batch_size)
-    classes = min(num_classes, max(1, config.batch_size // images))
-    return [
-        Unit(range(c, min(c + classes, num_classes)), range(i, min(i + images, config.ipc)))
-        for c in range(0, num_classes, classes)
-        for i in range(0, config.ipc, images)
-    ]
-
-
-def image_seed(run_seed: int, info: ClassInfo, image_index: int) -> int:
-    """The seed of one image, from the run's seed, the class's identity and the image's index in its class."""
-    return _hashed(f"{run_seed}/{info.identity}/{image_index}")
-
-
-def _hashed(text: str) -> int:
-    """A seed of 48 bits, which JSON readers keep exactly."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
-
-
-def other_class(seed: int, class_index: int, num_classes: int) -> int:
-    """y*: another class of the set, drawn once per image; the class itself if it is the only one."""
-    if num_classes == 1:
-        return class_index
-    generator = torch.Generator().manual_seed(_hashed(f"{seed}/y*"))
-    return (class_index + 1 + int(torch.randint(num_classes - 1, (1,), generator=generator))) % num_classes
-
-
-def label_noise(seeds: Sequence[int], prior: Prior, *, uniform: bool):
-    """The noise of the label embeddings, with one generator per image apart from that of the latents."""
-    generators = [torch.Generator().manual_seed(_hashed(f"{seed}/label noise")) for seed in seeds]
-    shape = (2, *prior.null_embedding(1).shape[1:])
-    draw = torch.rand if uniform else torch.randn
-    return lambda k: torch.stack([draw(shape, generator=g) for g in generators]).to(prior.device)
-
-
-def transport_costs(shift: Any, unit: Unit) -> list[float | None]:
-    """The last L_OT seen by each image's class, or None without optimal transport."""
-    if not isinstance(shift, TransportShift) or not shift.losses:
-        return [None] * len(unit)
-    last = shift.losses[min(shift.losses)].tolist()
-    return [round(loss, 6) for loss in last for _ in unit.images]
+def is_whole(run: RunDirectory, unit: Unit, progress: Progress) -> bool:
+    """Whether the unit is finished and undamaged; damage is told."""
+    if not run.has(unit):
+        return False
+    damaged = run.damage(unit)
+    if damaged:
+        progress.warn(f"{damaged} is missing or was changed; its images are made again")
+    return damaged is None
 
 
 def manifest(config: DistillConfig, prior: Prior, statistics: Statistics) -> dict[str, Any]:
@@ -156,12 +76,6 @@ def manifest(config: DistillConfig, prior: Prior, statistics: Statistics) -> dic
         "device": prior.device.type,
         "versions": {name: version(name) for name in ("dmgd", "torch", "numpy", "pillow", "pot")},
     }
-
-
-def row_of(info: ClassInfo) -> int:
-    """The class's row in the prior's label table, which matching the classes has found."""
-    assert info.prior_index is not None
-    return info.prior_index
 
 
 def _span(unit: Unit, classes: Sequence[ClassInfo]) -> str:

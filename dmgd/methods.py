@@ -83,7 +83,7 @@ class TransportShift:
             self.mass,
             self._frozen_cost,
             epsilon=self.method.epsilon,
-            iterations=self.method.iterations,
+            iterations=self.method.sinkhorn_iterations,
         )
         # ∂ẑ_0/∂z_t = 1/√ᾱ_t while ε is held fixed.
         step = -self.method.rho / self.schedule.alpha_bar[k] ** 0.5 * gradient.reshape(x0.shape)

@@ -9,7 +9,7 @@ import typer
 
 from dmgd import __version__
 from dmgd.errors import DmgdError
-from dmgd_cli import distill, fit_stats
+from dmgd_cli import distill, export, fit_stats
 
 app = typer.Typer(
     name="dmgd",
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("fit-stats")(fit_stats.command)
 app.command("distill")(distill.command)
+app.command("export")(export.command)
 
 
 def _print_version(wanted: bool) -> None:

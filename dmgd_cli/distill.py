@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from dmgd.config import DEFAULT_METHOD, METHODS, DistillConfig, StatisticsConfig, default_prior, method_named
-from dmgd_cli import options
+from dmgd_cli import method_options, options
 from dmgd_cli.output import print_json
 from dmgd_cli.progress import Display
 
@@ -24,16 +24,23 @@ def command(
         Path | None,
         typer.Option(help="Statistics of dmgd fit-stats. Default: fitted, and kept in the cache.", show_default=False),
     ] = None,
-    guidance_scale: Annotated[
-        float | None, typer.Option(help="1 + ω, classifier-free guidance. Default: the prior's.", show_default=False)
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Sampling steps (of 1,000). Default: 50.", show_default=False)
-    ] = None,
     seed: options.Seed = DEFAULTS.seed,
     batch_size: Annotated[int, typer.Option(help="Images in flight.")] = DEFAULTS.batch_size,
     precision: Annotated[str, typer.Option(help="The network's: fp32, bf16 or fp16.")] = DEFAULTS.precision,
     device: options.Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Only continue the run in --out; begin no new one.")] = False,
+    guidance_scale: method_options.GuidanceScale = None,
+    no_semantic: method_options.Semantic = False,
+    no_distribution: method_options.Distribution = False,
+    beta_n: method_options.BetaN = None,
+    beta_s: method_options.BetaS = None,
+    stages: method_options.Stages = None,
+    rho: method_options.Rho = None,
+    k: method_options.K = None,
+    epsilon: method_options.Epsilon = None,
+    sinkhorn_iterations: method_options.Iterations = None,
+    window: method_options.Window = None,
+    steps: method_options.Steps = None,
     json: options.Json = False,
 ) -> None:
     """Distil a dataset into a few synthetic images per class.
@@ -41,9 +48,23 @@ def command(
     \b
     Examples:
       dmgd distill --source digits --ipc 10 --out runs/digits
-      dmgd distill --source digits --ipc 1 --method dit --out runs/plain
+      dmgd distill --source digits --ipc 1 --method dmgd-paper --rho 5 --out runs/paper
     """
-    chosen = method_named(method, guidance_scale=guidance_scale, steps=steps)
+    chosen = method_named(
+        method,
+        semantic=not no_semantic,
+        distribution=not no_distribution,
+        guidance_scale=guidance_scale,
+        beta_n=beta_n,
+        beta_s=beta_s,
+        stages=stages,
+        rho=rho,
+        k=k,
+        epsilon=epsilon,
+        sinkhorn_iterations=sinkhorn_iterations,
+        window=window,
+        steps=steps,
+    )
     config = DistillConfig(source, prior or default_prior(source), ipc, seed, method, chosen, precision, batch_size)
 
     from dmgd.artifacts.statistics import Statistics
@@ -61,7 +82,7 @@ def command(
         statistics = given
     else:
         statistics = fit_statistics(opened, loaded, StatisticsConfig(source, config.prior, config.k), progress=display)
-    run = distill(config, loaded, statistics, out, progress=display)
+    run = distill(config, loaded, statistics, out, resume=resume, progress=display)
 
     images = len(run.records())
     if json:

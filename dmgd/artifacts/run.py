@@ -6,25 +6,30 @@
     units/<unit>.json             the records of its images; written last, so its presence says that the unit is whole
 
 A unit is the set of images that were sampled as one batch. The directory may be left at any instant: what has no
-record file is made again.
+record file is made again. Only one process writes at a time, the holder of the folder's lock.
 """
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy import ndarray
 from PIL import Image
-from safetensors.torch import load_file, save
-from torch import Tensor
+from safetensors.numpy import load_file, save
 
 from dmgd.config import DistillConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.files import safe_name, sha256_bytes, write_bytes, write_json
+from dmgd.files import remove_temporaries, safe_name, sha256_bytes, sha256_file, write_bytes, write_json
+from dmgd.lock import LOCK, locked_folder
 from dmgd.records import ClassInfo, ImageRecord
+
+if TYPE_CHECKING:  # torch is slow to import, and reading images does without
+    from torch import Tensor
 
 FORMAT = 1
 MANIFEST = "run.json"
@@ -57,25 +62,41 @@ class RunDirectory:
     manifest: dict[str, Any]
 
     @classmethod
-    def create(cls, path: Path, manifest: dict[str, Any]) -> "RunDirectory":
-        """The run at `path`, new or continued.
+    @contextmanager
+    def writer(cls, path: Path, manifest: dict[str, Any]) -> "Iterator[RunDirectory]":
+        """The run at `path`, new, continued or growing, for its only writer.
 
-        Raises UsageError if `path` holds something else, MismatchError with the differing keys if it holds another run.
+        A greedy run grows: asked for more images per class, it keeps those it has. Raises UsageError if `path` holds
+        something else, MismatchError with the differing keys if it holds another run, ArtifactError if another process
+        writes there.
         """
         wanted = {"format": FORMAT, **manifest}
-        if (path / MANIFEST).is_file():
-            run = cls.open(path)
-            found = {key: value for key, value in run.manifest.items() if key != "status"}
-            if differing := _differences(found, wanted):
-                raise MismatchError(
-                    f"{path} holds a run with other settings: {'; '.join(differing)}; "
-                    "choose another --out, or repeat the settings of that run to continue it"
+        with locked_folder(path):
+            remove_temporaries(path)
+            if (path / MANIFEST).is_file():
+                run = cls.open(path)._continued(wanted)
+            elif others := [other.name for other in path.iterdir() if other.name != LOCK]:
+                raise UsageError(
+                    f"{path} exists and is not a run (it holds {min(others)}); choose a new or empty --out folder"
                 )
-            return run
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(f"{path} exists and is not a run; choose a new or empty --out folder")
-        run = cls(path, {**wanted, "status": "running"})
-        write_json(path / MANIFEST, run.manifest)
+            else:
+                run = cls(path, {**wanted, "status": "running"})
+                write_json(path / MANIFEST, run.manifest)
+            yield run
+
+    def _continued(self, wanted: dict[str, Any]) -> "RunDirectory":
+        """The run with the manifest `wanted`, if that is its own or one it can grow to."""
+        found = {key: value for key, value in self.manifest.items() if key != "status"}
+        differing = _differences(found, wanted)
+        if not differing:
+            return self
+        if not _grows(found, wanted):
+            raise MismatchError(
+                f"{self.path} holds a run with other settings: {'; '.join(differing)}; "
+                "choose another --out, or repeat the settings of that run to continue it"
+            )
+        run = RunDirectory(self.path, {**wanted, "status": "running"})
+        write_json(self.path / MANIFEST, run.manifest)
         return run
 
     @classmethod
@@ -112,7 +133,17 @@ class RunDirectory:
         """Whether the unit is finished."""
         return self._record_path(unit).is_file()
 
-    def write_unit(self, unit: Unit, images: ndarray, latents: Tensor, notes: list[dict[str, Any]]) -> None:
+    def damage(self, unit: Unit) -> Path | None:
+        """The first file of a finished unit that is missing or was changed, or None if all is well."""
+        content = self._unit_json(self._record_path(unit))
+        digests = {self.path / fields["path"]: fields["sha256"] for fields in content["images"]}
+        digests[self._latent_path(unit)] = content["latents_sha256"]
+        for path, digest in digests.items():
+            if not path.is_file() or sha256_file(path) != digest:
+                return path
+        return None
+
+    def write_unit(self, unit: Unit, images: ndarray, latents: "Tensor", notes: list[dict[str, Any]]) -> None:
         """Store a unit: uint8 `images` (b, h, w, c), `latents` (b, …) and per image the `notes` seed, other_class and
         ot_cost. The records come last."""
         records = []
@@ -130,12 +161,16 @@ class RunDirectory:
                     **note,
                 )
             )
-        write_bytes(self._latent_path(unit), save({"latents": latents.contiguous().cpu()}))
-        write_json(self._record_path(unit), [record.to_json() for record in records])
+        stored = save({"latents": np.ascontiguousarray(latents.cpu().numpy())})
+        write_bytes(self._latent_path(unit), stored)
+        content = {"images": [record.to_json() for record in records], "latents_sha256": sha256_bytes(stored)}
+        write_json(self._record_path(unit), content)
 
-    def latents(self, unit: Unit) -> Tensor:
+    def latents(self, unit: Unit) -> "Tensor":
         """The latents of a finished unit, in batch order."""
-        return load_file(self._latent_path(unit))["latents"]
+        import torch
+
+        return torch.from_numpy(load_file(self._latent_path(unit))["latents"])
 
     def finish(self) -> "RunDirectory":
         """Say that the run is complete."""
@@ -149,7 +184,7 @@ class RunDirectory:
         found = [
             ImageRecord.from_json(fields)
             for file in sorted((self.path / "units").glob("*.json"))
-            for fields in json.loads(file.read_text())
+            for fields in self._unit_json(file)["images"]
         ]
         return sorted(found, key=lambda record: (record.class_index, record.image_index))
 
@@ -169,6 +204,14 @@ class RunDirectory:
             raise ArtifactError(f"{self.path / record.path} was changed after it was made (its checksum differs)")
         return data
 
+    def _unit_json(self, file: Path) -> dict[str, Any]:
+        try:
+            return json.loads(file.read_text())
+        except ValueError as error:
+            raise ArtifactError(
+                f"{file} is damaged ({error}); remove it and repeat the dmgd distill command, which makes it again"
+            ) from error
+
     def _record_path(self, unit: Unit) -> Path:
         return self.path / "units" / f"{unit.name}.json"
 
@@ -181,6 +224,14 @@ def encode_png(pixels: ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _grows(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether a run can become one of more images per class, all else equal: where images are made one after another,
+    the first ones are the same."""
+    is_greedy = wanted["config"]["method"]["order"] == "greedy"
+    asked_again = {**found, "config": {**found["config"], "ipc": wanted["config"]["ipc"]}}
+    return is_greedy and found["config"]["ipc"] < wanted["config"]["ipc"] and not _differences(asked_again, wanted)
 
 
 def _differences(found: Any, wanted: Any, at: str = "") -> list[str]:

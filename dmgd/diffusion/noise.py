@@ -1,13 +1,14 @@
 """Where the sampler's randomness comes from: seeds, one generator per image, or recorded tensors."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
+@runtime_checkable
 class Noise(Protocol):
     """The Gaussian noise of a batch."""
 

@@ -1,7 +1,6 @@
 """The guided DDPM sampler. It knows nothing of classes, images or files."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -10,16 +9,11 @@ from torch import Tensor
 from dmgd.diffusion.noise import Noise
 from dmgd.diffusion.schedule import Schedule
 
-
-class Denoiser(Protocol):
-    """A frozen network that predicts noise, and after it, along the channels, possibly a variance (learned range)."""
-
-    def __call__(
-        self, z: Float[Tensor, "b c h w"], t: int, label: Float[Tensor, "b g e"]
-    ) -> Float[Tensor, "b out h w"]: ...
-
-
 Label = Float[Tensor, "b g e"]
+
+Denoiser = Callable[[Float[Tensor, "b c h w"], int, Label], Float[Tensor, "b out h w"]]
+"""(z, original timestep t, label embedding) → predicted noise, followed along the channels by the variance if the
+network has learned it (in [−1, 1], see `standard_deviation`)."""
 
 Condition = Callable[[int], tuple[Label, Label]]
 """Step index k → the conditional and the null label embeddings of the batch."""

@@ -35,7 +35,9 @@ def quantize(
     order = np.argsort(-counts, kind="stable")
     support = np.zeros((num_points, latents.shape[1]), np.float32)
     mass = np.zeros(num_points)
-    support[: len(labels)] = means.cluster_centers_[labels[order]]
+    # The means of the members themselves: scikit-learn's centres lag by its tolerance, and stray with equal latents.
+    centres = np.stack([latents[means.labels_ == label].mean(0, dtype=np.float64) for label in labels])
+    support[: len(labels)] = centres[order]
     mass[: len(labels)] = counts[order] / len(latents)
     return support, mass
 

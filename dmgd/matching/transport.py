@@ -15,6 +15,8 @@ Support = Float[Tensor, "c k d"]
 Mass = Float[Tensor, "c k"]
 Cost = Float[Tensor, "c n k"]
 
+_OUT_OF_REACH = 1e4  # a cost that no plan pays, and that float32 logarithms bear
+
 
 def sphere_cost(latents: Latents, support: Support) -> Cost:
     """Euclidean distances, in [0, 2], of latents and support points projected on the unit sphere.
@@ -35,7 +37,9 @@ def transport_plan(cost: Cost, mass: Mass, *, epsilon: float, iterations: int) -
     """
     count, images, _ = cost.shape
     row_mass = cost.new_full((count, images), 1 / images)
-    # A mass of exactly zero has the logarithm −∞, whose gradient is NaN; the smallest positive number does not.
+    # Points without mass are put out of reach, or they would take part in the first scaling of the rows. Their mass
+    # cannot be exactly zero: the logarithm's gradient would be NaN.
+    cost = cost.masked_fill((mass == 0)[:, None], _OUT_OF_REACH)
     column_mass = mass.clamp_min(torch.finfo(cost.dtype).tiny)
     return solve_batch(
         cost, reg=epsilon, a=row_mass, b=column_mass, max_iter=iterations, tol=0, method="log_sinkhorn", grad="autodiff"

@@ -49,6 +49,8 @@ def load_diffusers_dit(folder: Path, numerics: Numerics | None) -> tuple[DiT, Nu
     checkpoint has the same embedder in every block. Raises ArtifactError if something is missing or has no place.
     """
     config = read_config(folder / "config.json")
+    if lacking := [key for key in _CONFIG_KEYS if key not in config]:
+        raise ArtifactError(f"{folder / 'config.json'} is no diffusers DiT's: it lacks {', '.join(lacking)}")
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
         raise ArtifactError(f"no weights in {folder}; expected {' or '.join(WEIGHT_FILES)}")
@@ -79,6 +81,18 @@ def load_diffusers_dit(folder: Path, numerics: Numerics | None) -> tuple[DiT, Nu
     )
     _fill(network, _from_diffusers(state, depth, 1 if copies else depth), path)
     return network, numerics, path
+
+
+_CONFIG_KEYS = (
+    "sample_size",
+    "patch_size",
+    "in_channels",
+    "out_channels",
+    "num_attention_heads",
+    "attention_head_dim",
+    "num_layers",
+    "num_embeds_ada_norm",
+)
 
 
 def load_original_dit(path: Path, num_heads: int | None) -> DiT:

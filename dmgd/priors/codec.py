@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
-from dmgd.errors import ArtifactError
+from dmgd.errors import ArtifactError, UsageError
 from dmgd.priors.checkpoints import read_config
 
 Images = UInt8[Tensor, "b h w c"]
-Latents = Float32[Tensor, "b c h w"]
+Latents = Float32[Tensor, "b z y x"]
 
 
 @runtime_checkable
@@ -43,6 +43,19 @@ class PixelCodec:
         return _to_uint8(latents)
 
 
+class NoCodec:
+    """For work with latents alone."""
+
+    factor = 1
+    image_channels = 3
+
+    def encode(self, images: Images) -> Latents:
+        raise UsageError("this prior was loaded without an autoencoder; give --vae a folder or Hub id")
+
+    def decode(self, latents: Latents) -> Images:
+        raise UsageError("this prior was loaded without an autoencoder; give --vae a folder or Hub id")
+
+
 class AutoencoderCodec:
     """A diffusers `AutoencoderKL` or `AutoencoderTiny` in float32."""
 
@@ -50,7 +63,9 @@ class AutoencoderCodec:
 
     def __init__(self, folder: Path, device: torch.device | str):
         import diffusers
+        from diffusers.utils import logging
 
+        logging.set_verbosity_error()  # it warns of settings that it wrote itself
         name = read_config(folder / "config.json").get("_class_name")
         if name not in ("AutoencoderKL", "AutoencoderTiny"):
             raise ArtifactError(f"{folder} holds a {name}, not an AutoencoderKL or AutoencoderTiny")

@@ -11,7 +11,7 @@ import torch
 from dmgd.errors import ArtifactError, UsageError, unknown_choice
 from dmgd.files import sha256_file
 from dmgd.priors.checkpoints import Numerics, description_path, load_diffusers_dit, load_original_dit, read_config
-from dmgd.priors.codec import AutoencoderCodec, Codec, PixelCodec
+from dmgd.priors.codec import AutoencoderCodec, Codec, NoCodec, PixelCodec
 from dmgd.priors.dit import DiT
 from dmgd.priors.prior import Prior, PriorDefaults, PriorIdentity
 from dmgd.records import ClassInfo
@@ -35,7 +35,7 @@ class Description:
     guided_channels: int | None = None
     num_heads: int | None = None
     vae: str | None = None
-    classes: tuple[Any, ...] | None = None
+    classes: list[Any] | None = None
 
 
 _FACEBOOK = {"numerics": "original", "guidance_scale": 4.0, "guided_channels": 3}
@@ -52,7 +52,8 @@ def load_prior(
     """The prior called `name`: `digits` (embedded), `dit-xl-2-256`, `dit-xl-2-512`, a Hub id, a folder in diffusers'
     DiT layout (a pipeline's, or a transformer's alone), or an original-format checkpoint file.
 
-    `vae` (a folder or Hub id) replaces the codec that the prior brings. `precision` is the network's; the rest of the
+    `vae` (a folder or Hub id) replaces the codec that the prior brings; "none" does without one: the prior then samples
+    latents, but neither encodes nor decodes images. `precision` is the network's; the rest of the
     sampler and the codec compute in float32.
 
     Raises UsageError for a name that is none of these, ArtifactError for weights that are damaged or cannot be had.
@@ -85,9 +86,9 @@ def _locate(name: str) -> tuple[Path, str | None, Description]:
         if path.is_file() and path.suffix not in CHECKPOINT_SUFFIXES:
             raise UsageError(f"the prior {name} is a file, but not a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})")
         return path, None, Description()
-    if name in PUBLISHED:
-        hub_id, description = PUBLISHED[name]
-        return *_fetch(hub_id), description
+    for short, (hub_id, description) in PUBLISHED.items():
+        if name in (short, hub_id):
+            return *_fetch(hub_id), description
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.suffix:
         return *_fetch(name), Description()
     if "/" in name or path.suffix in CHECKPOINT_SUFFIXES:
@@ -123,7 +124,7 @@ def _read_description(path: Path) -> Description | None:
     known = {field.name for field in fields(Description)}
     if unknown := sorted(set(content) - known):
         raise ArtifactError(f"{place} has unknown fields {', '.join(unknown)} (known: {', '.join(sorted(known))})")
-    return Description(**content)
+    return Description(**{**content, "guidance_scale": float(content.get("guidance_scale", 4.0))})
 
 
 def _load_network(path: Path, described: Description) -> tuple[DiT, str, Path]:
@@ -135,6 +136,8 @@ def _load_network(path: Path, described: Description) -> tuple[DiT, str, Path]:
 
 def _load_codec(path: Path, vae: str | None, network: DiT, device: Any) -> tuple[Codec, list[Path]]:
     """The codec and its weight files. `vae` names a folder or a Hub id; without it the prior's own is taken."""
+    if vae == "none":
+        return NoCodec(), []
     if vae is not None:
         folder = Path(vae).expanduser() if Path(vae).expanduser().is_dir() else _fetch(vae)[0]
     elif (path / "vae").is_dir():

@@ -82,11 +82,11 @@ class Prior:
         """ε̂, and the variance if it is learned, at original timestep t; in the network's precision."""
         return self.network(z, t, label)
 
-    def encode(self, images: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b c h w"]:
+    def encode(self, images: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b z y x"]:
         """The latents of uint8 images of side `image_size`, float32; the posterior mean where the codec has one."""
         return (self.encoder.codec if self.encoder else self.codec).encode(images)
 
-    def decode(self, latents: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b h w c"]:
+    def decode(self, latents: Float[Tensor, "b z y x"]) -> UInt8[Tensor, "b h w c"]:
         """The uint8 images of latents."""
         return self.codec.decode(latents)
 

@@ -1,0 +1,33 @@
+"""The command that distils a run again, from its configuration."""
+
+import shlex
+from dataclasses import asdict
+from typing import Any
+
+from dmgd.config import METHODS, DistillConfig, Method, default_prior
+
+SWITCHES = {"semantic": "no-semantic", "distribution": "no-distribution"}
+
+
+def distill_command(config: DistillConfig) -> str:
+    """The shortest `dmgd distill` command for `config`: what is default is left out, except source and ipc.
+
+    Options are called as the configuration's fields, which the command line keeps to.
+    """
+    defaults = asdict(DistillConfig(source=config.source, prior=default_prior(config.source)))
+    given = {
+        name: value
+        for name, value in asdict(config).items()
+        if name in ("source", "ipc") or (name != "method" and value != defaults[name])
+    }
+    usual, chosen = asdict(METHODS.get(config.method_name, Method())), asdict(config.method)
+    # The order follows from the other settings.
+    given |= {name: value for name, value in chosen.items() if name != "order" and value != usual[name]}
+    return shlex.join(["dmgd", "distill", *(part for name, value in given.items() for part in _option(name, value))])
+
+
+def _option(name: str, value: Any) -> list[str]:
+    if name in SWITCHES:
+        return [f"--{SWITCHES[name]}"]
+    values = value if isinstance(value, tuple) else (value,)
+    return [f"--{'method' if name == 'method_name' else name.replace('_', '-')}", *map(str, values)]

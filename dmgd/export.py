@@ -1,0 +1,94 @@
+"""The workflow `export`: a finished run in a layout that other tools open."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dmgd.artifacts.run import RunDirectory
+from dmgd.command_line import distill_command
+from dmgd.errors import ArtifactError, MismatchError
+from dmgd.exporters.card import Provenance, card
+from dmgd.exporters.example import Description, Example, Limits
+from dmgd.exporters.formats import writer
+from dmgd.exporters.index import FORMAT, INDEX, read_index
+from dmgd.exporters.staging import output_folder, staged
+from dmgd.exporters.written import write_hashed
+from dmgd.files import write_json
+from dmgd.progress import SILENT, Progress, Task
+
+CARD = "README.md"
+
+
+def export(
+    run: RunDirectory, layout: str, out: Path, *, limits: Limits = Limits(), progress: Progress = SILENT
+) -> dict[str, Any]:
+    """Write the run to `out` and return its index. The same run and settings give the same bytes.
+
+    An `out` that holds this very export already is left as it is. Raises ArtifactError for an unfinished or damaged
+    run, UsageError if `out` holds something else, MismatchError if it holds another export.
+    """
+    write = writer(layout)
+    run.require_complete()
+    description = Description(run.classes, limits=limits)
+    wanted = settings(run, layout, description)
+    with output_folder(out):
+        if (out / INDEX).exists():
+            return _same_export(out, wanted, progress)
+        with staged(out) as folder, progress.task("export", len(run.records()), "images") as task:
+            files = write(folder, examples(run, task), description)
+            per_class = images_per_class(run)
+            text = card(description, layout, per_class, sum(file.bytes for file in files), provenance(run))
+            files.append(write_hashed(folder, CARD, text.encode()))
+            listed = sorted((file.to_json() for file in files), key=lambda file: file["path"])
+            index = {**wanted, "images": sum(per_class), "images_per_class": per_class, "files": listed}
+            write_json(folder / INDEX, index)
+    return index
+
+
+def settings(run: RunDirectory, layout: str, description: Description) -> dict[str, Any]:
+    """The part of the index that says what is exported and how."""
+    return {
+        "format": FORMAT,
+        "layout": layout,
+        "image_format": description.image_format,
+        "limits": {"images": description.limits.images, "bytes": description.limits.bytes},
+        "run": {key: value for key, value in run.manifest.items() if key != "status"},
+    }
+
+
+def examples(run: RunDirectory, task: Task) -> Iterator[Example]:
+    """The run's images in order, each checked against its record while it is read."""
+    for record in run.records():
+        yield Example(record, run.classes[record.class_index], run.image_bytes(record))
+        task.advance()
+
+
+def images_per_class(run: RunDirectory) -> list[int]:
+    counts = Counter(record.class_index for record in run.records())
+    return [counts[c] for c in range(len(run.classes))]
+
+
+def provenance(run: RunDirectory) -> Provenance:
+    """What the card tells of the run."""
+    manifest = run.manifest
+    return Provenance(
+        config=manifest["config"],
+        source=manifest["statistics"]["source"],
+        prior=manifest["prior"],
+        versions=manifest["versions"],
+        device=manifest["device"],
+        command=distill_command(run.config),
+    )
+
+
+def _same_export(out: Path, wanted: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """The index of the export at `out`. Raises MismatchError if it is not the one wanted."""
+    index = read_index(out)
+    if differing := sorted(key for key in wanted if index.get(key) != wanted[key]):
+        raise MismatchError(f"{out} holds another export (other {', '.join(differing)}); choose another --out folder")
+    missing = [file["path"] for file in index["files"] if not (out / file["path"]).exists()]
+    if missing:
+        raise ArtifactError(f"{out / missing[0]} is missing from the export; choose another --out folder")
+    progress.note(f"{out} holds this export already; dmgd verify {out} checks it")
+    return index

@@ -1,0 +1,171 @@
+"""The dataset card: README.md, with the YAML head that `load_dataset` and the Hub read."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from dmgd.exporters.example import Description
+from dmgd.exporters.features import column_types, label_names
+
+CITATION = """\
+@inproceedings{wang2026dmgd,
+  title     = {{DMGD}: Train-Free Dataset Distillation with Semantic-Distribution Matching in Diffusion Models},
+  author    = {Wang, Qichao and Lu, Yunhong and Cao, Hengyuan and Zhang, Junyi and Zhang, Min},
+  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year      = {2026},
+  note      = {arXiv:2605.03877}
+}"""
+CLASSES_SHOWN = 100
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the card tells of the run: `config` and `versions` as in its manifest, the `source` with a `licence` note,
+    the `prior`, the `command` that distils it again, and `evaluation`, results as a text in Markdown or None."""
+
+    config: dict[str, Any]
+    source: dict[str, Any]
+    prior: dict[str, Any]
+    versions: dict[str, str]
+    device: str
+    command: str
+    evaluation: str | None = None
+
+
+def card(description: Description, layout: str, images_per_class: list[int], size: int, provenance: Provenance) -> str:
+    """The whole README.md of an export of `size` bytes."""
+    head = yaml.safe_dump(
+        yaml_head(description, layout, sum(images_per_class), size, provenance), sort_keys=False, allow_unicode=True
+    )
+    return f"---\n{head}---\n\n" + "\n\n".join(_sections(description, layout, images_per_class, provenance)) + "\n"
+
+
+def yaml_head(description: Description, layout: str, images: int, size: int, provenance: Provenance) -> dict[str, Any]:
+    """The card's YAML, as a dict."""
+    return {
+        "pretty_name": f"{provenance.source['name']}, distilled",
+        "license": "other",
+        "license_name": "as-the-source",
+        "task_categories": ["image-classification"],
+        "tags": ["dataset-distillation", "dmgd", "synthetic"],
+        "size_categories": [next((name for limit, name in SIZES if images < limit), "n>1M")],
+        "configs": [
+            {"config_name": "default", "data_files": [{"split": "train", "path": data_files(description, layout)}]}
+        ],
+        "dataset_info": {
+            "features": yaml_features(description, layout),
+            "splits": [{"name": "train", "num_bytes": size, "num_examples": images}],
+        },
+    }
+
+
+def data_files(description: Description, layout: str) -> list[str]:
+    """The patterns that find a layout's data, and nothing else of the export."""
+    return {
+        "webdataset": ["data/train-*.tar"],
+        "parquet": ["data/train-*.parquet"],
+        "imagefolder": [f"*/*.{description.image_format}", "metadata.jsonl"],
+    }[layout]
+
+
+def yaml_features(description: Description, layout: str) -> list[dict[str, Any]]:
+    """The columns' types as the YAML head has them."""
+    names = {str(i): name for i, name in enumerate(label_names(description.classes))}
+    label: Any = {"class_label": {"names": names}}
+    columns: list[dict[str, Any]] = [{"name": name, "dtype": kind} for name, kind in column_types().items()]
+    if layout == "imagefolder":  # its reader infers the types from metadata.jsonl and knows no class labels there
+        label = "int64"
+    if layout != "webdataset":
+        return [{"name": "image", "dtype": "image"}, {"name": "label", "dtype": label}, *columns]
+    fields: list[dict[str, Any]] = [
+        {"name": description.image_format, "dtype": "image"},
+        {"name": "cls", "dtype": label},
+    ]
+    keys = [{"name": name, "dtype": "string"} for name in ("__key__", "__url__")]
+    return [*fields, {"name": "json", "struct": columns}, *keys]
+
+
+def _sections(description: Description, layout: str, images_per_class: list[int], provenance: Provenance) -> list[str]:
+    config, source, prior = provenance.config, provenance.source, provenance.prior
+    counts = Counter(images_per_class)
+    each = f"{next(iter(counts))} each" if len(counts) == 1 else f"{min(counts)}–{max(counts)} each"
+    sections = [
+        f"# {source['name']}, distilled",
+        f"{sum(images_per_class)} synthetic images of {len(images_per_class)} classes, {each}, to train on in place "
+        f"of the {source['name']} dataset. They were sampled from a frozen diffusion model, guided towards the "
+        "source's distribution; they are no photographs and not members of the source.",
+        "## Load it\n\n" + _loading(description, layout),
+        "## How it was made\n\n"
+        + _table(
+            ("method", config["method_name"]),
+            ("images per class", config["ipc"]),
+            ("seed", config["seed"]),
+            ("source", f"{source['name']} ({source['variant']})"),
+            ("prior", prior["id"] + (f", revision {prior['revision']}" if prior["revision"] else "")),
+            ("digest of the prior's weights", f"`{prior['digest']}`"),
+            ("precision, device", f"{config['precision']}, {provenance.device}"),
+            ("versions", ", ".join(f"{name} {number}" for name, number in sorted(provenance.versions.items()))),
+        ),
+        f"```\n{provenance.command}\n```\n\n`index.json` lists every file with its SHA-256 and holds the full "
+        "configuration; `dmgd verify FOLDER` checks them.",
+    ]
+    if provenance.evaluation:
+        sections.append("## Results\n\n" + provenance.evaluation)
+    sections += [
+        "## Classes\n\n" + _class_table(description, images_per_class),
+        f"## Licence\n\nThe images are derived from: {source.get('licence') or 'the source; its own terms apply'}. "
+        f"The prior `{prior['id']}` may bring terms of its own.",
+        f"## Citation\n\n```bibtex\n{CITATION}\n```",
+    ]
+    return sections
+
+
+def _loading(description: Description, layout: str) -> str:
+    """Three lines of Python for each library that opens the layout."""
+    image = description.image_format if layout == "webdataset" else "image"
+    label = "cls" if layout == "webdataset" else "label"
+    hugging_face = [
+        "from datasets import load_dataset",
+        'dataset = load_dataset("FOLDER", split="train")',
+        f'image, label = dataset[0]["{image}"], dataset[0]["{label}"]',
+    ]
+    own = {
+        "webdataset": [
+            "import glob, webdataset as wds",
+            'shards = sorted(glob.glob("FOLDER/data/train-*.tar"))',
+            f'dataset = wds.WebDataset(shards, shardshuffle=False).decode("pil").to_tuple("{image}", "cls", "json")',
+        ],
+        "imagefolder": [
+            "from torchvision.datasets import ImageFolder",
+            'dataset = ImageFolder("FOLDER")',
+            "image, label = dataset[0]",
+        ],
+    }
+    blocks = [hugging_face, *([own[layout]] if layout in own else [])]
+    return "\n\n".join("```python\n" + "\n".join(lines) + "\n```" for lines in blocks)
+
+
+def _class_table(description: Description, images_per_class: list[int]) -> str:
+    rows = [
+        (str(i), _cell(info.name), info.wnid or "", "" if info.prior_index is None else str(info.prior_index), str(n))
+        for i, (info, n) in enumerate(zip(description.classes, images_per_class, strict=True))
+    ][:CLASSES_SHOWN]
+    head = ["| label | name | WordNet id | prior's class | images |", "|---|---|---|---|---|"]
+    more = len(images_per_class) - len(rows)
+    tail = [f"\n… and {more} more, in `index.json`."] if more > 0 else []
+    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows), *tail])
+
+
+def _table(*rows: tuple[str, Any]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(str(value))} |" for name, value in rows)])
+
+
+def _cell(text: str) -> str:
+    """`text` as one cell of a Markdown table: on one line, its bars and HTML made harmless."""
+    shown = " ".join(text.split())
+    for sign, instead in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;")):
+        shown = shown.replace(sign, instead)
+    return shown if len(shown) <= 120 else shown[:119] + "…"

@@ -1,0 +1,83 @@
+"""What every writer is given: images with their metadata, and a description of the whole set."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from dmgd.files import safe_name, sha256_bytes
+from dmgd.records import ClassInfo, ImageRecord
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that one shard holds: images, and bytes of image files. A larger image has a shard of its own."""
+
+    images: int = 10_000
+    bytes: int = 500_000_000
+
+
+@dataclass(frozen=True)
+class Description:
+    """The set that is written: its classes in order, the images' file format, and the shards' limits."""
+
+    classes: tuple[ClassInfo, ...]
+    image_format: str = "png"
+    limits: Limits = Limits()
+
+    def class_folder(self, class_index: int) -> str:
+        """A folder name for one class that sorts by index and that every file system takes."""
+        return f"{class_index:04d}-{safe_name(self.classes[class_index].identity)}"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image: what the run recorded of it, its class, and the bytes of its file in the description's format."""
+
+    record: ImageRecord
+    info: ClassInfo
+    data: bytes
+
+    @property
+    def key(self) -> str:
+        return self.record.key
+
+    @property
+    def label(self) -> int:
+        return self.record.class_index
+
+    def metadata(self) -> dict[str, Any]:
+        """Where the image comes from. `sha256` is that of `data`, `pixels_sha256` that of the run's own pixels."""
+        record = self.record
+        return {
+            "key": record.key,
+            "class_name": self.info.name,
+            "wnid": self.info.wnid,
+            "prior_index": self.info.prior_index,
+            "image_index": record.image_index,
+            "seed": record.seed,
+            "other_class": record.other_class,
+            "ot_cost": record.ot_cost,
+            "sha256": sha256_bytes(self.data),
+            "pixels_sha256": record.pixels_sha256,
+        }
+
+
+def shards(examples: Iterable[Example], limits: Limits) -> Iterator[tuple[int, Iterator[Example]]]:
+    """(shard number, its examples), streaming: a shard must be used up before the next is asked for."""
+    number = count = size = 0
+
+    def shard_of(example: Example) -> int:
+        nonlocal number, count, size
+        if count and (count >= limits.images or size + len(example.data) > limits.bytes):
+            number, count, size = number + 1, 0, 0
+        count, size = count + 1, size + len(example.data)
+        return number
+
+    return groupby(examples, key=shard_of)
+
+
+def json_line(value: Any) -> bytes:
+    """`value` as one line of JSON with sorted keys."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()

@@ -1,0 +1,67 @@
+"""Parquet in Hugging Face's layout: an Image column, a ClassLabel column and one column per metadata field."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dmgd.exporters.example import Description, Example, shards
+from dmgd.exporters.features import column_types, label_names
+from dmgd.exporters.written import HashedFile, WrittenFile, hashed_file
+
+ROWS_PER_GROUP = 100  # what readers fetch at once, as in `datasets`
+
+
+def write_parquet(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
+    """Write `data/train-00000-of-00002.parquet`, … in `folder`."""
+    schema = arrow_schema(description)
+    shard_files: list[tuple[HashedFile, int]] = []
+    for number, shard in shards(examples, description.limits):
+        with hashed_file(folder, f"data/{number:05d}") as file:
+            shard_files.append((file, _write_shard(file, shard, schema, description.image_format)))
+    # The names hold the number of shards, which is known only now.
+    files = []
+    for number, (file, images) in enumerate(shard_files):
+        path = f"data/train-{number:05d}-of-{len(shard_files):05d}.parquet"
+        (folder / f"data/{number:05d}").rename(folder / path)
+        files.append(file.written(path, images))
+    return files
+
+
+def arrow_schema(description: Description) -> pa.Schema:
+    """The columns, with the note in which `datasets` finds its Image and ClassLabel types."""
+    from datasets import ClassLabel, Features, Image, Value
+
+    features: dict[str, Any] = {"image": Image(), "label": ClassLabel(names=label_names(description.classes))}
+    features |= {name: Value(kind) for name, kind in column_types().items()}
+    return Features(features).arrow_schema
+
+
+def _write_shard(file: HashedFile, shard: Iterator[Example], schema: pa.Schema, image_format: str) -> int:
+    """Write one shard and return its number of images. Compressing images again would only cost time."""
+    count, compression = 0, {name: "snappy" for name in schema.names if name != "image"}
+    compression |= {"image.bytes": "none", "image.path": "snappy"}
+    with (
+        pa.PythonFile(file, mode="w") as sink,
+        pq.ParquetWriter(
+            sink,
+            schema,
+            compression=compression,
+            use_dictionary=[name for name in schema.names if name != "image"],
+            write_statistics=["label", *column_types()],
+        ) as writer,
+    ):
+        while group := list(islice(shard, ROWS_PER_GROUP)):
+            rows = [row(example, image_format) for example in group]
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            count += len(group)
+    return count
+
+
+def row(example: Example, image_format: str) -> dict[str, Any]:
+    """One image as a row."""
+    image = {"bytes": example.data, "path": f"{example.key}.{image_format}"}
+    return {"image": image, "label": example.label, **example.metadata()}

@@ -1,0 +1,62 @@
+"""An output folder that is filled aside and becomes whole at the end, wherever the work stops."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dmgd.errors import UsageError
+from dmgd.exporters.index import INDEX, read_index
+from dmgd.lock import LOCK, locked_folder
+
+STAGING = ".dmgd-unfinished"
+
+
+@contextmanager
+def output_folder(out: Path) -> Iterator[None]:
+    """Hold `out` as the only writer. What an earlier attempt left unfinished there is removed, and nothing else.
+
+    Raises UsageError if `out` is something else than a new or empty folder or an export.
+    """
+    with locked_folder(out):
+        _remove_leftover(out)
+        others = [path.name for path in out.iterdir() if path.name != LOCK]
+        if others and INDEX not in others:
+            raise UsageError(
+                f"{out} holds something else ({min(others)}) and no export; choose a new or empty --out folder"
+            )
+        yield
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A new folder to write to; when the block ends well, its files are moved to `out`, the index last.
+
+    It lies within `out`, which may be a mount point, and is removed when the block fails.
+    """
+    staging = out / STAGING
+    staging.mkdir()
+    try:
+        yield staging
+        files = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
+        for path in sorted(files, key=lambda path: (path == Path(INDEX), path)):
+            (out / path).parent.mkdir(parents=True, exist_ok=True)
+            (staging / path).replace(out / path)
+        shutil.rmtree(staging)
+    except BaseException:
+        _remove_leftover(out)
+        raise
+
+
+def _remove_leftover(out: Path) -> None:
+    """Remove an unfinished export: what is still aside, and what was moved already."""
+    staging = out / STAGING
+    if (staging / INDEX).exists():
+        for file in read_index(staging)["files"]:
+            path = out / file["path"]
+            if not (staging / file["path"]).exists():
+                path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.parent.rmdir() if path.parent != out else None
+    if staging.exists():
+        shutil.rmtree(staging)

@@ -1,0 +1,70 @@
+"""The files of an export: hashed while they are written, listed in its index."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A finished file: its path within the export, SHA-256, size in bytes, and how many images it holds."""
+
+    path: str
+    sha256: str
+    bytes: int
+    images: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class HashedFile:
+    """A binary file opened for writing from start to end, that knows its digest and size."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self._digest, self.size = file, hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        self.size += memoryview(data).nbytes
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def written(self, path: str, images: int) -> WrittenFile:
+        """What the index says of the file."""
+        return WrittenFile(path, self._digest.hexdigest(), self.size, images)
+
+
+@contextmanager
+def hashed_file(folder: Path, path: str) -> Iterator[HashedFile]:
+    """`folder / path`, new, open for writing; its parents are made. An OSError, such as a full disk, names the file."""
+    place = folder / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with place.open("wb") as file:
+            yield HashedFile(file)
+    except OSError as error:
+        error.filename = error.filename or str(place)
+        raise
+
+
+def write_hashed(folder: Path, path: str, data: bytes, images: int = 0) -> WrittenFile:
+    """Write a whole file `folder / path`."""
+    with hashed_file(folder, path) as file:
+        file.write(data)
+    return file.written(path, images)

@@ -1,0 +1,54 @@
+"""Every test has an empty home and cache of its own, no token, and no network but the loopback."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # the networks here are too small to share out
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path_factory, monkeypatch):
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    monkeypatch.setenv("HF_HOME", str(home / "hf"))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the commands that tests run
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    connect = socket.socket.connect
+
+    def loopback_only(self, address):
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"the tests have no network (asked for {address})")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", loopback_only)
+
+
+@pytest.fixture(scope="session")
+def dmgd():
+    """Runs the installed `dmgd` command: dmgd("distill", …, code=0) → the finished process."""
+
+    def run(*arguments, code=0, cwd=None, **environment):
+        command = [str(Path(sys.executable).parent / "dmgd"), *map(str, arguments)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, check=False
+        )
+        assert done.returncode == code, f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The folder of recorded trajectories and tiny networks; see its README."""
+    return Path(__file__).parent / "golden"

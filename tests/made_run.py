@@ -1,0 +1,28 @@
+"""A finished run made without sampling: random pixels under the classes that a test wants."""
+
+import numpy as np
+import torch
+
+from dmgd.artifacts.run import RunDirectory, Unit
+from dmgd.config import DistillConfig
+from dmgd.records import ClassInfo
+
+
+def make_run(path, names=("cat", "dog"), ipc=3, size=8, channels=3, seed=0):
+    """A run of `ipc` random images for each class name."""
+    rng = np.random.default_rng(seed)
+    classes = [ClassInfo(name, prior_index=i) for i, name in enumerate(names)]
+    manifest = {
+        "config": DistillConfig(ipc=ipc).to_json(),
+        "classes": [info.to_json() for info in classes],
+        "prior": {"id": "digits", "revision": None, "digest": "0" * 64, "numerics": "diffusers"},
+        "statistics": {"source": {"name": "made", "variant": "for tests", "licence": "CC0"}, "sha256": "1" * 64},
+        "device": "cpu",
+        "versions": {"dmgd": "0.1.0"},
+    }
+    unit = Unit(range(len(names)), range(ipc))
+    pixels = rng.integers(0, 256, (len(unit), size, size, channels), dtype=np.uint8)
+    notes = [{"seed": int(rng.integers(2**48)), "other_class": 1, "ot_cost": 0.25} for _ in unit.cells()]
+    with RunDirectory.writer(path, manifest) as run:
+        run.write_unit(unit, pixels, torch.zeros(len(unit), 1, 2, 2), notes)
+        return run.finish()

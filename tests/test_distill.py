@@ -1,0 +1,86 @@
+"""`dmgd distill` and `dmgd fit-stats` as a user types them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dmgd.artifacts.run import RunDirectory
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_same_command_same_bytes(dmgd, tmp_path):
+    for name in ("one", "two"):
+        dmgd("distill", "--source", "digits", "--ipc", 2, "--steps", 10, "--out", tmp_path / name)
+    dmgd("distill", "--source", "digits", "--ipc", 2, "--steps", 10, "--seed", 1, "--out", tmp_path / "other")
+    one, two, other = (contents(tmp_path / name) for name in ("one", "two", "other"))
+    assert one == two
+    assert sum(name.endswith(".png") for name in one) == 20
+    assert not any(one[name] == other[name] for name in one if name.endswith(".png"))
+
+
+def test_statistics_given_or_fitted_make_the_same_run(dmgd, tmp_path):
+    arguments = ("--source", "digits", "--ipc", 1, "--method", "dit", "--steps", 5)
+    dmgd("fit-stats", "--source", "digits", "--out", tmp_path / "s.safetensors")
+    said = dmgd("distill", *arguments, "--stats", tmp_path / "s.safetensors", "--out", tmp_path / "given", "--json")
+    dmgd("distill", *arguments, "--out", tmp_path / "fitted")
+    assert contents(tmp_path / "given") == contents(tmp_path / "fitted")
+    result = json.loads(said.stdout)
+    assert result["images"] == 10
+    assert result["config"]["method"]["guidance_scale"] is None
+    run = RunDirectory.open(tmp_path / "given")
+    assert run.complete
+    assert [info.name for info in run.classes] == list("0123456789")
+    assert {record.other_class for record in run.records()} == {None}
+
+
+REFUSED = [
+    (["--source", "digit"], 2, "did you mean 'digits'"),
+    (["--prior", "digit"], 2, "did you mean 'digits'"),
+    (["--method", "dgmd"], 2, "did you mean 'dmgd'"),
+    (["--ipc", "0"], 2, "ipc must be at least 1, not 0"),
+    (["--window", "9", "3"], 2, "window must be two rising numbers"),
+    (["--method", "dit", "--rho", "1"], 2, "rho has no effect"),
+    (["--precision", "fp8"], 2, "known: fp32, bf16, fp16"),
+    (["--device", "tpu"], 2, "try --device cpu"),
+    (["--stats", "missing.safetensors"], 1, "dmgd fit-stats"),
+    (["--prior", "dit-xl-2-256"], 1, "HF_HOME"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), REFUSED)
+def test_wrong_input_is_one_line_and_writes_nothing(dmgd, tmp_path, arguments, code, message):
+    out = tmp_path / "run"
+    arguments = [*arguments, *([] if "--source" in arguments else ["--source", "digits"])]
+    said = dmgd("distill", *arguments, "--out", out, code=code)
+    assert message in said.stderr
+    assert said.stdout == ""
+    assert [line for line in said.stderr.splitlines() if line.startswith("error: ")] == said.stderr.splitlines()[-1:]
+    assert not out.exists()
+
+
+def test_other_peoples_files_are_left_alone(dmgd, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("words")
+    said = dmgd("distill", "--source", "digits", "--out", tmp_path / "mine", code=2)
+    assert "is not a run" in said.stderr
+    assert contents(tmp_path / "mine") == {"thesis.txt": b"words"}
+
+
+def test_another_run_and_other_statistics_are_refused(dmgd, tmp_path):
+    dmgd("distill", "--source", "digits", "--ipc", 1, "--steps", 5, "--out", tmp_path / "run")
+    before = contents(tmp_path / "run")
+    said = dmgd("distill", "--source", "digits", "--ipc", 1, "--steps", 6, "--out", tmp_path / "run", code=1)
+    assert "config.method.steps: 5 there, 6 asked for" in said.stderr
+    assert contents(tmp_path / "run") == before
+
+    dmgd("fit-stats", "--source", "digits", "--k", 3, "--out", tmp_path / "k3")
+    said = dmgd("distill", "--source", "digits", "--stats", tmp_path / "k3", "--out", tmp_path / "new", code=1)
+    assert "statistics are of another k (3, not this 10)" in said.stderr
+    (tmp_path / "k3").write_bytes((tmp_path / "k3").read_bytes()[:-10])
+    said = dmgd("distill", "--source", "digits", "--stats", tmp_path / "k3", "--out", tmp_path / "new", code=1)
+    assert "damaged" in said.stderr
+    assert not (tmp_path / "new").exists()

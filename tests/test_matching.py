@@ -1,0 +1,155 @@
+"""Semantic and distribution matching: against slow, obvious versions, and by their properties."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from dmgd.errors import DmgdError
+from dmgd.matching.quantize import quantize
+from dmgd.matching.semantic import paper_certainty, paper_label, released_certainty, released_pair
+from dmgd.matching.transport import loss_and_gradient, sphere_cost, transport_loss, transport_plan
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def problem(seed, classes=2, images=3, points=4, dimension=8):
+    """Random latents, support points and masses in float64."""
+    g = torch.Generator().manual_seed(seed)
+    latents = torch.randn(classes, images, dimension, generator=g, dtype=torch.float64)
+    support = torch.randn(classes, points, dimension, generator=g, dtype=torch.float64)
+    mass = torch.rand(classes, points, generator=g, dtype=torch.float64) + 0.05
+    return latents, support, mass / mass.sum(1, keepdim=True)
+
+
+def plain_plan(cost, mass, epsilon, iterations):
+    """The unrolled loop for one class: rows to 1/n, then columns to the masses."""
+    plan = torch.exp(-cost / epsilon)
+    for _ in range(iterations):
+        plan = plan * (1 / len(cost) / plan.sum(1))[:, None]
+        plan = plan * (mass / plan.sum(0))[None]
+    return plan
+
+
+@settings(deadline=None, max_examples=25)
+@given(SEEDS, st.integers(1, 6), st.integers(1, 6), st.sampled_from([0.05, 0.1, 1.0]))
+def test_batched_plan_equals_the_plain_loop(seed, images, points, epsilon):
+    latents, support, mass = problem(seed, images=images, points=points)
+    latents.requires_grad_()
+    cost = sphere_cost(latents, support)
+    plan = transport_plan(cost, mass, epsilon=epsilon, iterations=5)
+    expected = torch.stack([plain_plan(c, m, epsilon, 5) for c, m in zip(cost, mass, strict=True)])
+    torch.testing.assert_close(plan, expected, rtol=1e-9, atol=1e-12)
+    (found,) = torch.autograd.grad((plan * cost).sum(), latents, retain_graph=True)
+    (wanted,) = torch.autograd.grad((expected * cost).sum(), latents)
+    torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-10)
+
+
+@settings(deadline=None, max_examples=25)
+@given(SEEDS, st.integers(1, 5))
+def test_marginals(seed, images):
+    """Columns are exact after any number of iterations, rows in the limit."""
+    latents, support, mass = problem(seed, images=images)
+    cost = sphere_cost(latents, support)
+    plan = transport_plan(cost, mass, epsilon=0.1, iterations=5)
+    torch.testing.assert_close(plan.sum(1), mass, rtol=1e-9, atol=0)
+    plan = transport_plan(cost, mass, epsilon=0.5, iterations=500)
+    torch.testing.assert_close(plan.sum(2), torch.full((2, images), 1 / images, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+def test_greedy_gradient_is_the_gradient_of_the_whole_loss():
+    """Finished images keep their costs: the gradient reaches the new image alone, and is that of the joint problem."""
+    latents, support, mass = problem(1, images=4)
+    finished, new = latents[:, :3], latents[:, 3:].clone().requires_grad_()
+    loss = transport_loss(sphere_cost(torch.cat([finished, new], 1), support), mass, epsilon=0.1, iterations=5)
+    (expected,) = torch.autograd.grad(loss.sum(), new)
+    found_loss, found = loss_and_gradient(new, support, mass, sphere_cost(finished, support), epsilon=0.1, iterations=5)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found_loss, loss.detach())
+
+
+def degenerate(kind):
+    latents, support, mass = problem(2)
+    if kind == "zero latents":
+        latents[:] = 0
+    elif kind == "identical images":
+        latents[:] = latents[:, :1].clone()
+    elif kind == "image on a support point":
+        latents[:, 0] = support[:, 0]
+    elif kind == "points without mass":
+        mass[:, 2:], support[:, 2:] = 0, 0
+        mass = mass / mass.sum(1, keepdim=True)
+    return latents.float(), support.float(), mass.float()
+
+
+@pytest.mark.parametrize(
+    "kind", ["zero latents", "identical images", "image on a support point", "points without mass"]
+)
+def test_degenerate_problems_stay_finite(kind):
+    latents, support, mass = degenerate(kind)
+    loss, gradient = loss_and_gradient(
+        latents, support, mass, sphere_cost(latents[:, :0], support), epsilon=0.1, iterations=5
+    )
+    assert loss.isfinite().all()
+    assert gradient.isfinite().all()
+    if kind == "points without mass":
+        plan = transport_plan(sphere_cost(latents, support), mass, epsilon=0.1, iterations=5)
+        assert plan[:, :, 2:].max() < 1e-30
+        alone, _ = loss_and_gradient(
+            latents, support[:, :2], mass[:, :2], sphere_cost(latents[:, :0], support[:, :2]), epsilon=0.1, iterations=5
+        )
+        torch.testing.assert_close(loss, alone)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 12), st.integers(1, 3)), elements=st.integers(-3, 3).map(float)),
+    st.integers(1, 15),
+)
+def test_support_points_carry_the_whole_mass(latents, num_points):
+    """Any class, even smaller than K or of equal images: masses sum to 1 and the mean is kept."""
+    support, mass = quantize(latents, num_points, seed=0)
+    assert support.shape == (num_points, latents.shape[1])
+    assert mass.sum() == pytest.approx(1)
+    assert (np.diff(mass) <= 0).all()
+    assert (mass > 0).sum() <= min(num_points, len(np.unique(latents, axis=0)))
+    np.testing.assert_allclose(mass @ support, latents.mean(0), atol=1e-5)
+
+
+def test_k_means_is_refused_what_has_no_mean():
+    latents = np.zeros((4, 2), np.float32)
+    latents[2, 1] = np.nan
+    with pytest.raises(DmgdError, match="NaN"):
+        quantize(latents, 2, seed=0)
+    with pytest.raises(DmgdError, match="without images"):
+        quantize(latents[:0], 2, seed=0)
+
+
+@given(st.integers(0, 49))
+def test_stages(k):
+    certainty = paper_certainty(k, explore_from=45, refine_until=25)
+    assert certainty == (0 if k >= 45 else 1 if k <= 25 else (45 - k) / 20)
+
+
+def test_paper_label_by_hand():
+    f, other, noise = torch.ones(1, 1, 2), torch.full((1, 1, 2), 2.0), torch.tensor([[[1.0, -1.0]]])
+    soft = paper_label(f, other, noise, 0.25, beta_s=0.01, beta_n=0.06)
+    torch.testing.assert_close(soft, torch.tensor([[[0.5 + 0.5 * 0.08, 0.5 - 0.5 * 0.04]]]))
+    assert torch.equal(paper_label(f, other, noise, 1.0, beta_s=0.01, beta_n=0.06), f)
+
+
+@settings(deadline=None, max_examples=25)
+@given(SEEDS, st.integers(500, 999))
+def test_released_pair_keeps_its_moments(seed, t):
+    g = torch.Generator().manual_seed(seed)
+    pair, noise = torch.randn(3, 2, 1, 16, generator=g), torch.rand(3, 2, 1, 16, generator=g)
+    other = torch.randn(3, 1, 16, generator=g)
+    blend = released_pair(pair, other, noise, t, beta_s=0.01, beta_n=0.06)
+    torch.testing.assert_close(blend.mean((1, 2, 3)), pair.mean((1, 2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(blend.std((1, 2, 3)), pair.std((1, 2, 3)), rtol=1e-4, atol=1e-5)
+    assert released_certainty(t) == (0 if t > 900 else (900 - t) / 400)
+    if t > 900:  # nothing of the label is left
+        same = released_pair(pair, other * 0, noise, t, beta_s=0.01, beta_n=0.06)
+        torch.testing.assert_close(blend, same)

@@ -1,0 +1,151 @@
+"""Every way in which a prior can be named, and what is said when it cannot be had."""
+
+import json
+import pickle
+import shutil
+
+import diffusers
+import pytest
+import torch
+
+from dmgd.errors import ArtifactError, DmgdError, MismatchError, UsageError
+from dmgd.priors.load import load_prior
+from dmgd.records import ClassInfo
+
+
+@pytest.fixture
+def pipeline(tmp_path, golden):
+    """A pipeline folder as on the Hub: transformer/ and a small AutoencoderKL in vae/."""
+    shutil.copytree(golden / "dit-tiny-diffusers", tmp_path / "pipeline" / "transformer")
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, latent_channels=4, scaling_factor=0.2,
+    )  # fmt: skip
+    vae.save_pretrained(tmp_path / "pipeline" / "vae")
+    return tmp_path / "pipeline"
+
+
+@pytest.fixture
+def tiny_autoencoder(tmp_path):
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderTiny(encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
+                                    num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1))  # fmt: skip
+    vae.save_pretrained(tmp_path / "taesd")
+    return tmp_path / "taesd"
+
+
+def test_the_embedded_prior():
+    prior = load_prior("digits")
+    assert [info.name for info in prior.classes] == list("0123456789")
+    assert (prior.latent_shape, prior.image_size, prior.codec.image_channels) == ((1, 8, 8), 8, 1)
+    assert prior.defaults.guidance_scale == 1.5
+    images = torch.arange(64, dtype=torch.uint8).mul(4).reshape(1, 8, 8, 1)
+    assert torch.equal(prior.decode(prior.encode(images)), images)
+    assert prior.encode(images).min() == -1
+
+
+def test_a_pipeline_folder_brings_its_autoencoder(pipeline):
+    prior = load_prior(str(pipeline))
+    assert prior.image_size == 16  # 8 latent pixels, one halving
+    images = torch.randint(256, (2, 16, 16, 3), dtype=torch.uint8)
+    latents = prior.encode(images)
+    assert latents.shape == (2, 4, 8, 8)
+    assert torch.equal(latents, prior.encode(images))  # the posterior's mean, not a sample
+    vae = diffusers.AutoencoderKL.from_pretrained(pipeline / "vae", low_cpu_mem_usage=False).eval()
+    with torch.no_grad():
+        expected = vae.encode(images.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mean * 0.2
+    torch.testing.assert_close(latents, expected)
+    assert prior.decode(latents).shape == images.shape
+
+
+def test_another_autoencoder_makes_another_prior(pipeline, tiny_autoencoder):
+    own, other = load_prior(str(pipeline)), load_prior(str(pipeline), vae=str(tiny_autoencoder))
+    assert other.encode(torch.zeros(1, 16, 16, 3, dtype=torch.uint8)).shape == (1, 4, 8, 8)
+    assert own.identity.digest != other.identity.digest
+
+
+def test_original_checkpoint_with_its_description(golden):
+    prior = load_prior(str(golden / "dit_tiny_original.pt"), vae="none")
+    assert prior.identity.id == "tiny"
+    assert prior.identity.numerics == "original"
+    with pytest.raises(UsageError, match="--vae"):
+        prior.decode(torch.zeros(1, 4, 8, 8))
+
+
+def test_a_pickle_that_could_run_code_is_refused(tmp_path):
+    path = tmp_path / "evil.pt"
+    torch.save({"weights": torch.zeros(1), "extra": shutil.copytree}, path)
+    with pytest.raises(ArtifactError, match="could run code"):
+        load_prior(str(path))
+    path.write_bytes(pickle.dumps({"a": 1})[:-3])
+    with pytest.raises(ArtifactError, match=r"evil\.pt"):
+        load_prior(str(path))
+
+
+def test_a_prior_without_autoencoder_says_how_to_give_one(golden):
+    with pytest.raises(ArtifactError, match="give --vae"):
+        load_prior(str(golden / "dit-tiny-diffusers"))
+
+
+def test_missing_classes_are_named():
+    prior = load_prior("digits")
+    with pytest.raises(MismatchError, match=r"lacks 1 of the 2 classes: n01440764"):
+        prior.match_classes([ClassInfo("3"), ClassInfo("tench", "n01440764")])
+    # Matched by name, not by place.
+    assert [info.prior_index for info in prior.match_classes([ClassInfo("7"), ClassInfo("2")])] == [7, 2]
+
+
+def broken(kind, folder, golden):
+    """A copy of the tiny DiT with one thing wrong."""
+    shutil.copytree(golden / "dit-tiny-diffusers", folder)
+    config = folder / "config.json"
+    if kind == "no weights":
+        (folder / "diffusion_pytorch_model.safetensors").unlink()
+    elif kind == "no config":
+        config.unlink()
+    elif kind == "config is not JSON":
+        config.write_text("{")
+    elif kind == "config lacks a field":
+        config.write_text(json.dumps({"num_layers": 2}))
+    elif kind == "other shape":
+        config.write_text(json.dumps({**json.loads(config.read_text()), "num_embeds_ada_norm": 7}))
+    elif kind == "truncated weights":
+        weights = folder / "diffusion_pytorch_model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif kind == "unknown field in the description":
+        (folder / "dmgd.json").write_text('{"guidance": 2}')
+    elif kind == "wrong number of classes":
+        (folder / "dmgd.json").write_text('{"classes": ["a", "b"]}')
+
+
+KINDS = [
+    "no weights",
+    "no config",
+    "config is not JSON",
+    "config lacks a field",
+    "other shape",
+    "truncated weights",
+    "unknown field in the description",
+    "wrong number of classes",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_broken_folders_are_one_clear_error(kind, tmp_path, golden):
+    broken(kind, tmp_path / "prior", golden)
+    with pytest.raises(ArtifactError) as caught:
+        load_prior(str(tmp_path / "prior"), vae="none")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("digit", "did you mean 'digits'"),
+    ("dit-xl-2-256", "HF_HOME"),
+    ("facebook/DiT-XL-2-256", "not in the cache"),
+    ("./nowhere", "does not exist"),
+    ("nowhere.safetensors", "does not exist"),
+])  # fmt: skip
+def test_priors_that_cannot_be_had(name, message):
+    with pytest.raises(DmgdError, match=message):
+        load_prior(name)

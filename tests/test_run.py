@@ -1,0 +1,211 @@
+"""A run directory continues, grows, is mended, and has one writer, whatever happens to it."""
+
+import ctypes
+import dataclasses
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dmgd.artifacts.run import RunDirectory
+from dmgd.config import DistillConfig, StatisticsConfig, method_named
+from dmgd.distill import distill
+from dmgd.errors import ArtifactError, MismatchError, UsageError
+from dmgd.fit_stats import fit_statistics
+from dmgd.lock import LOCK, locked
+from dmgd.priors.load import load_prior
+from dmgd.sources.source import open_source
+
+DMGD = Path(sys.executable).parent / "dmgd"
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return load_prior("digits")
+
+
+@pytest.fixture(scope="module")
+def statistics(prior):
+    return fit_statistics(open_source("digits"), prior, StatisticsConfig(), cache=False)
+
+
+@pytest.fixture(scope="module")
+def stats_file(statistics, tmp_path_factory):
+    path = tmp_path_factory.mktemp("stats") / "stats.safetensors"
+    statistics.save(path)
+    return path
+
+
+@pytest.fixture
+def make(prior, statistics, tmp_path):
+    """make(name, ipc) distils greedily in two steps."""
+
+    def run(name="run", ipc=2, **options):
+        method = dataclasses.replace(method_named("dmgd", steps=2), order="greedy", window=(0, 1))
+        return distill(DistillConfig(ipc=ipc, method=method), prior, statistics, tmp_path / name, **options)
+
+    return run
+
+
+def tree(folder):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+class Remarks:
+    """A listener that keeps the warnings."""
+
+    def __init__(self):
+        from dmgd.progress import SILENT
+
+        self.warnings, self.task, self.note = [], SILENT.task, SILENT.note
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+
+def test_a_greedy_run_grows_and_keeps_its_first_images(make):
+    small = tree(make(ipc=2).path)
+    grown = make(ipc=4)
+    assert tree(grown.path) == tree(make("fresh", ipc=4).path)
+    assert {name: tree(grown.path)[name] for name in small if name != "run.json"} == {
+        name: digest for name, digest in small.items() if name != "run.json"
+    }
+    assert len(grown.records()) == 40
+
+
+def test_a_run_never_shrinks_and_other_orders_do_not_grow(make, prior, statistics, tmp_path):
+    make(ipc=3)
+    with pytest.raises(MismatchError, match=r"config\.ipc: 3 there, 2 asked for"):
+        make(ipc=2)
+    config = DistillConfig(ipc=1, method_name="dit", method=method_named("dit", steps=2))
+    distill(config, prior, statistics, tmp_path / "dit")
+    with pytest.raises(MismatchError, match=r"config\.ipc: 1 there, 2 asked for"):
+        distill(dataclasses.replace(config, ipc=2), prior, statistics, tmp_path / "dit")
+
+
+@pytest.mark.parametrize("kind", ["images", "units"])
+@pytest.mark.parametrize("how", ["changed", "removed"])
+def test_what_was_changed_or_removed_is_made_again(make, how, kind):
+    run = make()
+    before = tree(run.path)
+    victim = sorted(path for path in (run.path / kind).rglob("*") if path.suffix in (".png", ".safetensors"))[1]
+    if how == "removed":
+        victim.unlink()
+    else:
+        victim.write_bytes(victim.read_bytes()[:-1] + b"!")
+    remarks = Remarks()
+    make(progress=remarks)
+    assert tree(run.path) == before
+    assert [str(victim) in warning for warning in remarks.warnings] == [True]
+
+
+def test_a_unit_without_its_record_is_made_again_and_leftovers_are_cleared(make):
+    run = make()
+    before = tree(run.path)
+    next((run.path / "units").glob("*.json")).unlink()
+    (run.path / "images" / "0000-0" / ".00000.png.99999.tmp").write_bytes(b"half")
+    make()
+    assert tree(run.path) == before
+
+
+def test_resume_begins_no_new_run(make, tmp_path):
+    with pytest.raises(UsageError, match="not a run"):
+        make(resume=True)
+    assert not (tmp_path / "run").exists()
+    make()
+    make(resume=True)
+
+
+def test_a_folder_of_something_else_is_left_alone(make, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("dear")
+    with pytest.raises(UsageError, match=r"thesis\.txt"):
+        make()
+    assert list(tree(tmp_path / "run")) == ["thesis.txt"]
+
+
+def test_two_processes_do_not_write_one_run(make, dmgd, stats_file, tmp_path):
+    run = make()
+    before = tree(run.path)
+    with locked(run.path):
+        refused = dmgd("distill", "--source", "digits", "--stats", stats_file, "--steps", 2, "--out", run.path, code=1)
+        assert f"process {os.getpid()}" in refused.stderr
+        with pytest.raises(ArtifactError, match="being written"):
+            make()
+    assert tree(run.path) == before
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(make):
+    run = make()
+    (run.path / LOCK).write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
+    before = {name: digest for name, digest in tree(run.path).items() if name != LOCK}
+    make()
+    assert tree(run.path) == before
+
+
+def start(out, stats_file, **options):
+    """A running `dmgd distill` of two batches."""
+    command = [DMGD, "distill", "--source", "digits", "--method", "dit", "--steps", "4", "--ipc", "20"]
+    return subprocess.Popen(
+        [*command, "--stats", stats_file, "--out", out], stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def finish(out, stats_file):
+    process = start(out, stats_file)
+    assert "error" not in process.communicate()[1]
+    assert process.returncode == 0
+    return tree(out)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(stats_file, tmp_path_factory):
+    return finish(tmp_path_factory.mktemp("whole") / "run", stats_file)
+
+
+def test_a_killed_run_continues_to_the_same_bytes(stats_file, tmp_path, undisturbed):
+    killed = start(tmp_path / "run", stats_file)
+    while not list((tmp_path / "run" / "units").glob("*.json")):
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not RunDirectory.open(tmp_path / "run").complete
+    assert finish(tmp_path / "run", stats_file) == undisturbed
+
+
+def test_a_full_disk_loses_nothing_finished(stats_file, tmp_path, undisturbed):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, resource.RLIM_INFINITY))
+
+    full = start(tmp_path / "run", stats_file, preexec_fn=limit)
+    said = full.communicate()[1]
+    assert full.returncode == 1
+    assert said.splitlines()[-1].startswith(f"error: File too large ({tmp_path / 'run' / 'units'}")
+    assert "Traceback" not in said
+    assert not RunDirectory.open(tmp_path / "run").complete
+    assert finish(tmp_path / "run", stats_file) == undisturbed
+
+
+def test_a_read_only_folder_is_one_clear_line(make, tmp_path):
+    run = make().path
+    (tmp_path / "locked").mkdir(mode=0o555)
+
+    def not_almighty():  # root may write everywhere, unless it gives this up
+        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
+
+    command = [DMGD, "export", run, "--format", "imagefolder", "--out", tmp_path / "locked" / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=not_almighty, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: Permission denied ({tmp_path / 'locked' / 'out'})")
+    assert len(done.stderr.splitlines()) == 1
+    shutil.rmtree(tmp_path / "locked")

@@ -1,0 +1,115 @@
+"""The sampler against a plain loop, and batches against single classes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import DDPMScheduler, DiTTransformer2DModel
+
+from dmgd.artifacts.run import Unit
+from dmgd.config import METHODS, DistillConfig, StatisticsConfig
+from dmgd.diffusion.noise import RecordedNoise, SeededNoise
+from dmgd.diffusion.sampler import sample
+from dmgd.diffusion.schedule import ddpm_schedule
+from dmgd.fit_stats import fit_statistics
+from dmgd.priors.load import load_prior
+from dmgd.sampling import plan_units, sample_unit
+from dmgd.sources.source import open_source
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return load_prior("digits")
+
+
+@pytest.fixture(scope="module")
+def statistics(prior):
+    return fit_statistics(open_source("digits"), prior, StatisticsConfig(k=6), cache=False)
+
+
+def test_plain_dit_equals_a_plain_loop_over_diffusers(golden):
+    """`dit` without matching is classifier-free guided DDPM as one writes it with diffusers' parts."""
+    prior = load_prior(str(golden / "dit-tiny-diffusers"), vae="none")
+    model = DiTTransformer2DModel.from_pretrained(golden / "dit-tiny-diffusers", low_cpu_mem_usage=False).eval()
+    for block in model.transformer_blocks:
+        block.norm1.emb.time_proj.downscale_freq_shift = 0
+    scheduler = DDPMScheduler(timestep_spacing="linspace", variance_type="learned_range", clip_sample=False)
+    scheduler.set_timesteps(50)
+    seeds, classes = [11, 12, 13], [3, 7, 1]
+
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    z = torch.stack([torch.randn(4, 8, 8, generator=g) for g in generators])
+    labels = torch.tensor([*classes, 10, 10, 10])
+    for t in scheduler.timesteps:
+        with torch.no_grad():
+            conditional, null = model(torch.cat([z, z]), timestep=t.expand(6), class_labels=labels).sample.chunk(2)
+        guided = null[:, :4] + 4 * (conditional[:, :4] - null[:, :4])
+        output = torch.cat([guided, conditional[:, 4:]], dim=1)
+        z = scheduler.step(output, t, z, generator=generators).prev_sample
+
+    label, null_label = prior.label_embedding(classes), prior.null_embedding(3)
+    noise = SeededNoise(seeds, prior.latent_shape)
+    found = sample(prior.predict, ddpm_schedule(), noise, lambda k: (label, null_label), guidance_scale=4.0)
+    assert ((found - z).norm() / z.norm()).item() < 1e-5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_classes_in_one_batch_equal_classes_alone(prior, statistics, method):
+    settings = METHODS[method]
+    config = DistillConfig(ipc=2, method_name=method, method=settings)
+
+    def run(classes, batch):
+        own = replace(config, batch_size=batch)
+        latents, frozen = {}, {}
+        for unit in plan_units(10, own):
+            if not set(unit.classes) <= set(classes):
+                continue
+            before = frozen.get(unit.classes, []) if settings.order == "greedy" else []
+            found, _ = sample_unit(unit, own, prior, statistics, before)
+            frozen[unit.classes] = [*before, found.reshape(len(unit.classes), len(unit.images), -1)]
+            latents |= dict(zip(unit.cells(), found, strict=True))
+        return latents
+
+    together = run(range(10), batch=100)
+    alone = run((0, 4, 9), batch=1 if settings.order == "greedy" else 2)
+    assert alone
+    for cell, latent in alone.items():
+        assert ((latent - together[cell]).norm() / latent.norm()).item() < 1e-5, cell
+
+
+def test_a_greedy_run_begins_the_longer_run():
+    short = plan_units(10, DistillConfig(ipc=3, batch_size=4, method=METHODS["dmgd-paper"]))
+    long = plan_units(10, DistillConfig(ipc=9, batch_size=4, method=METHODS["dmgd-paper"]))
+    assert set(short) < set(long)
+    for config in (DistillConfig(ipc=7, batch_size=4, method=METHODS["dit"]), DistillConfig(ipc=2, batch_size=100)):
+        cells = [cell for unit in plan_units(10, config) for cell in unit.cells()]
+        assert sorted(cells) == [(c, i) for c in range(10) for i in range(config.ipc)]
+        assert all(len(unit) <= config.batch_size for unit in plan_units(10, config))
+
+
+def test_guidance_of_some_channels_and_of_none():
+    """Channels that are not guided, and everything at scale 1, are the conditional row's own."""
+    from dmgd.diffusion.sampler import guided
+
+    def denoise(z, t, label):
+        return z.new_ones(len(z), 8, 2, 2) * label[:, :1, :1, None]
+
+    z, label, null = torch.zeros(1, 4, 2, 2), torch.full((1, 1, 1), 3.0), torch.full((1, 1, 1), 1.0)
+    output = guided(denoise, z, 0, label, null, 4.0, 3)
+    assert output[0, :, 0, 0].tolist() == [9, 9, 9, 3, 3, 3, 3, 3]
+    assert guided(denoise, z, 0, label, null, 1.0, 3).unique().tolist() == [3]
+
+
+def test_recorded_noise_is_what_is_sampled_from(prior):
+    label = prior.label_embedding([5])
+    recorded = SeededNoise([7], prior.latent_shape)
+    start = recorded.start()
+    steps = {k: recorded.step(k) for k in range(49, 0, -1)}
+    steps = torch.stack([steps.get(k, torch.zeros(1, 1, 8, 8)) for k in range(50)])
+    one = sample(prior.predict, ddpm_schedule(), SeededNoise([7], prior.latent_shape), lambda k: (label, label))
+    two = sample(prior.predict, ddpm_schedule(), RecordedNoise(start, steps), lambda k: (label, label))
+    assert torch.equal(one, two)
+
+
+def test_units_name_themselves():
+    assert Unit(range(3, 7), range(2, 3)).name == "c0003-0006.i00002-00002"
