@@ -1,43 +1,61 @@
 """The workflow `export`: a finished run in a layout that other tools open."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from numpy import ndarray
 
 from dmgd.artifacts.run import RunDirectory
 from dmgd.command_line import distill_command
 from dmgd.errors import ArtifactError, MismatchError
 from dmgd.exporters.card import Provenance, card
+from dmgd.exporters.encode import check_image_format, decode, encode
 from dmgd.exporters.example import Description, Example, Limits
-from dmgd.exporters.formats import writer
+from dmgd.exporters.formats import layout_named
 from dmgd.exporters.index import FORMAT, INDEX, read_index
+from dmgd.exporters.soft_labels import read_soft_labels
 from dmgd.exporters.staging import output_folder, staged
 from dmgd.exporters.written import write_hashed
-from dmgd.files import write_json
+from dmgd.files import sha256_bytes, write_json
 from dmgd.progress import SILENT, Progress, Task
+from dmgd.records import ImageRecord
 
 CARD = "README.md"
 
 
 def export(
-    run: RunDirectory, layout: str, out: Path, *, limits: Limits = Limits(), progress: Progress = SILENT
+    run: RunDirectory,
+    layout: str,
+    out: Path,
+    *,
+    image_format: str = "png",
+    limits: Limits = Limits(),
+    teacher: Path | None = None,
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
-    """Write the run to `out` and return its index. The same run and settings give the same bytes.
+    """Write the run to `out` and return the export's index. The same run and settings give the same bytes.
+
+    `teacher` is a folder of soft labels, see dmgd.exporters.soft_labels.
 
     An `out` that holds this very export already is left as it is. Raises ArtifactError for an unfinished or damaged
     run, UsageError if `out` holds something else, MismatchError if it holds another export.
     """
-    write = writer(layout)
+    write = layout_named(layout).write
+    check_image_format(image_format)
     run.require_complete()
-    description = Description(run.classes, limits=limits)
-    wanted = settings(run, layout, description)
+    records = run.records()
+    keys = [record.key for record in records]
+    logits = read_soft_labels(teacher, keys, len(run.classes)) if teacher else None
+    description = Description(run.classes, image_format, limits, soft_labels=logits is not None)
+    wanted = settings(run, layout, description, logits)
     with output_folder(out):
         if (out / INDEX).exists():
             return _same_export(out, wanted, progress)
-        with staged(out) as folder, progress.task("export", len(run.records()), "images") as task:
-            files = write(folder, examples(run, task), description)
-            per_class = images_per_class(run)
+        with staged(out) as folder, progress.task("export", len(records), "images") as task:
+            files = write(folder, examples(run, records, image_format, logits, task), description)
+            per_class = images_per_class(run, records)
             text = card(description, layout, per_class, sum(file.bytes for file in files), provenance(run))
             files.append(write_hashed(folder, CARD, text.encode()))
             listed = sorted((file.to_json() for file in files), key=lambda file: file["path"])
@@ -46,26 +64,38 @@ def export(
     return index
 
 
-def settings(run: RunDirectory, layout: str, description: Description) -> dict[str, Any]:
+def settings(
+    run: RunDirectory, layout: str, description: Description, logits: Mapping[str, ndarray] | None
+) -> dict[str, Any]:
     """The part of the index that says what is exported and how."""
     return {
         "format": FORMAT,
         "layout": layout,
         "image_format": description.image_format,
         "limits": {"images": description.limits.images, "bytes": description.limits.bytes},
+        "soft_labels": logits and sha256_bytes(b"".join(logits[key].tobytes() for key in sorted(logits))),
         "run": {key: value for key, value in run.manifest.items() if key != "status"},
     }
 
 
-def examples(run: RunDirectory, task: Task) -> Iterator[Example]:
+def examples(
+    run: RunDirectory,
+    records: Sequence[ImageRecord],
+    image_format: str,
+    logits: Mapping[str, ndarray] | None,
+    task: Task,
+) -> Iterator[Example]:
     """The run's images in order, each checked against its record while it is read."""
-    for record in run.records():
-        yield Example(record, run.classes[record.class_index], run.image_bytes(record))
+    classes = run.classes
+    for record in records:
+        png = run.image_bytes(record)
+        data = png if image_format == "png" else encode(decode(png), image_format)
+        yield Example(record, classes[record.class_index], data, logits[record.key] if logits else None)
         task.advance()
 
 
-def images_per_class(run: RunDirectory) -> list[int]:
-    counts = Counter(record.class_index for record in run.records())
+def images_per_class(run: RunDirectory, records: Sequence[ImageRecord]) -> list[int]:
+    counts = Counter(record.class_index for record in records)
     return [counts[c] for c in range(len(run.classes))]
 
 

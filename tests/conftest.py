@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 
@@ -52,3 +53,20 @@ def dmgd():
 def golden():
     """The folder of recorded trajectories and tiny networks; see its README."""
     return Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def inline(monkeypatch, capsys):
+    """Like the fixture `dmgd`, but within this process, which is faster where the process itself does not matter."""
+
+    from dmgd_cli.app import main
+
+    def run(*arguments, code=0):
+        monkeypatch.setattr("sys.argv", ["dmgd", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert (ended.value.code or 0) == code, said.err
+        return SimpleNamespace(stdout=said.out, stderr=said.err)
+
+    return run

@@ -1,4 +1,6 @@
-"""A finished run made without sampling: random pixels under the classes that a test wants."""
+"""What several tests need: a run made without sampling, and the digests of a folder."""
+
+import hashlib
 
 import numpy as np
 import torch
@@ -26,3 +28,9 @@ def make_run(path, names=("cat", "dog"), ipc=3, size=8, channels=3, seed=0):
     with RunDirectory.writer(path, manifest) as run:
         run.write_unit(unit, pixels, torch.zeros(len(unit), 1, 2, 2), notes)
         return run.finish()
+
+
+def tree(folder):
+    """The digest of every file under `folder`, by its path there."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

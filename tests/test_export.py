@@ -3,16 +3,36 @@
 import hashlib
 import io
 import json
+import re
 
 import datasets
 import numpy as np
 import pytest
+import torch
 import webdataset as wds
 import yaml
-from made_run import make_run
+from made_run import make_run, tree
 from PIL import Image
+from safetensors.numpy import save_file
 
-LAYOUTS = ("webdataset", "parquet", "imagefolder")
+from dmgd.exporters.example import Limits
+
+LAYOUTS = ("webdataset", "parquet", "imagefolder", "tensors")
+HUGGING_FACE = ("webdataset", "parquet", "imagefolder")  # the layouts that `load_dataset` opens
+HOSTILE = (
+    "a/b",
+    "..",
+    ".",
+    "50%d",
+    "two\nlines",
+    "🐈 cat",
+    "x" * 300,
+    "a|b<i>",
+    "../../../etc/passwd",
+    " ",
+    "a_b",
+    "nul\x01",
+)
 
 # The webdataset library leaves the shards that it has read open.
 pytestmark = [
@@ -33,12 +53,6 @@ def digits(tmp_path_factory, dmgd):
 @pytest.fixture
 def run(tmp_path):
     return make_run(tmp_path / "run")
-
-
-def tree(folder):
-    """The digest of every file under `folder`."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def read_with_webdataset(folder):
@@ -90,7 +104,7 @@ def assert_same(found, run):
         assert {name: metadata[name] for name in wanted_metadata} == wanted_metadata
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", HUGGING_FACE)
 def test_every_pixel_label_and_metadata_value_is_read_back(digits, tmp_path, dmgd, layout):
     from dmgd.artifacts.run import RunDirectory
 
@@ -102,8 +116,96 @@ def test_every_pixel_label_and_metadata_value_is_read_back(digits, tmp_path, dmg
         assert_same(read_with_webdataset(tmp_path / "out"), run)
 
 
-def test_an_image_folder_sorts_into_the_class_indices(run, tmp_path, dmgd):
-    dmgd("export", run.path, "--format", "imagefolder", "--out", tmp_path / "out")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("image_format", ["png", "webp", "jpg"])
+def test_every_layout_keeps_the_writers_contract(run, tmp_path, layout, image_format):
+    """What is written is read back in order: pixels (all but JPEG's exactly), labels, metadata, file digests."""
+    from dmgd.export import export
+    from dmgd.exporters.encode import decode
+    from dmgd.exporters.formats import layout_named
+
+    index = export(run, layout, tmp_path / "out", image_format=image_format, limits=Limits(images=4))
+    found = list(layout_named(layout).read(tmp_path / "out", index))
+    assert [(stored.metadata["key"], stored.label) for stored in found] == [
+        (r.key, r.class_index) for r in run.records()
+    ]
+    for stored, record in zip(found, run.records(), strict=True):
+        pixels = stored.image if isinstance(stored.image, np.ndarray) else decode(stored.image)
+        distance = np.abs(pixels.astype(int) - run.pixels(record)).max()
+        assert distance == 0 if image_format != "jpg" else distance < 100
+        if not isinstance(stored.image, np.ndarray):
+            assert stored.metadata["sha256"] == hashlib.sha256(stored.image).hexdigest()
+        assert stored.metadata["pixels_sha256"] == record.pixels_sha256
+
+
+def test_tensors_are_class_ordered_and_load_safely(run, tmp_path, inline):
+    inline("export", run.path, "--format", "tensors", "--out", tmp_path / "out")
+    images, labels = (torch.load(tmp_path / "out" / name, weights_only=True) for name in ("images.pt", "labels.pt"))
+    assert labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert (images.shape, images.dtype) == ((6, 3, 8, 8), torch.float32)
+    wanted = np.stack([run.pixels(record) for record in run.records()]).transpose(0, 3, 1, 2)
+    assert np.array_equal(images.mul(255).round().byte().numpy(), wanted)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_soft_labels_go_with_their_images(run, tmp_path, inline, layout):
+    keys = [record.key for record in run.records()]
+    logits = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
+    shuffled = np.array([3, 0, 5, 1, 4, 2])
+    (tmp_path / "teacher").mkdir()
+    metadata = {"keys": json.dumps([keys[i] for i in shuffled])}
+    save_file({"logits": logits[shuffled]}, tmp_path / "teacher" / "soft_labels.safetensors", metadata)
+    inline("export", run.path, "--format", layout, "--soft-labels", tmp_path / "teacher", "--out", tmp_path / "out")
+    if layout == "tensors":
+        found = torch.load(tmp_path / "out" / "soft_labels.pt", weights_only=True).numpy()
+    else:
+        rows = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+        found = np.array(rows["logits.npy" if layout == "webdataset" else "logits"], dtype=np.float32)
+    assert np.array_equal(found, logits)
+
+
+def test_soft_labels_of_another_run_are_refused(run, tmp_path, inline):
+    (tmp_path / "teacher").mkdir()
+    missing = inline("export", run.path, "--soft-labels", tmp_path / "teacher", "--out", tmp_path / "out", code=1)
+    assert "soft_labels.safetensors does not exist" in missing.stderr
+    metadata = {"keys": json.dumps(["c0000-i00000"])}
+    save_file({"logits": np.zeros((1, 2))}, tmp_path / "teacher" / "soft_labels.safetensors", metadata)
+    foreign = inline("export", run.path, "--soft-labels", tmp_path / "teacher", "--out", tmp_path / "out", code=1)
+    assert "lacks 5 of the run's 6 images, first c0000-i00001" in foreign.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_hostile_class_names_stay_inside_and_are_kept_in_the_metadata(tmp_path, layout):
+    from dmgd.export import export
+    from dmgd.exporters.formats import layout_named
+
+    run = make_run(tmp_path / "deep" / "run", names=HOSTILE, ipc=1)
+    before = tree(tmp_path)
+    index = export(run, layout, tmp_path / "deep" / "out")
+    written = tree(tmp_path).keys() - before.keys()
+    assert all(path.startswith("deep/out/") for path in written)
+    assert all(re.fullmatch(r"[A-Za-z0-9_./-]+", path) and ".." not in path for path in written)
+    assert max(len(part) for path in written for part in path.split("/")) < 100
+    names = [stored.metadata["class_name"] for stored in layout_named(layout).read(tmp_path / "deep" / "out", index)]
+    assert names == list(HOSTILE)
+    if layout in HUGGING_FACE:
+        rows = datasets.load_dataset(str(tmp_path / "deep" / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+        metadata = rows["json"] if layout == "webdataset" else [{"class_name": name} for name in rows["class_name"]]
+        assert [fields["class_name"] for fields in metadata] == list(HOSTILE)
+
+
+def test_classes_that_share_a_name_are_told_apart(tmp_path):
+    from dmgd.export import export
+
+    export(make_run(tmp_path / "run", names=("crane", "crane"), ipc=1), "parquet", tmp_path / "out")
+    rows = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows.features["label"].names == ["crane (0)", "crane (1)"]
+    assert rows["class_name"] == ["crane", "crane"]
+
+
+def test_an_image_folder_sorts_into_the_class_indices(run, tmp_path, inline):
+    inline("export", run.path, "--format", "imagefolder", "--out", tmp_path / "out")
     folders = sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
     assert folders == ["0000-cat", "0001-dog"]
     pixels = np.array(Image.open(tmp_path / "out" / "0001-dog" / "00002.png"))
@@ -134,7 +236,6 @@ def test_the_index_lists_every_file(run, tmp_path, layout):
 @pytest.mark.parametrize(("layout", "suffix"), [("webdataset", "tar"), ("parquet", "parquet")])
 def test_shards_are_limited_by_count_and_by_size(run, tmp_path, layout, suffix):
     from dmgd.export import export
-    from dmgd.exporters.example import Limits
 
     by_count = export(run, layout, tmp_path / "count", limits=Limits(images=4))
     assert [file["images"] for file in by_count["files"] if file["path"].endswith(suffix)] == [4, 2]
@@ -152,16 +253,16 @@ def test_the_card_has_yaml_a_class_table_and_the_command_that_makes_the_run(digi
     assert tree(tmp_path / "again") == tree(digits)
 
 
-def test_exporting_again_into_the_same_folder_changes_nothing(run, tmp_path, dmgd):
-    dmgd("export", run.path, "--out", tmp_path / "out")
+def test_exporting_again_into_the_same_folder_changes_nothing(run, tmp_path, inline):
+    inline("export", run.path, "--out", tmp_path / "out")
     before = tree(tmp_path / "out")
-    dmgd("export", run.path, "--out", tmp_path / "out")
-    refused = dmgd("export", run.path, "--format", "parquet", "--out", tmp_path / "out", code=1)
+    inline("export", run.path, "--out", tmp_path / "out")
+    refused = inline("export", run.path, "--format", "parquet", "--out", tmp_path / "out", code=1)
     assert "another export" in refused.stderr
     assert tree(tmp_path / "out") == before
 
 
-def test_wrong_input_is_refused_and_nothing_is_written(run, tmp_path, dmgd):
+def test_wrong_input_is_refused_and_nothing_is_written(run, tmp_path, inline):
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("dear")
@@ -171,22 +272,22 @@ def test_wrong_input_is_refused_and_nothing_is_written(run, tmp_path, dmgd):
         ((run.path, "--out", other), "thesis.txt"),
         ((run.path, "--out", other / "thesis.txt"), "is a file"),
     ):
-        refused = dmgd("export", *arguments, code=2)
+        refused = inline("export", *arguments, code=2)
         assert said in refused.stderr
         assert len(refused.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "x").exists()
     assert tree(other) == {"thesis.txt": hashlib.sha256(b"dear").hexdigest()}
 
 
-def test_an_unfinished_or_changed_run_is_not_exported(run, tmp_path, dmgd):
+def test_an_unfinished_or_changed_run_is_not_exported(run, tmp_path, inline):
     image = run.path / run.records()[3].path
     data = image.read_bytes()
     image.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert str(image) in dmgd("export", run.path, "--out", tmp_path / "x", code=1).stderr
+    assert str(image) in inline("export", run.path, "--out", tmp_path / "x", code=1).stderr
     image.write_bytes(data)
     manifest = json.loads((run.path / "run.json").read_text())
     (run.path / "run.json").write_text(json.dumps({**manifest, "status": "running"}))
-    assert "unfinished" in dmgd("export", run.path, "--out", tmp_path / "x", code=1).stderr
+    assert "unfinished" in inline("export", run.path, "--out", tmp_path / "x", code=1).stderr
     assert not (tmp_path / "x").exists()
 
 

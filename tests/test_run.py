@@ -2,7 +2,6 @@
 
 import ctypes
 import dataclasses
-import hashlib
 import json
 import os
 import resource
@@ -14,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from made_run import tree
 
 from dmgd.artifacts.run import RunDirectory
 from dmgd.config import DistillConfig, StatisticsConfig, method_named
@@ -54,11 +54,6 @@ def make(prior, statistics, tmp_path):
         return distill(DistillConfig(ipc=ipc, method=method), prior, statistics, tmp_path / name, **options)
 
     return run
-
-
-def tree(folder):
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 class Remarks:

@@ -11,7 +11,7 @@ record file is made again. Only one process writes at a time, the holder of the 
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +87,7 @@ class RunDirectory:
     def _continued(self, wanted: dict[str, Any]) -> "RunDirectory":
         """The run with the manifest `wanted`, if that is its own or one it can grow to."""
         found = {key: value for key, value in self.manifest.items() if key != "status"}
-        differing = _differences(found, wanted)
+        differing = differences(found, wanted)
         if not differing:
             return self
         if not _grows(found, wanted):
@@ -135,9 +135,9 @@ class RunDirectory:
 
     def damage(self, unit: Unit) -> Path | None:
         """The first file of a finished unit that is missing or was changed, or None if all is well."""
-        content = self._unit_json(self._record_path(unit))
-        digests = {self.path / fields["path"]: fields["sha256"] for fields in content["images"]}
-        digests[self._latent_path(unit)] = content["latents_sha256"]
+        records, latents_sha256 = self.read_unit(unit.name)
+        digests = {self.path / record.path: record.sha256 for record in records}
+        digests[self._latent_path(unit)] = latents_sha256
         for path, digest in digests.items():
             if not path.is_file() or sha256_file(path) != digest:
                 return path
@@ -149,7 +149,7 @@ class RunDirectory:
         records = []
         for (c, i), pixels, note in zip(unit.cells(), images, notes, strict=True):
             data = encode_png(pixels)
-            path = f"images/{c:04d}-{safe_name(self.classes[c].identity)}/{i:05d}.png"
+            path = image_path(self.classes, c, i)
             write_bytes(self.path / path, data)
             records.append(
                 ImageRecord(
@@ -181,11 +181,7 @@ class RunDirectory:
 
     def records(self) -> list[ImageRecord]:
         """The records of all finished images, by class and image index."""
-        found = [
-            ImageRecord.from_json(fields)
-            for file in sorted((self.path / "units").glob("*.json"))
-            for fields in self._unit_json(file)["images"]
-        ]
+        found = [record for name in self.unit_names() for record in self.read_unit(name)[0]]
         return sorted(found, key=lambda record: (record.class_index, record.image_index))
 
     def pixels(self, record: ImageRecord) -> ndarray:
@@ -204,12 +200,19 @@ class RunDirectory:
             raise ArtifactError(f"{self.path / record.path} was changed after it was made (its checksum differs)")
         return data
 
-    def _unit_json(self, file: Path) -> dict[str, Any]:
+    def unit_names(self) -> list[str]:
+        """The names of the finished units."""
+        return sorted(file.stem for file in (self.path / "units").glob("*.json"))
+
+    def read_unit(self, name: str) -> tuple[list[ImageRecord], str]:
+        """The records of a finished unit, and the SHA-256 of its latents' file."""
+        file = self.path / "units" / f"{name}.json"
         try:
-            return json.loads(file.read_text())
-        except ValueError as error:
+            content = json.loads(file.read_text())
+            return [ImageRecord.from_json(fields) for fields in content["images"]], content["latents_sha256"]
+        except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
-                f"{file} is damaged ({error}); remove it and repeat the dmgd distill command, which makes it again"
+                f"{file} is damaged; remove it and repeat the dmgd distill command, which makes it again"
             ) from error
 
     def _record_path(self, unit: Unit) -> Path:
@@ -217,6 +220,11 @@ class RunDirectory:
 
     def _latent_path(self, unit: Unit) -> Path:
         return self.path / "units" / f"{unit.name}.safetensors"
+
+
+def image_path(classes: Sequence[ClassInfo], class_index: int, image_index: int) -> str:
+    """Where an image lies in its run."""
+    return f"images/{class_index:04d}-{safe_name(classes[class_index].identity)}/{image_index:05d}.png"
 
 
 def encode_png(pixels: ndarray) -> bytes:
@@ -231,14 +239,14 @@ def _grows(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
     the first ones are the same."""
     is_greedy = wanted["config"]["method"]["order"] == "greedy"
     asked_again = {**found, "config": {**found["config"], "ipc": wanted["config"]["ipc"]}}
-    return is_greedy and found["config"]["ipc"] < wanted["config"]["ipc"] and not _differences(asked_again, wanted)
+    return is_greedy and found["config"]["ipc"] < wanted["config"]["ipc"] and not differences(asked_again, wanted)
 
 
-def _differences(found: Any, wanted: Any, at: str = "") -> list[str]:
+def differences(found: Any, wanted: Any, at: str = "") -> list[str]:
     """Where two JSON values differ, as "key: found, not wanted"."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         keys = sorted(found.keys() | wanted.keys())
-        return [d for key in keys for d in _differences(found.get(key), wanted.get(key), f"{at}.{key}" if at else key)]
+        return [d for key in keys for d in differences(found.get(key), wanted.get(key), f"{at}.{key}" if at else key)]
     same = json.dumps(found, sort_keys=True) == json.dumps(wanted, sort_keys=True)
     return [] if same else [f"{at}: {_short(found)} there, {_short(wanted)} asked for"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from dmgd.exporters.card_head import card_head
 from dmgd.exporters.example import Description
-from dmgd.exporters.features import column_types, label_names
 
 CITATION = """\
 @inproceedings{wang2026dmgd,
@@ -18,7 +18,6 @@ CITATION = """\
   note      = {arXiv:2605.03877}
 }"""
 CLASSES_SHOWN = 100
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
 @dataclass(frozen=True)
@@ -37,55 +36,9 @@ class Provenance:
 
 def card(description: Description, layout: str, images_per_class: list[int], size: int, provenance: Provenance) -> str:
     """The whole README.md of an export of `size` bytes."""
-    head = yaml.safe_dump(
-        yaml_head(description, layout, sum(images_per_class), size, provenance), sort_keys=False, allow_unicode=True
-    )
-    return f"---\n{head}---\n\n" + "\n\n".join(_sections(description, layout, images_per_class, provenance)) + "\n"
-
-
-def yaml_head(description: Description, layout: str, images: int, size: int, provenance: Provenance) -> dict[str, Any]:
-    """The card's YAML, as a dict."""
-    return {
-        "pretty_name": f"{provenance.source['name']}, distilled",
-        "license": "other",
-        "license_name": "as-the-source",
-        "task_categories": ["image-classification"],
-        "tags": ["dataset-distillation", "dmgd", "synthetic"],
-        "size_categories": [next((name for limit, name in SIZES if images < limit), "n>1M")],
-        "configs": [
-            {"config_name": "default", "data_files": [{"split": "train", "path": data_files(description, layout)}]}
-        ],
-        "dataset_info": {
-            "features": yaml_features(description, layout),
-            "splits": [{"name": "train", "num_bytes": size, "num_examples": images}],
-        },
-    }
-
-
-def data_files(description: Description, layout: str) -> list[str]:
-    """The patterns that find a layout's data, and nothing else of the export."""
-    return {
-        "webdataset": ["data/train-*.tar"],
-        "parquet": ["data/train-*.parquet"],
-        "imagefolder": [f"*/*.{description.image_format}", "metadata.jsonl"],
-    }[layout]
-
-
-def yaml_features(description: Description, layout: str) -> list[dict[str, Any]]:
-    """The columns' types as the YAML head has them."""
-    names = {str(i): name for i, name in enumerate(label_names(description.classes))}
-    label: Any = {"class_label": {"names": names}}
-    columns: list[dict[str, Any]] = [{"name": name, "dtype": kind} for name, kind in column_types().items()]
-    if layout == "imagefolder":  # its reader infers the types from metadata.jsonl and knows no class labels there
-        label = "int64"
-    if layout != "webdataset":
-        return [{"name": "image", "dtype": "image"}, {"name": "label", "dtype": label}, *columns]
-    fields: list[dict[str, Any]] = [
-        {"name": description.image_format, "dtype": "image"},
-        {"name": "cls", "dtype": label},
-    ]
-    keys = [{"name": name, "dtype": "string"} for name in ("__key__", "__url__")]
-    return [*fields, {"name": "json", "struct": columns}, *keys]
+    head = card_head(description, layout, provenance.source["name"], sum(images_per_class), size)
+    text = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
+    return f"---\n{text}---\n\n" + "\n\n".join(_sections(description, layout, images_per_class, provenance)) + "\n"
 
 
 def _sections(description: Description, layout: str, images_per_class: list[int], provenance: Provenance) -> list[str]:
@@ -143,8 +96,13 @@ def _loading(description: Description, layout: str) -> str:
             'dataset = ImageFolder("FOLDER")',
             "image, label = dataset[0]",
         ],
+        "tensors": [
+            "import torch",
+            'images = torch.load("FOLDER/images.pt", weights_only=True)  # (n, channels, h, w), from 0 to 1',
+            'labels = torch.load("FOLDER/labels.pt", weights_only=True)',
+        ],
     }
-    blocks = [hugging_face, *([own[layout]] if layout in own else [])]
+    blocks = [*([hugging_face] if layout != "tensors" else []), *([own[layout]] if layout in own else [])]
     return "\n\n".join("```python\n" + "\n".join(lines) + "\n```" for lines in blocks)
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from numpy import ndarray
+
 from dmgd.files import safe_name, sha256_bytes
 from dmgd.records import ClassInfo, ImageRecord
 
@@ -20,11 +22,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Description:
-    """The set that is written: its classes in order, the images' file format, and the shards' limits."""
+    """The set that is written: its classes in order, the images' file format, the shards' limits, and whether there
+    are soft labels."""
 
     classes: tuple[ClassInfo, ...]
     image_format: str = "png"
     limits: Limits = Limits()
+    soft_labels: bool = False
 
     def class_folder(self, class_index: int) -> str:
         """A folder name for one class that sorts by index and that every file system takes."""
@@ -33,11 +37,13 @@ class Description:
 
 @dataclass(frozen=True)
 class Example:
-    """One image: what the run recorded of it, its class, and the bytes of its file in the description's format."""
+    """One image: what the run recorded of it, its class, the bytes of its file in the description's format, and a
+    teacher's `logits` (classes,) float32, where there are soft labels."""
 
     record: ImageRecord
     info: ClassInfo
     data: bytes
+    logits: ndarray | None = None
 
     @property
     def key(self) -> str:
@@ -62,6 +68,15 @@ class Example:
             "sha256": sha256_bytes(self.data),
             "pixels_sha256": record.pixels_sha256,
         }
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One image as it is read back from an export: its file's bytes, or its pixels where the layout has no files."""
+
+    label: int
+    metadata: dict[str, Any]
+    image: bytes | ndarray
 
 
 def shards(examples: Iterable[Example], limits: Limits) -> Iterator[tuple[int, Iterator[Example]]]:

@@ -1,27 +1,30 @@
-"""The layouts by name."""
+"""The layouts by name: how each is written and read back."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from dmgd.errors import unknown_choice
-from dmgd.exporters.example import Description, Example
+from dmgd.exporters.example import Description, Example, Stored
 from dmgd.exporters.written import WrittenFile
 
-Writer = Callable[[Path, Iterable[Example], Description], list[WrittenFile]]
-"""Writes examples to a folder and returns what it wrote."""
+LAYOUTS = ("webdataset", "parquet", "imagefolder", "tensors")
 
 
-def writer(layout: str) -> Writer:
-    """The writer of a layout. Raises UsageError for an unknown name."""
-    from dmgd.exporters.imagefolder import write_imagefolder
-    from dmgd.exporters.parquet import write_parquet
-    from dmgd.exporters.webdataset import write_webdataset
+@dataclass(frozen=True)
+class Layout:
+    """`write` puts examples into a folder and returns what it wrote; `read` gives back the images of a folder, given
+    the index of the export."""
 
-    writers: dict[str, Writer] = {
-        "webdataset": write_webdataset,
-        "parquet": write_parquet,
-        "imagefolder": write_imagefolder,
-    }
-    if layout not in writers:
-        raise unknown_choice("format", layout, tuple(writers))
-    return writers[layout]
+    write: Callable[[Path, Iterable[Example], Description], list[WrittenFile]]
+    read: Callable[[Path, dict[str, Any]], Iterator[Stored]]
+
+
+def layout_named(name: str) -> Layout:
+    """The layout called `name`, in the module of its name. Raises UsageError for an unknown one."""
+    if name not in LAYOUTS:
+        raise unknown_choice("format", name, LAYOUTS)
+    module = import_module(f"dmgd.exporters.{name}")
+    return Layout(getattr(module, f"write_{name}"), getattr(module, f"read_{name}"))

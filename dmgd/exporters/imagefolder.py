@@ -1,9 +1,11 @@
 """An image folder: one folder a class, named so that sorting them gives the class index, and `metadata.jsonl`."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from dmgd.exporters.example import Description, Example, json_line
+from dmgd.exporters.example import Description, Example, Stored, json_line
 from dmgd.exporters.written import WrittenFile, hashed_file, write_hashed
 
 METADATA = "metadata.jsonl"
@@ -18,5 +20,16 @@ def write_imagefolder(folder: Path, examples: Iterable[Example], description: De
             path = f"{description.class_folder(example.label)}/{name}"
             files.append(write_hashed(folder, path, example.data, images=1))
             fields = {"file_name": path, "label": example.label, **example.metadata()}
+            if example.logits is not None:
+                fields["logits"] = example.logits.tolist()
             metadata.write(json_line(fields) + b"\n")
     return [*files, metadata.written(METADATA, images=0)]
+
+
+def read_imagefolder(folder: Path, index: dict[str, Any]) -> Iterator[Stored]:
+    """The images of an export in `folder`."""
+    with (folder / METADATA).open(encoding="utf-8") as lines:
+        for line in lines:
+            fields = json.loads(line)
+            data = (folder / fields.pop("file_name")).read_bytes()
+            yield Stored(fields.pop("label"), fields, data)

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dmgd.exporters.example import Description, Example, shards
+from dmgd.exporters.example import Description, Example, Stored, shards
 from dmgd.exporters.features import column_types, label_names
 from dmgd.exporters.written import HashedFile, WrittenFile, hashed_file
 
@@ -33,25 +33,27 @@ def write_parquet(folder: Path, examples: Iterable[Example], description: Descri
 
 def arrow_schema(description: Description) -> pa.Schema:
     """The columns, with the note in which `datasets` finds its Image and ClassLabel types."""
-    from datasets import ClassLabel, Features, Image, Value
+    from datasets import ClassLabel, Features, Image, Sequence, Value
 
     features: dict[str, Any] = {"image": Image(), "label": ClassLabel(names=label_names(description.classes))}
     features |= {name: Value(kind) for name, kind in column_types().items()}
+    if description.soft_labels:
+        features["logits"] = Sequence(Value("float32"))
     return Features(features).arrow_schema
 
 
 def _write_shard(file: HashedFile, shard: Iterator[Example], schema: pa.Schema, image_format: str) -> int:
     """Write one shard and return its number of images. Compressing images again would only cost time."""
-    count, compression = 0, {name: "snappy" for name in schema.names if name != "image"}
-    compression |= {"image.bytes": "none", "image.path": "snappy"}
+    count, columns = 0, ["label", *column_types()]
+    compression = {**dict.fromkeys([*columns, "image.path"], "snappy"), "image.bytes": "none"}
     with (
         pa.PythonFile(file, mode="w") as sink,
         pq.ParquetWriter(
             sink,
             schema,
             compression=compression,
-            use_dictionary=[name for name in schema.names if name != "image"],
-            write_statistics=["label", *column_types()],
+            use_dictionary=columns,
+            write_statistics=columns,
         ) as writer,
     ):
         while group := list(islice(shard, ROWS_PER_GROUP)):
@@ -64,4 +66,15 @@ def _write_shard(file: HashedFile, shard: Iterator[Example], schema: pa.Schema, 
 def row(example: Example, image_format: str) -> dict[str, Any]:
     """One image as a row."""
     image = {"bytes": example.data, "path": f"{example.key}.{image_format}"}
-    return {"image": image, "label": example.label, **example.metadata()}
+    fields = {"image": image, "label": example.label, **example.metadata()}
+    return fields if example.logits is None else {**fields, "logits": example.logits}
+
+
+def read_parquet(folder: Path, index: dict[str, Any]) -> Iterator[Stored]:
+    """The images of an export in `folder`."""
+    for file in index["files"]:
+        if file["path"].endswith(".parquet"):
+            for batch in pq.ParquetFile(folder / file["path"]).iter_batches(ROWS_PER_GROUP):
+                for fields in batch.to_pylist():
+                    image = fields.pop("image")["bytes"]
+                    yield Stored(fields.pop("label"), fields, image)

@@ -1,0 +1,51 @@
+"""What is wrong with a run on disk, file by file."""
+
+from collections.abc import Iterator
+
+from dmgd.artifacts.run import MANIFEST, RunDirectory, image_path
+from dmgd.errors import ArtifactError
+from dmgd.files import sha256_bytes, sha256_file
+from dmgd.lock import LOCK
+from dmgd.records import ImageRecord
+
+
+def run_problems(run: RunDirectory) -> Iterator[str]:
+    """One line, beginning with the file, for each thing that differs from the run's records: checksums of files and
+    pixels, missing and additional images and files, labels."""
+    if not run.complete:
+        yield f"{MANIFEST}: the run is unfinished"
+    expected = {MANIFEST, LOCK}
+    seen = set()
+    for name in run.unit_names():
+        expected |= {f"units/{name}.json", f"units/{name}.safetensors"}
+        try:
+            records, latents_sha256 = run.read_unit(name)
+        except ArtifactError as error:
+            yield f"units/{name}.json: {error}"
+            continue
+        latents = run.path / "units" / f"{name}.safetensors"
+        if not latents.is_file():
+            yield f"units/{name}.safetensors: is missing"
+        elif sha256_file(latents) != latents_sha256:
+            yield f"units/{name}.safetensors: was changed (its checksum differs)"
+        for record in records:
+            expected.add(record.path)
+            seen.add((record.class_index, record.image_index))
+            yield from _image_problems(run, record)
+    cells = {(c, i) for c in range(len(run.classes)) for i in range(run.config.ipc)}
+    yield from (f"class {c}: image {i} has no record" for c, i in sorted(cells - seen))
+    yield from (f"class {c}: image {i} is not part of the run" for c, i in sorted(seen - cells))
+    found = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
+    yield from (f"{path}: is not part of the run" for path in sorted(found - expected))
+
+
+def _image_problems(run: RunDirectory, record: ImageRecord) -> Iterator[str]:
+    if record.path != image_path(run.classes, record.class_index, record.image_index):
+        yield f"{record.path}: is recorded as image {record.image_index} of class {record.class_index}"
+    path = run.path / record.path
+    if not path.is_file():
+        yield f"{record.path}: is missing"
+    elif sha256_file(path) != record.sha256:
+        yield f"{record.path}: was changed (its checksum differs)"
+    elif sha256_bytes(run.pixels(record).tobytes()) != record.pixels_sha256:
+        yield f"{record.path}: its pixels are not those of its record"

@@ -1,0 +1,68 @@
+"""What is wrong with an export on disk, file by file."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dmgd.exporters.encode import LOSSLESS, decode
+from dmgd.exporters.example import Stored
+from dmgd.exporters.formats import layout_named
+from dmgd.exporters.index import INDEX
+from dmgd.files import sha256_bytes, sha256_file
+from dmgd.lock import LOCK
+
+# What version control and the Hub's client put beside the files of a dataset.
+FOREIGN = {".git", ".gitattributes", ".cache", LOCK}
+
+
+def export_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
+    """One line, beginning with the file, for each thing that differs from the index: checksums, missing and additional
+    files, and, where the files are sound, the images, labels and metadata in them."""
+    damaged = False
+    for file in index["files"]:
+        path = folder / file["path"]
+        if not path.is_file():
+            damaged = True
+            yield f"{file['path']}: is missing"
+        elif path.stat().st_size != file["bytes"] or sha256_file(path) != file["sha256"]:
+            damaged = True
+            yield f"{file['path']}: was changed (its checksum differs)"
+    expected = {INDEX, *(file["path"] for file in index["files"])}
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    strangers = sorted(path.as_posix() for path in found if path.parts[0] not in FOREIGN)
+    yield from (f"{path}: is not part of the export" for path in strangers if path not in expected)
+    if not damaged:
+        yield from _content_problems(folder, index)
+
+
+def _content_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
+    names = [info["name"] for info in index["run"]["classes"]]
+    counts: Counter[int] = Counter()
+    keys = set()
+    for stored in layout_named(index["layout"]).read(folder, index):
+        key = stored.metadata["key"]
+        counts[stored.label] += 1
+        if key in keys:
+            yield f"{key}: is there twice"
+        keys.add(key)
+        if not 0 <= stored.label < len(names) or stored.metadata["class_name"] != names[stored.label]:
+            yield f"{key}: has label {stored.label}, but is of class {stored.metadata['class_name']!r}"
+        yield from _image_problems(key, stored, index["image_format"])
+    for label, count in enumerate(index["images_per_class"]):
+        if counts[label] != count:
+            yield f"class {label}: has {counts[label]} images, {INDEX} says {count}"
+    if sum(counts.values()) != index["images"] or sum(file["images"] for file in index["files"]) != index["images"]:
+        yield f"{INDEX}: the numbers of images do not add up to {index['images']}"
+
+
+def _image_problems(key: str, stored: Stored, image_format: str) -> Iterator[str]:
+    is_file = not isinstance(stored.image, np.ndarray)
+    if is_file and sha256_bytes(stored.image) != stored.metadata["sha256"]:  # type: ignore[arg-type]
+        yield f"{key}: its file is not the one of its metadata"
+        return
+    pixels = decode(stored.image) if is_file else stored.image  # type: ignore[arg-type]
+    if image_format in LOSSLESS and sha256_bytes(pixels.tobytes()) != stored.metadata["pixels_sha256"]:  # type: ignore
+        yield f"{key}: its pixels are not those of its metadata"

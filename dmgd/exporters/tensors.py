@@ -1,0 +1,53 @@
+"""Class-ordered tensors, as DD-Ranking reads them."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmgd.exporters.encode import decode
+from dmgd.exporters.example import Description, Example, Stored, json_line
+from dmgd.exporters.written import WrittenFile, hashed_file, write_hashed
+
+METADATA = "metadata.jsonl"
+
+
+def write_tensors(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
+    """Write in `folder` `images.pt` (n, c, h, w), float32 in [0, 1], `labels.pt` (n,), int64, `metadata.jsonl`, a line
+    for each row, and with soft labels `soft_labels.pt` (n, classes), float32."""
+    pixels, labels, lines, logits = [], [], [], []
+    for example in examples:
+        pixels.append(decode(example.data))
+        labels.append(example.label)
+        lines.append(json_line({"label": example.label, **example.metadata()}) + b"\n")
+        logits.append(example.logits)
+    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous().float().div_(255)
+    files = [
+        _write(folder, "images.pt", images, len(labels)),
+        _write(folder, "labels.pt", torch.tensor(labels)),
+        write_hashed(folder, METADATA, b"".join(lines)),
+    ]
+    if description.soft_labels:
+        files.append(_write(folder, "soft_labels.pt", torch.from_numpy(np.stack(logits))))  # type: ignore[arg-type]
+    return files
+
+
+def _write(folder: Path, path: str, tensor: Tensor, images: int = 0) -> WrittenFile:
+    """A file that `torch.load(…, weights_only=True)` reads."""
+    with hashed_file(folder, path) as file:
+        torch.save(tensor, file)  # type: ignore[arg-type]
+    return file.written(path, images)
+
+
+def read_tensors(folder: Path, index: dict[str, Any]) -> Iterator[Stored]:
+    """The images of an export in `folder`."""
+    images, labels = (torch.load(folder / name, weights_only=True) for name in ("images.pt", "labels.pt"))
+    with (folder / METADATA).open(encoding="utf-8") as lines:
+        for image, label, line in zip(images, labels.tolist(), lines, strict=True):
+            fields = json.loads(line)
+            fields.pop("label")
+            yield Stored(label, fields, image.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy())

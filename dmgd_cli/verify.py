@@ -1,0 +1,83 @@
+"""`dmgd verify`"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dmgd_cli import options
+from dmgd_cli.output import print_json
+from dmgd_cli.progress import Display
+
+
+def command(
+    target: Annotated[Path, typer.Argument(help="A run or an export.", show_default=False)],
+    regenerate: Annotated[int, typer.Option(help="Make this many images again and compare them.", min=0)] = 0,
+    tolerance: Annotated[
+        int, typer.Option(help="Grey levels of 255 that a pixel made again may be off.", min=0, max=255)
+    ] = 2,
+    lock: Annotated[
+        Path | None, typer.Option(help="Compare with this lock file.", show_default=False, metavar="FILE")
+    ] = None,
+    write_lock: Annotated[
+        Path | None, typer.Option(help="Write a lock file to commit.", show_default=False, metavar="FILE")
+    ] = None,
+    stats: Annotated[
+        Path | None,
+        typer.Option(help="For --regenerate: the run's statistics. Default: fitted again.", show_default=False),
+    ] = None,
+    vae: options.Vae = None,
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:
+    """Check a run or an export: files, labels, reproducibility. Exit code 1 if anything differs.
+
+    \b
+    Examples:
+      dmgd verify runs/digits --regenerate 10
+      dmgd verify runs/digits --lock digits.lock.json
+    """
+    from dmgd.verify import Report, open_target, require_sound, verify_lock, verify_records, verify_regenerated
+    from dmgd.verify import lock as write_lock_file
+
+    display, report = Display(), Report()
+    opened = open_target(target)
+    verify_records(opened, report)
+    if write_lock:
+        require_sound(report, opened)
+        write_lock_file(opened, write_lock)
+        report.checked.append(f"wrote {write_lock}")
+    if lock and not report.problems:
+        verify_lock(opened, lock, report)
+    if regenerate and not report.problems:
+        prior, statistics = _prior_and_statistics(opened.config, stats, vae, device, display)
+        verify_regenerated(opened, regenerate, prior, statistics, report, tolerance=tolerance, progress=display)
+
+    if json:
+        print_json({"path": str(target), "equal": not report.problems, **vars(report)})
+    else:
+        for line in report.problems:
+            typer.echo(line)
+        for line in report.checked if not report.problems else []:
+            typer.echo(f"ok  {line}")
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def _prior_and_statistics(config, stats, vae, device, display):
+    """What sampling needs, as dmgd distill has it."""
+    from dmgd.artifacts.statistics import Statistics
+    from dmgd.config import StatisticsConfig
+    from dmgd.fit_stats import check_statistics, fit_statistics
+    from dmgd.priors.load import load_prior
+    from dmgd.sources.source import open_source
+
+    source = open_source(config.source)
+    prior = load_prior(config.prior, vae=vae, precision=config.precision, device=options.torch_device(device))
+    if stats is None:
+        return prior, fit_statistics(
+            source, prior, StatisticsConfig(config.source, config.prior, config.k), progress=display
+        )
+    statistics = Statistics.load(stats)
+    check_statistics(statistics, source, prior, config.k)
+    return prior, statistics

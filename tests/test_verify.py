@@ -1,0 +1,137 @@
+"""`dmgd verify` finds what was changed, and says what it found equal and how."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from made_run import make_run, tree
+
+from dmgd.artifacts.lockfile import compare_locks, make_lock
+from dmgd.artifacts.run import RunDirectory
+from dmgd.export import export
+from dmgd.regenerate import spread
+
+LAYOUTS = ("webdataset", "parquet", "imagefolder", "tensors")
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory, dmgd):
+    """A folder with a small greedy run of the installed command, and its statistics."""
+    folder = tmp_path_factory.mktemp("runs")
+    dmgd("fit-stats", "--source", "digits", "--out", folder / "stats.safetensors")
+    settings = ("--source", "digits", "--ipc", 3, "--method", "dmgd-paper", "--steps", 3, "--window", 0, 2)
+    dmgd("distill", *settings, "--stats", folder / "stats.safetensors", "--out", folder / "run")
+    return folder
+
+
+def flip(path):
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_sound_run_and_its_exports_are_equal(run, tmp_path, inline):
+    assert "every checksum" in inline("verify", run.path).stdout
+    for layout in LAYOUTS:
+        export(run, layout, tmp_path / layout)
+        assert json.loads(inline("verify", tmp_path / layout, "--json").stdout)["equal"]
+
+
+@pytest.mark.parametrize("what", ["run", *LAYOUTS])
+def test_every_file_that_is_changed_removed_or_added_is_named(run, tmp_path, inline, what):
+    folder = tmp_path / what
+    if what != "run":
+        export(run, what, folder)
+    for path in sorted(tree(folder)):
+        if path in ("run.json", "index.json"):
+            continue
+        content = (folder / path).read_bytes()
+        flip(folder / path)
+        assert path in inline("verify", folder, code=1).stdout, f"{path} was changed"
+        (folder / path).unlink()
+        assert path.removesuffix(".json") in inline("verify", folder, code=1).stdout, f"{path} was removed"
+        (folder / path).write_bytes(content)
+    (folder / "extra.png").write_bytes(b"x")
+    assert "extra.png: is not part of" in inline("verify", folder, code=1).stdout
+    (folder / "extra.png").unlink()
+    inline("verify", folder)
+
+
+def test_images_labels_and_counts_must_agree_with_the_index(run, tmp_path, inline):
+    export(run, "imagefolder", tmp_path / "out")
+    index = json.loads((tmp_path / "out" / "index.json").read_text())
+    wrong = {**index, "images_per_class": [2, 4]}
+    wrong["run"] = {**index["run"], "classes": index["run"]["classes"][::-1]}
+    (tmp_path / "out" / "index.json").write_text(json.dumps(wrong))
+    said = inline("verify", tmp_path / "out", code=1).stdout
+    assert "class 0: has 3 images, index.json says 2" in said
+    assert "c0000-i00000: has label 0, but is of class 'cat'" in said
+
+
+@pytest.mark.parametrize("target", ["run", "webdataset"])
+def test_images_made_again_are_equal(digits, inline, target):
+    if target == "webdataset":
+        export(RunDirectory.open(digits / "run"), target, digits / target)
+    stats = ("--stats", digits / "stats.safetensors")
+    said = inline("verify", digits / target, "--regenerate", 4, *stats, "--tolerance", 1).stdout
+    assert "4 images made again" in said
+
+
+def test_a_run_that_does_not_reproduce_is_told(digits, tmp_path, inline):
+    """The seed in the manifest is not the one that the images were made with."""
+    shutil.copytree(digits / "run", tmp_path / "run")
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    manifest["config"]["seed"] = 1
+    (tmp_path / "run" / "run.json").write_text(json.dumps(manifest))
+    stats = ("--stats", digits / "stats.safetensors")
+    said = inline("verify", tmp_path / "run", "--regenerate", 3, *stats, code=1).stdout
+    assert said.count("made again, it differs by") == 3
+
+
+def test_the_lock_file_holds_run_and_exports_and_finds_differences(run, tmp_path, inline):
+    lock = tmp_path / "set.lock.json"
+    inline("verify", run.path, "--write-lock", lock)
+    assert "equal pixels" in inline("verify", run.path, "--lock", lock).stdout
+    export(run, "parquet", tmp_path / "out")
+    assert "equal pixels" in inline("verify", tmp_path / "out", "--lock", lock).stdout
+    other = make_run(tmp_path / "other", seed=1)
+    assert "class 0 (cat): its images differ" in inline("verify", other.path, "--lock", lock, code=1).stdout
+    fewer = make_run(tmp_path / "fewer", ipc=2)
+    said = inline("verify", fewer.path, "--lock", lock, code=1).stdout
+    assert "config.ipc: 3 there, 2 asked for" in said
+
+
+def test_a_pixel_rounded_otherwise_is_within_the_locks_tolerance():
+    rng = np.random.default_rng(0)
+    images = [(0, rng.integers(1, 255, (16, 16, 3), dtype=np.uint8)) for _ in range(4)]
+    manifest = {"classes": [{"name": "cat", "wnid": None}], "config": {}, "prior": {"digest": "0"}, "versions": {}}
+    rounded = [(0, images[0][1].copy()), *images[1:]]
+    rounded[0][1][3, 3, 0] += 1
+    lock, near = make_lock(manifest, images), make_lock(manifest, rounded)
+    assert compare_locks(lock, lock) == ([], "equal pixels")
+    assert compare_locks(lock, near)[0] == []
+    assert compare_locks({**lock, "tolerance": 0}, near)[0] != []
+
+
+def test_no_lock_is_written_of_a_damaged_run(run, tmp_path, inline):
+    flip(run.path / run.records()[0].path)
+    assert "no lock file was written" in inline("verify", run.path, "--write-lock", tmp_path / "x", code=1).stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_images_made_again_are_spread_over_the_classes():
+    assert {c for c, _ in spread(10, 5, 10)} == set(range(10))
+    assert len({i for _, i in spread(10, 5, 10)}) == 5
+    assert len(set(spread(10, 5, 1000))) == 50
+    assert [c for c, _ in spread(100, 1, 4)] == [0, 25, 50, 75]
+
+
+def test_wrong_targets_are_refused(tmp_path, inline):
+    assert "neither a run" in inline("verify", tmp_path, code=2).stderr
