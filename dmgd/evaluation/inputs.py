@@ -189,7 +189,9 @@ def _from_samples(name: str, samples: Iterator[Sample], table: _Table | None) ->
     images, labels, names = [], [], dict[int, str]()
     for image, label, said in samples:
         if table and not 0 <= label < len(table.classes):
-            raise ArtifactError(f"{name} has an image of class {label}, its class table ends at {len(table.classes) - 1}")
+            raise ArtifactError(
+                f"{name} has an image of class {label}, its class table ends at {len(table.classes) - 1}"
+            )
         known = table.classes[label].identity if table else names.get(label, said)
         if said is not None and said not in (known, table.classes[label].name if table else known):
             raise ArtifactError(f"{name} calls class {label} both {known!r} and {said!r}; its labels cannot be trusted")
