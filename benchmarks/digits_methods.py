@@ -2,8 +2,8 @@
 
     python benchmarks/digits_methods.py --results benchmarks/results/digits_methods
 
-Every seed distils anew and trains one network by the `quick` protocol, tested on the 540 test images. Finished figures are
-kept in RESULTS.jsonl, so that an interrupted run goes on; the table is written to RESULTS.md.
+Every seed distils anew and trains one network by the `quick` protocol, tested on the 540 test images. Finished figures
+are kept in RESULTS.jsonl, so that an interrupted run goes on; the table is written to RESULTS.md.
 """
 
 import argparse

@@ -180,7 +180,7 @@ def _check(latents: Latents, source: Source, split: str, max_bad: float, progres
     if bad > max_bad * seen:
         raise DmgdError(
             f"{bad} of {seen} images of {source.name} cannot be read, more than {max_bad:.2%}: {lines}; "
-            "mend or remove them, or allow more with --max-bad"
+            "mend or remove them, or allow more with dmgd fit-stats --max-bad"
         )
     if bad:
         progress.warn(f"{bad} of {seen} images cannot be read and are left out: {lines}")

@@ -18,8 +18,14 @@ def command(
     out: options.OutFolder,
     ipc: Annotated[int, typer.Option(help="Images per class.")] = DEFAULTS.ipc,
     method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = DEFAULT_METHOD,
+    data: options.Data = None,
+    test_data: options.TestData = None,
+    variant: options.Variant = None,
+    columns: options.Columns = None,
+    class_map: options.ClassMap = None,
     prior: options.Prior = None,
     vae: options.Vae = None,
+    encoder: options.Encoder = None,
     stats: Annotated[
         Path | None,
         typer.Option(help="Statistics of dmgd fit-stats. Default: fitted, and kept in the cache.", show_default=False),
@@ -67,18 +73,20 @@ def command(
     )
     config = DistillConfig(source, prior or default_prior(source), ipc, seed, method, chosen, precision, batch_size)
 
+    opened = options.open_source(source, data, test_data, variant, columns, class_map)
+
     from dmgd.artifacts.statistics import Statistics
     from dmgd.distill import distill
     from dmgd.fit_stats import check_statistics, fit_statistics
+    from dmgd.priors.encoder import with_encoder
     from dmgd.priors.load import load_prior
-    from dmgd.sources.source import open_source
 
     display = Display()
-    opened = open_source(source)
     given = Statistics.load(stats) if stats else None
     loaded = load_prior(config.prior, vae=vae, precision=precision, device=options.torch_device(device))  # type: ignore[arg-type]
+    loaded = with_encoder(loaded, encoder) if encoder else loaded
     if given:
-        check_statistics(given, opened, loaded, config.k)
+        check_statistics(given, opened, loaded, config.k, progress=display)
         statistics = given
     else:
         statistics = fit_statistics(opened, loaded, StatisticsConfig(source, config.prior, config.k), progress=display)

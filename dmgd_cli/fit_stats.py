@@ -45,11 +45,7 @@ def command(
     """
     config = StatisticsConfig(source, prior or default_prior(source), k, seed, mirror, max_bad)
 
-    from dmgd.sources.source import open_source
-
-    opened = open_source(
-        source, data=data, test_data=test_data, variant=variant, columns=columns, class_map=class_map
-    )  # before torch is imported: a wrong path is said at once
+    opened = options.open_source(source, data, test_data, variant, columns, class_map)
 
     from dmgd.fit_stats import fit_statistics
     from dmgd.priors.encoder import with_encoder

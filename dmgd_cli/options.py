@@ -1,9 +1,12 @@
 """The options that several commands share, each declared once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from dmgd.sources.source import Source as OpenedSource
 
 Source = Annotated[
     str,
@@ -66,6 +69,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes the GPU if there is one.")]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="New or empty folder to write to.", show_default=False)]
 Run = Annotated[Path, typer.Argument(help="A run, as dmgd distill writes it.", show_default=False)]
+
+
+def open_source(
+    source: str,
+    data: str | None,
+    test_data: str | None,
+    variant: str | None,
+    columns: str | None,
+    class_map: Path | None,
+) -> "OpenedSource":
+    """The source that the options name; call it before importing torch, so that a wrong path is said at once."""
+    from dmgd.sources.source import open_source
+
+    return open_source(source, data=data, test_data=test_data, variant=variant, columns=columns, class_map=class_map)
 
 
 def torch_device(name: str) -> str:

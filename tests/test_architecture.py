@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOUNDATION = {"command_line", "config", "errors", "files", "imagenet", "lock", "progress", "records"}
+FOUNDATION = {"classnames", "command_line", "config", "errors", "files", "imagenet", "lock", "progress", "records"}
 ROOMS = {"matching", "diffusion", "priors", "sources", "artifacts", "exporters", "evaluation"}
 BETWEEN = {
+    "regenerate",
     "baselines",
     "imagesets",
     "latents",

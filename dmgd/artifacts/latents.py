@@ -119,7 +119,7 @@ class Latents(Sequence[ClassLatents]):
     def __init__(self, parts: LatentParts, identities: Sequence[str]):
         indices = [parts.read_index(number) for number in range(len(parts.records))]
         index = np.concatenate(indices)
-        digests, mirrored = index["digest"], index["mirrored"]
+        digests, mirrored = index["digest"].astype(">u8"), index["mirrored"]  # concatenate turns bytes round
         self._parts, self._samples = parts, index["sample"].copy()
         self._starts = np.cumsum([0, *(len(rows) for rows in indices)])
         self._order = np.lexsort((self._samples, *digests.T[::-1], index["label"]))

@@ -16,7 +16,7 @@ def write_preview(run: RunDirectory) -> None:
 
 
 def preview_png(run: RunDirectory) -> bytes:
-    """The PNG file of at most 20 × 10 images, each 64 pixels high. Raises ArtifactError if one is missing or changed."""
+    """The PNG file of at most 20 × 10 images, 64 pixels high each. Raises ArtifactError if one is missing."""
     shown = [r for r in run.records() if r.class_index < ROWS and r.image_index < COLUMNS]
     pitch = CELL + GAP
     height, width = (1 + max(getattr(r, index) for r in shown) for index in ("class_index", "image_index"))
