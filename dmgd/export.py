@@ -11,9 +11,11 @@ from dmgd.artifacts.run import RunDirectory
 from dmgd.command_line import distill_command
 from dmgd.errors import ArtifactError, MismatchError
 from dmgd.exporters.card import Provenance, card
+from dmgd.exporters.check import export_problems
 from dmgd.exporters.encode import check_image_format, decode, encode
 from dmgd.exporters.example import Description, Example, Limits
 from dmgd.exporters.formats import layout_named
+from dmgd.exporters.hub import push
 from dmgd.exporters.index import FORMAT, INDEX, read_index
 from dmgd.exporters.soft_labels import read_soft_labels
 from dmgd.exporters.staging import output_folder, staged
@@ -62,6 +64,20 @@ def export(
             index = {**wanted, "images": sum(per_class), "images_per_class": per_class, "files": listed}
             write_json(folder / INDEX, index)
     return index
+
+
+def publish(out: Path, repo_id: str, *, progress: Progress = SILENT, **options: Any) -> str:
+    """Push the export at `out` to the Hub, see dmgd.exporters.hub.push, and return its URL.
+
+    Raises ArtifactError if a file of the export was changed since it was made.
+    """
+    index = read_index(out)
+    if problem := next(export_problems(out, index), None):
+        raise ArtifactError(f"{out} is damaged ({problem}); export the run again to a new folder")
+    with progress.task("push", None, "files") as task:
+        url = push(out, index, repo_id, **options)
+        task.advance(len(index["files"]) + 1)
+    return url
 
 
 def settings(

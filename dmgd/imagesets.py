@@ -1,7 +1,8 @@
 """From images as they were found to the tensors that networks are trained and tested on."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -11,7 +12,7 @@ from torch import Tensor
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.evaluation.classes import match_labels
 from dmgd.evaluation.imageset import ImageSet, stack_images
-from dmgd.evaluation.inputs import Labelled
+from dmgd.evaluation.inputs import Labelled, read_labelled
 from dmgd.progress import SILENT, Progress
 from dmgd.records import ClassInfo
 from dmgd.sources.image import to_square
@@ -89,3 +90,9 @@ def source_named(name: str | None, sets: Sequence[Labelled]) -> str:
     if len(known) > 1:
         raise MismatchError(f"the sets were distilled from different sources ({', '.join(known)}); give --source")
     return known[0]
+
+
+def read_sets(paths: Sequence[Path]) -> list[Labelled]:
+    """The sets at `paths`; the first is called by its folder, the others by their path as given."""
+    first, *others = paths
+    return [read_labelled(first), *(replace(read_labelled(path), name=str(path)) for path in others)]

@@ -23,6 +23,13 @@ def command(
         Path | None,
         typer.Option(help="Teacher's folder with soft_labels.safetensors, to go with the images.", show_default=False),
     ] = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(help="Also upload it as this dataset of the Hugging Face Hub.", metavar="USER/NAME"),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Create the dataset as a private one.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch to push to. Default: main.", show_default=False)] = None,
+    commit_message: Annotated[str, typer.Option(help="For the push.")] = "Upload distilled dataset",
     json: options.Json = False,
 ) -> None:
     """Write a run as a dataset that other tools open: images, labels, metadata, card.
@@ -30,12 +37,19 @@ def command(
     \b
     Examples:
       dmgd export runs/digits --format webdataset --out digits-wds
-      dmgd export runs/digits --format parquet --out digits-hf
+      dmgd export runs/digits --format parquet --out digits-hf --push-to-hub me/digits
     """
     from dmgd.artifacts.run import RunDirectory
-    from dmgd.export import export
+    from dmgd.errors import UsageError
+    from dmgd.export import export, publish
     from dmgd.exporters.example import Limits
+    from dmgd.exporters.hub import check_push
 
+    if push_to_hub:
+        check_push(push_to_hub)
+    elif private or revision:
+        raise UsageError("--private and --revision are for --push-to-hub user/name, which is missing")
+    display = Display()
     index = export(
         RunDirectory.open(run),
         format,
@@ -43,9 +57,15 @@ def command(
         image_format=image_format,
         limits=Limits(shard_images, shard_mb * 1_000_000),
         teacher=soft_labels,
-        progress=Display(),
+        progress=display,
     )
+    url = None
+    if push_to_hub:
+        options_of_push = {"private": private, "revision": revision, "message": commit_message}
+        url = publish(out, push_to_hub, progress=display, **options_of_push)
     if json:
-        print_json({"path": str(out), **index})
+        print_json({"path": str(out), "url": url, **index})
     else:
         typer.echo(f"exported {index['images']} images of {len(index['images_per_class'])} classes to {out}")
+        if url:
+            typer.echo(url)

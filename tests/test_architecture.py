@@ -11,8 +11,10 @@ ROOT = Path(__file__).parent.parent
 FOUNDATION = {"classnames", "command_line", "config", "errors", "files", "imagenet", "lock", "progress", "records"}
 ROOMS = {"matching", "diffusion", "priors", "sources", "artifacts", "exporters", "evaluation"}
 BETWEEN = {
+    "baselines",
     "imagesets",
     "latents",
+    "measure",
     "methods",
     "sampling",
 }  # what several workflows share: above the rooms, below the workflows

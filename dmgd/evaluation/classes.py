@@ -25,8 +25,8 @@ def match_labels(
     """For each class of the set `name` its position in the test source's `wanted`.
 
     "name": by WordNet id or name alone. "auto": the same, but refused where the set numbers its classes in another
-    order than the source (`numbered` False: its order means nothing). "index": by position, which the user vouches for. Raises MismatchError for classes that the
-    source lacks, for two that are one, and for the refused order.
+    order than the source (`numbered` False: its order means nothing). "index": by position, which the user vouches for.
+    Raises MismatchError for classes that the source lacks, for two that are one, and for the refused order.
     """
     if matching not in MATCHINGS:
         raise unknown_choice("class matching", matching, MATCHINGS)

@@ -162,7 +162,7 @@ def _tar_sample(place: str, sample: dict[str, bytes]) -> Sample:
 
 
 def _from_parquet(name: str, paths: list[Path], table: _Table | None) -> Labelled:
-    """Parquet files with an image column and a label column, the class names from the ClassLabel type if it is there."""
+    """Parquet files with the columns image and label, the class names from the ClassLabel type where it is there."""
     import pyarrow.parquet as pq
 
     names: list[str] | None = None

@@ -24,12 +24,17 @@ def make_network(name: str, *, num_classes: int, channels: int, size: int, norm:
     Names: "convnet-3" is three blocks of width 128, "convnet-3-w32" of width 32; "resnetap-10", "resnet-18",
     "resnet-101". `norm` is "instance" or "batch". Raises UsageError for another name, or a ConvNet too deep for `size`.
     """
-    if found := re.fullmatch(r"convnet-(\d+)(?:-w(\d+))?", name):
-        return convnet(int(found[1]), int(found[2] or 128), num_classes, channels, size, norm)
-    if found := re.fullmatch(r"(resnetap|resnet)-(\d+)", name):
-        family, depth = found[1], int(found[2])
-        if depth in _BLOCKS:
-            return ResNet(depth, num_classes, channels, size, norm, pooled=family == "resnetap")
+    family, depth, width = parsed(name)
+    if family == "convnet":
+        return convnet(depth, width, num_classes, channels, size, norm)
+    return ResNet(depth, num_classes, channels, size, norm, pooled=family == "resnetap")
+
+
+def parsed(name: str) -> tuple[str, int, int]:
+    """Family, depth and width of the network `name`. Raises UsageError for an unknown one."""
+    found = re.fullmatch(r"(convnet|resnetap|resnet)-([1-9]\d*)(?:-w([1-9]\d*))?", name)
+    if found and (found[1] == "convnet" or (int(found[2]) in _BLOCKS and not found[3])):
+        return found[1], int(found[2]), int(found[3] or 128)
     raise UsageError(f"unknown network {name!r} (known: {', '.join(NETWORKS)}, with D blocks and width W)")
 
 
@@ -124,6 +129,12 @@ def _initialise(module: nn.Module) -> None:
     """Normal with the variance 2 / fan-out for convolutions (He et al. 2015)."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, 0, math.sqrt(2 / (module.kernel_size[0] ** 2 * module.out_channels)))
+
+
+def smallest_size(name: str) -> int:
+    """The smallest image side, in pixels, at which every map that is normalised has more than one pixel."""
+    family, depth, _ = parsed(name)
+    return 2**depth if family == "convnet" else 16
 
 
 def parameter_count(network: nn.Module) -> int:

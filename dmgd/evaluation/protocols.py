@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from dmgd.errors import UsageError, unknown_choice
 
+BASELINES = ("random", "kmeans-real", "herding", "dit", "full")
 QUICK_STEPS = 500
 QUICK_SIZE = 32
 MANY_CLASSES = 100

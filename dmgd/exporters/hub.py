@@ -1,0 +1,122 @@
+"""Publishing an export on the Hugging Face Hub: exactly the local bytes, in one commit."""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dmgd.errors import ArtifactError, DmgdError, UsageError
+from dmgd.exporters.index import INDEX
+
+NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+
+
+def check_push(repo_id: str) -> None:
+    """Raise UsageError for a name that is not `user/name`, ArtifactError if there is no token or the Hub is off; before
+    any work begins."""
+    from huggingface_hub import constants, get_token
+
+    if not NAME.fullmatch(repo_id) or len(repo_id) > 96 or ".." in repo_id or "--" in repo_id:
+        raise UsageError(f"{repo_id!r} is no name of a dataset on the Hub; write it as user/name")
+    if constants.HF_HUB_OFFLINE:
+        raise ArtifactError("HF_HUB_OFFLINE is set, so nothing can be pushed; unset it")
+    if not get_token():
+        raise ArtifactError("there is no Hub token; run `hf auth login`, or set HF_TOKEN to one with write access")
+
+
+def push(
+    folder: Path,
+    index: dict[str, Any],
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    message: str = "Upload distilled dataset",
+) -> str:
+    """The URL of the dataset `repo_id`, to which the export in `folder` was uploaded.
+
+    The repository is created if need be; `revision` is a branch, made if need be. All files appear at once, in a single
+    commit; what is there already is not sent again, and what an earlier export left and this one lacks is removed.
+    Raises ArtifactError, saying what to do, if the Hub refuses or cannot be reached; then nothing was published.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    api = HfApi()
+    paths = [*(file["path"] for file in index["files"]), INDEX]
+    with hub_errors(repo_id, api.endpoint):
+        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        if revision:
+            api.create_branch(repo_id, branch=revision, repo_type="dataset", exist_ok=True)
+        stale = sorted(set(_published_paths(api, repo_id, revision)) - set(paths))
+        api.create_commit(
+            repo_id,
+            [
+                *(CommitOperationAdd(path, str(folder / path)) for path in paths),
+                *(CommitOperationDelete(path) for path in stale),
+            ],
+            commit_message=message,
+            repo_type="dataset",
+            revision=revision,
+        )
+    return f"{api.endpoint}/datasets/{repo_id}" + (f"/tree/{revision}" if revision else "")
+
+
+def _published_paths(api: Any, repo_id: str, revision: str | None) -> list[str]:
+    """The files of the export that is at the Hub now, by its own index; none if there is no index."""
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = api.hf_hub_download(repo_id, INDEX, repo_type="dataset", revision=revision, local_dir=folder)
+            return [file["path"] for file in json.loads(Path(path).read_text())["files"]]
+        except LocalEntryNotFoundError:  # could not be reached; not the same as not being there
+            raise
+        except (EntryNotFoundError, ValueError, KeyError, TypeError):
+            return []
+
+
+@contextmanager
+def hub_errors(repo_id: str, endpoint: str) -> Iterator[None]:
+    """Turn what the Hub's client raises into one line that says what to do.
+
+    The client's own texts are not passed on: they may hold addresses with credentials.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    # The client's HTTP library differs between its versions; all its errors share a base of this one, or are OSErrors.
+    transport: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError)
+    # While files are sent, it wraps them in a RuntimeError.
+    caught: tuple[type[Exception], ...] = (*transport, RuntimeError)
+    try:
+        yield
+    except DmgdError:
+        raise
+    except HFValidationError as error:
+        raise UsageError(f"{repo_id!r} is no name of a dataset on the Hub; write it as user/name") from error
+    except caught as error:
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        if not isinstance(cause, transport) or getattr(cause, "filename", None):
+            raise  # an error of this machine, or of the program
+        said = _advice(getattr(getattr(cause, "response", None), "status_code", None), repo_id, endpoint, cause)
+        raise ArtifactError(f"{said}; nothing was published, and what was sent is not sent again") from None
+
+
+def _advice(status: int | None, repo_id: str, endpoint: str, error: BaseException) -> str:
+    """What went wrong, and the next step."""
+    known = {
+        401: f"{endpoint} does not know the token, or {repo_id} (401): log in again with `hf auth login`, or set "
+        "HF_TOKEN to a token with write access",
+        403: f"the token may not write to {repo_id} (403): use one with write access to it, or push to a name of yours",
+        404: f"{repo_id} cannot be had as a dataset (404): it is hidden from this token, or the name is taken by a "
+        "repository of another type; choose another name",
+        409: f"{repo_id} was changed by somebody else in this moment, or its name is taken (409): repeat the command, "
+        "or choose another name",
+        429: f"{endpoint} asks for a pause (429): repeat the command in some minutes",
+    }
+    if status is None:
+        kind = type(error).__name__
+        return f"{endpoint} cannot be reached or broke off ({kind}): check the network and HF_ENDPOINT, then repeat"
+    return known.get(status) or f"{endpoint} failed ({status}): repeat the command later"
