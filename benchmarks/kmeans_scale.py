@@ -59,6 +59,7 @@ def cluster(folder: Path, classes: int, k: int) -> None:
         "latents": latents.total,
         "open_and_check_seconds": round(opened, 1),
         "total_seconds": round(seconds, 1),
+        "cpu_seconds": round(time.process_time(), 1),  # what two cores would take at best is half of this
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3),
         "mean_w2_ratio": round(float(np.mean([fit.w2 / fit.w2_of_one_point for fit in fits])), 4),
     }

@@ -55,6 +55,8 @@ def encode_source(
     key = _cache_key(source, prior, split, mirror)
     folder = user_cache_path("dmgd") / "latents" / key if cache else Path(tempfile.mkdtemp(prefix="dmgd-"))
     parts = LatentParts.open(folder)
+    if not cache:
+        weakref.finalize(parts, shutil.rmtree, folder, ignore_errors=True)
     if parts.damaged:
         progress.warn(f"{parts.damaged}; it is made again")
     if parts.complete:
@@ -64,8 +66,6 @@ def encode_source(
             progress.note(f"continuing with part {len(parts.records)} of the latents in {folder}")
         _encode_rest(source, prior, split, parts, mirror=mirror, workers=workers, progress=progress)
     latents = Latents(parts, [info.identity for info in source.classes])
-    if not cache:
-        weakref.finalize(latents, shutil.rmtree, folder, ignore_errors=True)
     _check(latents, source, split, max_bad, progress)
     return latents
 

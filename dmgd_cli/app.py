@@ -1,9 +1,11 @@
 """The `dmgd` command: its subcommands, `--version`, and what every error becomes."""
 
+import functools
 import os
 import shlex
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -19,11 +21,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("fit-stats")(fit_stats.command)
-app.command("distill")(distill.command)
-app.command("export")(export.command)
-app.command("evaluate")(evaluate.command)
-app.command("verify")(verify.command)
+
+
+def _register(name: str, function: Callable[..., None]) -> None:
+    """Make `function` the subcommand `name`. Typer would end an interrupted one without a word."""
+
+    @functools.wraps(function)
+    def interruptible(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except KeyboardInterrupt:
+            _say("interrupted; nothing finished is lost, the same command continues:")
+            _say("  " + shlex.join(["dmgd", *sys.argv[1:]]))
+            raise typer.Exit(130) from None
+
+    app.command(name)(interruptible)
+
+
+_register("fit-stats", fit_stats.command)
+_register("distill", distill.command)
+_register("export", export.command)
+_register("evaluate", evaluate.command)
+_register("verify", verify.command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -48,10 +67,6 @@ def main() -> None:
     except DmgdError as error:
         _say(f"error: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _say("interrupted; nothing finished is lost, the same command continues:")
-        _say("  " + shlex.join(["dmgd", *sys.argv[1:]]))
-        sys.exit(130)
     except BrokenPipeError:  # the reader of stdout has left, as in `dmgd … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -114,6 +114,8 @@ def test_a_subset_is_taken_out_of_the_whole_of_imagenet(tmp_path):
     data = labelled(tmp_path, [name.replace("/", "_") for name in names])
     woof = open_source("imagewoof", data=data)
     assert len(list(woof.items("train"))) == 10
+    shards = as_shards(tmp_path / "shards", [Picture(name, "one", b"x") for name in names])
+    assert len(list(open_source("imagewoof", data=str(shards)).items("train"))) == 10
     whole = open_source("imagenet-1k", data=data)
     assert sorted(item.label for item in whole.items("train")) == list(range(1000))
 
@@ -142,6 +144,17 @@ def test_classes_of_other_data_come_in_one_order(tmp_path):
     orders = {kind: open_source(f"{kind}:{place}").classes for kind, place in places.items()}
     assert orders["folder"] == orders["hf"]
     assert [info.name for info in orders["hf"]][-2:] == ["class 9", "class 10"]
+
+
+def test_saved_datasets_are_read_and_skipped_rows_are_not(tmp_path):
+    from datasets import load_dataset
+
+    names = [str(info.wnid) for info in imagenet_classes()]
+    parquet = as_parquet(tmp_path / "parquet", [Picture(name, "one", b"x") for name in names])
+    load_dataset(str(parquet)).save_to_disk(tmp_path / "saved")
+    for place in (parquet, tmp_path / "saved"):
+        items = list(open_source("imagewoof", data=str(place)).items("train"))
+        assert sorted(item.label for item in items) == list(range(10))
 
 
 def test_columns_are_found_or_named(tmp_path):

@@ -57,8 +57,8 @@ def quantization_error(latents: Float[ndarray, "n d"], support: Float[ndarray, "
     nearest = np.argmin((support.astype(np.float64) ** 2).sum(1) - 2.0 * (latents @ support.T), axis=1)
     total = 0.0
     for index, point in enumerate(support):  # differences, not the expanded square: exact for near-equal points
-        own = latents[nearest == index].astype(np.float64) - point
-        total += float(np.einsum("nd,nd->", own, own))
+        own = latents[nearest == index] - point
+        total += float(np.einsum("nd,nd->n", own, own).sum(dtype=np.float64))
     return total / len(latents)
 
 

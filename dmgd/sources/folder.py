@@ -1,7 +1,7 @@
 """Image folders: one subfolder for each class, with `train/` and `val/` above them or not."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,20 +36,21 @@ class FolderLayout:
     def labels(self) -> list[str]:
         return [folder.name for folder in _class_folders(self.train)]
 
-    def found(self, split: str) -> Iterator[Found]:
-        for label, file in self._files(split):
+    def found(self, split: str, skip: Collection[str] = ()) -> Iterator[Found]:
+        for label, file in self._files(split, skip):
             yield Found(file, label, str(file.relative_to(self.root)))
 
     def fingerprint(self, split: str) -> str:
         return fingerprint_files(self.root, (file for _, file in self._files(split)))
 
-    def _files(self, split: str) -> Iterator[tuple[str, Path]]:
+    def _files(self, split: str, skip: Collection[str] = ()) -> Iterator[tuple[str, Path]]:
         top = self.train if split == "train" else self.test
         if top is None:
             raise missing_split(self.place, split)
         for folder in _class_folders(top):
-            for file in _images(folder):
-                yield folder.name, file
+            if folder.name not in skip:
+                for file in _images(folder):
+                    yield folder.name, file
 
 
 def _class_folders(top: Path) -> list[Path]:

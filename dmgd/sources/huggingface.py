@@ -5,7 +5,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,22 +48,22 @@ class HuggingFaceLayout:
             return list(names)
         return sorted({str(row[self.label]) for row in train.select_columns([self.label])}, key=natural_key)
 
-    def found(self, split: str) -> Iterator[Found]:
+    def found(self, split: str, skip: Collection[str] = ()) -> Iterator[Found]:
         from datasets import Image
 
         data = self._split(split)
         names = getattr(data.features[self.label], "names", None)
         columns = data.select_columns([self.image, self.label]).cast_column(self.image, Image(decode=False))
+        if skip and hasattr(columns, "select"):  # not streamed: rows that are skipped need not be read
+            skipped = {names.index(label) if names else label for label in skip}
+            columns = columns.select([i for i, label in enumerate(columns[self.label]) if label not in skipped])
         for number, row in enumerate(columns):
             image, label = row[self.image], row[self.label]
             if label is None or label == -1:
                 raise UsageError(f"row {number} of {self.place} has no label; choose a split that has labels")
-            inside = image["bytes"] if image else b""
-            yield Found(
-                inside if inside is not None else Path(image["path"]),
-                names[label] if names else str(label),
-                f"row {number} of {split}",
-            )
+            inside, text = image["bytes"] if image else b"", names[label] if names else str(label)
+            if text not in skip:
+                yield Found(inside if inside is not None else Path(image["path"]), text, f"row {number} of {split}")
 
     def fingerprint(self, split: str) -> str:
         self._split(split)

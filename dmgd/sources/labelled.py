@@ -51,7 +51,8 @@ class LabelledSource:
 
     def items(self, split: str) -> Iterator[Item]:
         layout, inner = self._where(split)
-        for found in layout.found(inner):
+        left_out = frozenset(label for label, row in self.rows.items() if row is None)
+        for found in layout.found(inner, left_out):
             try:
                 row = self.rows[found.label]
             except KeyError:
@@ -59,7 +60,7 @@ class LabelledSource:
                     f"{found.name} in {layout.place} has the label {found.label!r}, which the training split lacks; "
                     f"{NEXT_STEP}"
                 ) from None
-            if row is not None:
+            if row is not None:  # always: the others were skipped
                 yield Item(found.image, row, found.name)
 
     def samples(self, split: str) -> Iterator[tuple[Image, int]]:

@@ -1,7 +1,7 @@
 """How labelled images lie on disk: what every layout answers, and how a path shows which one it is."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -30,8 +30,9 @@ class Layout(Protocol):
     def labels(self) -> list[str]:
         """The labels of the training split, each once."""
 
-    def found(self, split: str) -> Iterator[Found]:
-        """The images of "train" or "test", always in the same order. Raises UsageError for a split it lacks."""
+    def found(self, split: str, skip: Collection[str] = ()) -> Iterator[Found]:
+        """The images of "train" or "test" without those whose label is in `skip`, always in the same order. Raises
+        UsageError for a split it lacks."""
 
     def fingerprint(self, split: str) -> str:
         """A digest that changes when the split's files do."""

@@ -4,7 +4,7 @@ import glob
 import json
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,13 +47,14 @@ class ShardLayout:
         seen = {_label(sample, file) for file in self.shards["train"] for sample in _samples(file)}
         return sorted(seen, key=natural_key)
 
-    def found(self, split: str) -> Iterator[Found]:
+    def found(self, split: str, skip: Collection[str] = ()) -> Iterator[Found]:
         if not self.shards[split]:
             raise missing_split(f"wds:{self.place}", split)
         for file in self.shards[split]:
             for sample in _samples(file):
-                if image := sample.image():
-                    yield Found(image[1], _label(sample, file), f"{file.name}/{image[0]}")
+                label = _label(sample, file)
+                if label not in skip and (image := sample.image()):
+                    yield Found(image[1], label, f"{file.name}/{image[0]}")
 
     def fingerprint(self, split: str) -> str:
         if not self.shards[split]:
