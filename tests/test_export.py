@@ -318,10 +318,11 @@ def test_an_export_that_was_killed_is_made_again_whole(run, tmp_path, monkeypatc
             left.pop()
         return replace(path, target)
 
-    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+    with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", replace_or_die)
         patched.setattr(staging, "_remove_leftover", lambda out: None)
-        export(run, "webdataset", tmp_path / "out", limits=Limits(images=3))
+        with pytest.raises(SystemExit):
+            export(run, "webdataset", tmp_path / "out", limits=Limits(images=3))
     assert not (tmp_path / "out" / "index.json").exists()
     # With other settings than before, so that no file of the first attempt may stay.
     export(run, "webdataset", tmp_path / "out", limits=Limits(images=6))
