@@ -101,15 +101,22 @@ def method_named(name: str, *, semantic: bool = True, distribution: bool = True,
 
 @dataclass(frozen=True)
 class StatisticsConfig:
-    """What `fit-stats` computes: `k` support points a class by seeded k-means."""
+    """What `fit-stats` computes: `k` support points a class by seeded k-means.
+
+    `mirror` counts every image's mirror image, too. `max_bad` is the share of images that may be unreadable.
+    """
 
     source: str = "digits"
     prior: str = "digits"
     k: int = 10
     seed: int = 0
+    mirror: bool = False
+    max_bad: float = 0.01
 
     def __post_init__(self) -> None:
         _at_least("k", self.k, 1)
+        if not 0 <= self.max_bad <= 1:
+            raise UsageError(f"max-bad is a share between 0 and 1, not {self.max_bad}")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dmgd.artifacts.preview import write_preview
 from dmgd.artifacts.run import RunDirectory, Unit
 from dmgd.artifacts.statistics import Statistics
 from dmgd.config import DistillConfig
@@ -51,6 +52,7 @@ def distill(
                 finished = run.latents(unit).to(prior.device)
                 frozen.append(finished.reshape(len(unit.classes), len(unit.images), -1))
             task.advance(len(unit))
+        write_preview(run)
         return run.finish()
 
 

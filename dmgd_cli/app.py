@@ -9,7 +9,7 @@ import typer
 
 from dmgd import __version__
 from dmgd.errors import DmgdError
-from dmgd_cli import distill, export, fit_stats, verify
+from dmgd_cli import distill, evaluate, export, fit_stats, verify
 
 app = typer.Typer(
     name="dmgd",
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("fit-stats")(fit_stats.command)
 app.command("distill")(distill.command)
 app.command("export")(export.command)
+app.command("evaluate")(evaluate.command)
 app.command("verify")(verify.command)
 
 

@@ -16,10 +16,23 @@ DEFAULTS = StatisticsConfig()
 def command(
     source: options.Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")] = Path("stats.safetensors"),
+    data: options.Data = None,
+    test_data: options.TestData = None,
+    variant: options.Variant = None,
+    columns: options.Columns = None,
+    class_map: options.ClassMap = None,
     prior: options.Prior = None,
     vae: options.Vae = None,
+    encoder: options.Encoder = None,
     k: Annotated[int, typer.Option("--k", help="K, support points a class.")] = DEFAULTS.k,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Count every image's mirror image, too.")] = DEFAULTS.mirror,
+    max_bad: Annotated[float, typer.Option(help="Share of images that may be unreadable.")] = DEFAULTS.max_bad,
     seed: options.Seed = DEFAULTS.seed,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that decode images. Default: one for each core.", min=0, show_default=False),
+    ] = None,
+    cache: Annotated[bool, typer.Option(help="Keep latents and statistics in the cache, and reuse them.")] = True,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
@@ -28,27 +41,37 @@ def command(
     \b
     Examples:
       dmgd fit-stats --source digits
-      dmgd fit-stats --source digits --k 20 --out digits-k20.safetensors
+      dmgd fit-stats --source imagenette --data ~/data/imagenette --k 20
     """
-    config = StatisticsConfig(source, prior or default_prior(source), k, seed)
+    config = StatisticsConfig(source, prior or default_prior(source), k, seed, mirror, max_bad)
 
-    from dmgd.fit_stats import fit_statistics
-    from dmgd.priors.load import load_prior
     from dmgd.sources.source import open_source
 
-    opened = open_source(source)
+    opened = open_source(
+        source, data=data, test_data=test_data, variant=variant, columns=columns, class_map=class_map
+    )  # before torch is imported: a wrong path is said at once
+
+    from dmgd.fit_stats import fit_statistics
+    from dmgd.priors.encoder import with_encoder
+    from dmgd.priors.load import load_prior
+
     loaded = load_prior(config.prior, vae=vae, device=options.torch_device(device))
-    statistics = fit_statistics(opened, loaded, config, progress=Display())
+    loaded = with_encoder(loaded, encoder) if encoder else loaded
+    statistics = fit_statistics(opened, loaded, config, cache=cache, workers=workers, progress=Display())
     statistics.save(out)
 
-    rows = [
-        {"class": info.name, "images": int(count), "points": int((mass > 0).sum())}
-        for info, count, mass in zip(statistics.classes, statistics.count, statistics.mass, strict=True)
-    ]
+    rows = statistics.quality()
     if json:
         print_json({"path": str(out), "header": statistics.header, "classes": rows})
     else:
         print_table(
-            f"{source}, {loaded.identity.id}", ["class", "images", "points"], [list(row.values()) for row in rows]
+            f"{source}, {loaded.identity.id}, encoded by {loaded.encoder_identity['id']}",
+            ["class", "images", "points", "W₂², K = 1", f"W₂², K = {k}", "ratio"],
+            [[_short(row["class"]), *list(row.values())[1:]] for row in rows],
         )
         typer.echo(f"wrote {out}")
+
+
+def _short(name: str) -> str:
+    """The first of a class's names."""
+    return name.split(",")[0]

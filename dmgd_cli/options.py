@@ -5,7 +5,48 @@ from typing import Annotated
 
 import typer
 
-Source = Annotated[str, typer.Option(help="Dataset to distil: digits.", show_default=False)]
+Source = Annotated[
+    str,
+    typer.Option(
+        help="Dataset: digits, imagenette, imagewoof, imagenet-100, imagenet-1k, imagenet-a … e, imagenet-idc, "
+        "folder:PATH, hf:ID_OR_PATH or wds:PATTERN.",
+        show_default=False,
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Local copy of a named dataset: image folder, parquet or WebDataset shards. Default: the Hub's.",
+        show_default=False,
+    ),
+]
+TestData = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", help="The test split, where the data brings none.", show_default=False),
+]
+Variant = Annotated[
+    str | None,
+    typer.Option(help="The Hub's configuration, such as full_size, 320px or 160px.", show_default=False),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(metavar="IMAGE,LABEL", help="Columns of a Hugging Face dataset. Default: found.", show_default=False),
+]
+ClassMap = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="JSON or CSV from the data's labels to WordNet ids or class names.", show_default=False
+    ),
+]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        help="Approximate encoder for the statistics: taesd, or an autoencoder's folder or Hub id. "
+        "Default: the prior's own.",
+        show_default=False,
+    ),
+]
 Prior = Annotated[
     str | None,
     typer.Option(

@@ -10,7 +10,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOUNDATION = {"command_line", "config", "errors", "files", "imagenet", "lock", "progress", "records"}
 ROOMS = {"matching", "diffusion", "priors", "sources", "artifacts", "exporters", "evaluation"}
-BETWEEN = {"latents", "methods", "sampling"}  # what several workflows share: above the rooms, below the workflows
+BETWEEN = {
+    "baselines",
+    "imagesets",
+    "latents",
+    "measure",
+    "methods",
+    "sampling",
+}  # what several workflows share: above the rooms, below the workflows
 ALLOWED_NEIGHBOURS = {("evaluation", "artifacts")}
 
 

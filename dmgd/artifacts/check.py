@@ -1,8 +1,10 @@
 """What is wrong with a run on disk, file by file."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
-from dmgd.artifacts.run import MANIFEST, RunDirectory, image_path
+from dmgd.artifacts.preview import preview_png
+from dmgd.artifacts.run import MANIFEST, PREVIEW, RunDirectory, image_path
 from dmgd.errors import ArtifactError
 from dmgd.files import sha256_bytes, sha256_file
 from dmgd.lock import LOCK
@@ -14,7 +16,7 @@ def run_problems(run: RunDirectory) -> Iterator[str]:
     pixels, missing and additional images and files, labels."""
     if not run.complete:
         yield f"{MANIFEST}: the run is unfinished"
-    expected = {MANIFEST, LOCK}
+    expected = {MANIFEST, LOCK, PREVIEW}
     seen = set()
     for name in run.unit_names():
         expected |= {f"units/{name}.json", f"units/{name}.safetensors"}
@@ -35,8 +37,18 @@ def run_problems(run: RunDirectory) -> Iterator[str]:
     cells = {(c, i) for c in range(len(run.classes)) for i in range(run.config.ipc)}
     yield from (f"class {c}: image {i} has no record" for c, i in sorted(cells - seen))
     yield from (f"class {c}: image {i} is not part of the run" for c, i in sorted(seen - cells))
+    yield from _preview_problems(run)
     found = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
     yield from (f"{path}: is not part of the run" for path in sorted(found - expected))
+
+
+def _preview_problems(run: RunDirectory) -> Iterator[str]:
+    path = run.path / PREVIEW
+    if run.complete and not path.is_file():
+        yield f"{PREVIEW}: is missing"
+    with suppress(ArtifactError):  # an image that is missing or was changed has been named already
+        if path.is_file() and path.read_bytes() != preview_png(run):
+            yield f"{PREVIEW}: does not show the run's images"
 
 
 def _image_problems(run: RunDirectory, record: ImageRecord) -> Iterator[str]:

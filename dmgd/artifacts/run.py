@@ -1,5 +1,6 @@
 """The run directory: distilled images, their records and what made them.
 
+    preview.png                   the first images at a glance
     run.json                      configuration, classes, digests of prior and statistics, versions, status
     images/<class>-<name>/<i>.png
     units/<unit>.safetensors      the latents of the unit's images, float32
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # torch is slow to import, and reading images does without
 
 FORMAT = 1
 MANIFEST = "run.json"
+PREVIEW = "preview.png"
 
 
 @dataclass(frozen=True)

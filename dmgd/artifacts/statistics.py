@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dmgd.errors import ArtifactError
-from dmgd.files import canonical_json, written_whole
+from dmgd.files import canonical_json, sha256_bytes, written_whole
 from dmgd.records import ClassInfo
 
 FORMAT = 1
@@ -28,10 +28,29 @@ class Statistics:
     classes: tuple[ClassInfo, ...]
     header: dict[str, Any]
 
+    def quality(self) -> list[dict[str, Any]]:
+        """Per class the images, the support points, W₂² with the mean alone and with these points, and their ratio: the
+        share of the class's spread that the points leave unexplained."""
+        measured = self.header["quality"]
+        return [
+            {
+                "class": info.name,
+                "images": int(count),
+                "points": int((mass > 0).sum()),
+                "w2_of_one_point": one,
+                "w2": w2,
+                "ratio": round(w2 / one, 3) if one else 0.0,
+            }
+            for info, count, mass, one, w2 in zip(
+                self.classes, self.count, self.mass, measured["w2_of_one_point"], measured["w2"], strict=True
+            )
+        ]
+
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all; equal statistics give equal bytes."""
         header = {**self.header, "format": FORMAT, "classes": [info.to_json() for info in self.classes]}
         tensors = {"support": self.support, "mass": self.mass, "count": self.count}
+        header["sha256"] = _checksum(header, tensors)
         with written_whole(path) as temporary:
             save_file(
                 {name: t.contiguous() for name, t in tensors.items()}, temporary, {"dmgd": canonical_json(header)}
@@ -50,7 +69,17 @@ class Statistics:
             raise ArtifactError(
                 f"{path} is damaged or is no statistics file ({error}); run dmgd fit-stats again"
             ) from error
-        if header.pop("format", None) != FORMAT:
+        checksum = header.pop("sha256", None)
+        if header.get("format") != FORMAT:
             raise ArtifactError(f"{path} was written by another version of dmgd; run dmgd fit-stats again")
+        if checksum != _checksum(header, tensors):
+            raise ArtifactError(f"{path} is damaged or was changed (its checksum differs); run dmgd fit-stats again")
+        del header["format"]
         classes = tuple(ClassInfo.from_json(fields) for fields in header.pop("classes"))
         return cls(**tensors, classes=classes, header=header)
+
+
+def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """The SHA-256 of the header and the numbers."""
+    content = [canonical_json(header).encode(), *(tensors[name].numpy().tobytes() for name in sorted(tensors))]
+    return sha256_bytes(b"".join(content))

@@ -2,6 +2,8 @@
 
 import hashlib
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
@@ -27,9 +29,7 @@ def quantize(
         raise DmgdError("a class without images has no support points; remove the class or add images")
     if not np.isfinite(latents).all():
         raise DmgdError("the latents hold NaN or infinite values; check the prior's encoder and its precision")
-    # Lloyd's sums are added up thread by thread in no fixed order: one thread, or the last bits differ from run to run.
-    with threadpool_limits(limits=1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different latents than points: dealt with below
+    with reproducible():
         means = KMeans(min(num_points, len(latents)), n_init=4, random_state=seed).fit(latents)
     labels, counts = np.unique(means.labels_, return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -40,6 +40,26 @@ def quantize(
     support[: len(labels)] = centres[order]
     mass[: len(labels)] = counts[order] / len(latents)
     return support, mass
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """K-means on one thread (Lloyd's sums are added up thread by thread in no fixed order, or the last bits differ from
+    run to run), and without its warning of fewer different latents than points, which `quantize` deals with."""
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+def quantization_error(latents: Float[ndarray, "n d"], support: Float[ndarray, "k d"]) -> float:
+    """W₂² between the latents and the support points weighted by what falls to them: the mean squared distance of a
+    latent to its nearest point. `support` holds only points that have mass."""
+    nearest = np.argmin((support.astype(np.float64) ** 2).sum(1) - 2.0 * (latents @ support.T), axis=1)
+    total = 0.0
+    for index, point in enumerate(support):  # differences, not the expanded square: exact for near-equal points
+        own = latents[nearest == index].astype(np.float64) - point
+        total += float(np.einsum("nd,nd->", own, own))
+    return total / len(latents)
 
 
 def class_seed(seed: int, identity: str) -> int:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from dmgd.classnames import ClassIndex, listed
 from dmgd.errors import MismatchError
 from dmgd.priors.codec import Codec
 from dmgd.priors.dit import DiT
@@ -35,9 +36,21 @@ class PriorDefaults:
     guided_channels: int | None = None
 
 
+@dataclass(frozen=True)
+class Encoder:
+    """An autoencoder that encodes in the place of the prior's own, approximately; `digest` is of its weights."""
+
+    id: str
+    digest: str
+    codec: Codec
+
+
 @dataclass
 class Prior:
-    """One interface for every prior. `classes[i]` is row i of the label table; the null row follows the last."""
+    """One interface for every prior. `classes[i]` is row i of the label table; the null row follows the last.
+
+    `encoder` replaces the codec where images become latents, never where latents become images.
+    """
 
     identity: PriorIdentity
     classes: tuple[ClassInfo, ...]
@@ -45,6 +58,14 @@ class Prior:
     network: DiT
     codec: Codec
     device: torch.device
+    encoder: Encoder | None = None
+
+    @property
+    def encoder_identity(self) -> dict[str, Any]:
+        """What turns images into latents: the prior's own codec, or an approximate encoder, and its digest."""
+        if self.encoder is None:
+            return {"id": self.identity.id, "digest": self.identity.digest, "approximate": False}
+        return {"id": self.encoder.id, "digest": self.encoder.digest, "approximate": True}
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -55,7 +76,7 @@ class Prior:
     @property
     def image_size(self) -> int:
         """Side of the square images, in pixels."""
-        return self.network.config.sample_size * self.codec.factor
+        return self.network.config.sample_size * (self.encoder.codec if self.encoder else self.codec).factor
 
     def predict(self, z: Float[Tensor, "b c h w"], t: int, label: Float[Tensor, "b g e"]) -> Float[Tensor, "b o h w"]:
         """ε̂, and the variance if it is learned, at original timestep t; in the network's precision."""
@@ -63,7 +84,7 @@ class Prior:
 
     def encode(self, images: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b z y x"]:
         """The latents of uint8 images of side `image_size`, float32; the posterior mean where the codec has one."""
-        return self.codec.encode(images)
+        return (self.encoder.codec if self.encoder else self.codec).encode(images)
 
     def decode(self, latents: Float[Tensor, "b z y x"]) -> UInt8[Tensor, "b h w c"]:
         """The uint8 images of latents."""
@@ -81,15 +102,23 @@ class Prior:
     def match_classes(self, classes: Sequence[ClassInfo]) -> tuple[ClassInfo, ...]:
         """The source's `classes`, in their order, each with its row in this prior's table.
 
-        Classes are matched by WordNet id where both have one, else by exact name; never by position.
-        Raises MismatchError with the classes that the prior lacks.
+        Classes are matched by WordNet id where both have one, else by name or by one of the names in a list such as
+        "tench, Tinca tinca"; never by position. Raises MismatchError with the classes that the prior lacks or knows
+        several of, and with those of the source that are one class to the prior.
         """
-        rows = {key: i for i, known in enumerate(self.classes) for key in (known.wnid, known.name) if key}
-        missing = [c.identity for c in classes if c.identity not in rows and c.name not in rows]
-        if missing:
-            listed = ", ".join(missing[:10]) + (", …" if len(missing) > 10 else "")
-            raise MismatchError(
-                f"the prior {self.identity.id!r} lacks {len(missing)} of the {len(classes)} classes: {listed}; "
-                "choose a prior that was trained on them, or say its classes in its dmgd.json"
-            )
-        return tuple(ClassInfo(c.name, c.wnid, rows.get(c.identity, rows.get(c.name))) for c in classes)
+        index = ClassIndex(self.classes)
+        found = [(index.find(c.wnid) if c.wnid else []) or index.find(c.name) for c in classes]
+        rows = [row[0] if row else None for row in found]
+        for problem, wrong in (
+            ("lacks", [not row for row in found]),
+            ("knows several classes called like", [len(row) > 1 for row in found]),
+            ("has one class for several", [row is not None and rows.count(row) > 1 for row in rows]),
+        ):
+            if any(wrong):
+                names = [c.identity for c, bad in zip(classes, wrong, strict=True) if bad]
+                raise MismatchError(
+                    f"the prior {self.identity.id!r} {problem} {len(names)} of the {len(classes)} classes: "
+                    f"{listed(names)}; choose a prior that was trained on them, say its classes in its dmgd.json, or "
+                    "map the source's to them with --class-map FILE"
+                )
+        return tuple(ClassInfo(c.name, c.wnid, row) for c, row in zip(classes, rows, strict=True))

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from dmgd.records import ClassInfo
+from dmgd.sources.source import Item
 
 TEST_IMAGES = 540
 
@@ -29,6 +30,10 @@ class DigitsSource:
         self._rows = {"train": np.sort(train), "test": np.sort(test)}
         self._images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
         self._labels = bunch.target.astype(int)
+
+    def items(self, split: str) -> Iterator[Item]:
+        for row in self._rows[split]:
+            yield Item(Image.fromarray(self._images[row]), int(self._labels[row]), f"row {row}")
 
     def samples(self, split: str) -> Iterator[tuple[Image.Image, int]]:
         for row in self._rows[split]:

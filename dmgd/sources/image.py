@@ -1,14 +1,75 @@
-"""From an image as it was found to the square uint8 tensor that a prior's codec takes."""
+"""From an image as it was found to the square uint8 array that a prior's codec takes. No torch: workers import this."""
+
+import io
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
+from numpy import ndarray
 from PIL import Image, ImageOps
-from torch import Tensor
+
+from dmgd.errors import DmgdError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_ASPECT = 100
 
 
-def to_square(image: Image.Image, size: int, channels: int) -> UInt8[Tensor, "{size} {size} {channels}"]:
-    """The centre of `image`, `size` pixels square, grey (`channels` 1) or RGB (3).
+class BadImage(DmgdError):
+    """An image that cannot be used; says why."""
+
+
+def read_image(image: "bytes | Path | Image.Image") -> Image.Image:
+    """The decoded image, upright, grey ("L") or colour ("RGB").
+
+    Raises BadImage if it is truncated, empty, no image, too large to be honest, or of a kind that has no colours.
+    """
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, bytes) and not image:
+        raise BadImage("the file is empty")
+    try:
+        with _strict(), Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+            opened.load()
+            return _in_8_bits(ImageOps.exif_transpose(opened))
+    except BadImage:
+        raise
+    except Exception as error:  # the decoders raise a dozen types for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else ""
+        if isinstance(image, Path):
+            if image.is_file() and image.stat().st_size == 0:
+                reason = "the file is empty"
+            reason = reason.replace(str(image), image.name)
+        raise BadImage(reason if reason else type(error).__name__) from error
+
+
+@contextmanager
+def _strict() -> Iterator[None]:
+    """Pillow's remarks on odd metadata are silenced, its warning of a decompression bomb is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey by its high byte (Pillow's convert would clip it), everything else by Pillow."""
+    width, height = image.size
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise BadImage(f"{width}×{height} pixels: more than {MAX_ASPECT} times longer than wide")
+    if image.mode == "F":
+        raise BadImage("floating-point pixels have no agreed range; save the image with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode in ("1", "LA") else "RGB")
+
+
+def square_pixels(image: Image.Image, size: int, channels: int) -> ndarray:
+    """The centre of `image`, uint8 (size, size, channels), grey (`channels` 1) or RGB (3).
 
     EXIF orientation is applied. The shorter side is halved by box averaging while it is at least twice `size`, then
     brought to `size` by bicubic interpolation, then the centre is cropped.
@@ -21,5 +82,20 @@ def to_square(image: Image.Image, size: int, channels: int) -> UInt8[Tensor, "{s
         scale = size / min(image.size)
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
     left, top = (image.width - size) // 2, (image.height - size) // 2
-    pixels = np.array(image.crop((left, top, left + size, top + size)))
-    return torch.from_numpy(pixels.reshape(size, size, channels))
+    return np.array(image.crop((left, top, left + size, top + size))).reshape(size, size, channels)
+
+
+def to_square(image: Image.Image, size: int, channels: int) -> "Tensor":
+    """`square_pixels` as a uint8 tensor (size, size, channels)."""
+    import torch
+
+    return torch.from_numpy(square_pixels(image, size, channels))
+
+
+def readable(images: Iterable[tuple["bytes | Path | Image.Image", int]]) -> Iterator[tuple[Image.Image, int]]:
+    """Those of the (image, label) pairs that can be decoded."""
+    for image, label in images:
+        try:
+            yield read_image(image), label
+        except BadImage:
+            continue

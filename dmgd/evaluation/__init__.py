@@ -1,0 +1,1 @@
+"""Training classifiers on an image set and comparing what they score."""

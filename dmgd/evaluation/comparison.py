@@ -1,0 +1,93 @@
+"""What several trainings say together: means, and whether one set is really better than another."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dmgd.evaluation.train import Training
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Score:
+    """The trainings of one set, one for each seed. `kind`: "set", "run", or the baseline's name."""
+
+    name: str
+    kind: str
+    images: int
+    trainings: tuple[Training, ...]
+
+    @property
+    def last(self) -> list[float]:
+        """Top-1 after the last epoch, in %, by seed."""
+        return [training.last for training in self.trainings]
+
+    @property
+    def best(self) -> list[float]:
+        """The best top-1 of all validations, in %, by seed."""
+        return [training.best for training in self.trainings]
+
+    @property
+    def seconds(self) -> float:
+        return sum(training.seconds for training in self.trainings)
+
+    def to_json(self) -> dict[str, Any]:
+        confusion = np.sum([training.confusion.numpy() for training in self.trainings], axis=0)
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "images": self.images,
+            "top1": mean_and_std(self.last),
+            "top1_best_epoch": mean_and_std(self.best),
+            "top1_by_seed": dict(zip((str(t.seed) for t in self.trainings), _rounded(self.last), strict=True)),
+            "per_class": _rounded(100 * confusion.diagonal() / confusion.sum(1).clip(min=1)),
+            "confusion": confusion.tolist(),
+            "curves": [
+                [{"epoch": e, "top1": round(a, 3), "loss": round(loss, 5)} for e, a, loss in t.curve]
+                for t in self.trainings
+            ],
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def mean_and_std(values: Sequence[float]) -> dict[str, float]:
+    """The mean and the population standard deviation (as the papers report it)."""
+    return {"mean": round(float(np.mean(values)), 3), "std": round(float(np.std(values)), 3)}
+
+
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
+    """Mean of `first` − `second` over equal seeds, its 95 % interval and the p-value of Student's paired t-test.
+
+    With one seed, or when all differences are equal, there is no test: the interval and p are None.
+    """
+    from scipy.stats import t
+
+    differences = np.subtract(first, second)
+    count, mean = len(differences), float(np.mean(differences))
+    result: dict[str, Any] = {"difference": round(mean, 3), "seeds": count, "interval": None, "p": None}
+    error = float(np.std(differences, ddof=1)) / math.sqrt(count) if count > 1 else 0.0
+    if error > 0:
+        half = float(t.ppf(1 - LEVEL / 2, count - 1)) * error
+        result["interval"] = _rounded([mean - half, mean + half])
+        result["p"] = round(float(2 * t.sf(abs(mean) / error, count - 1)), 5)
+    return result
+
+
+def statement(name: str, other: str, paired: dict[str, Any]) -> str:
+    """The comparison in words, such as "dmgd is 1.4 points above random (95 % interval 0.6 to 2.2, p = 0.008)"."""
+    points, seeds = paired["difference"], paired["seeds"]
+    relation = f"{abs(points):.1f} points {'above' if points >= 0 else 'below'} {other}"
+    if paired["p"] is None:
+        return f"{name} is {relation} ({seeds} seed{'s' if seeds > 1 else ''}: no test of significance)"
+    low, high = paired["interval"]
+    verdict = "significant" if paired["p"] < LEVEL else "not significant"
+    p = "p < 0.001" if paired["p"] < 0.001 else f"p = {paired['p']:.3f}"
+    return f"{name} is {relation}: {verdict} (95 % interval {low:+.1f} to {high:+.1f}, {p}, {seeds} paired seeds)"
+
+
+def _rounded(values: Any) -> list[float]:
+    return [round(float(value), 3) for value in values]

@@ -1,0 +1,214 @@
+"""Reading the set to evaluate: a run, an export of any layout, or an image folder that another tool has made."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from dmgd.artifacts.run import MANIFEST, RunDirectory
+from dmgd.errors import ArtifactError, UsageError
+from dmgd.evaluation.classes import folder_class
+from dmgd.evaluation.imageset import channels_of
+from dmgd.records import ClassInfo
+
+INDEX = "index.json"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images as they were found. `labels` are indices into `classes`, which are as the files say. `numbered` is False
+    where the order of the classes means nothing (folders without numbers). `source_name`: the dataset that the images
+    were distilled from, where the files say so."""
+
+    name: str
+    images: list[Image.Image]
+    labels: list[int]
+    classes: tuple[ClassInfo, ...]
+    numbered: bool = True
+    source_name: str | None = None
+
+    def check(self) -> "Labelled":
+        """The same. Raises ArtifactError if there is no image, or if sizes or channels differ."""
+        if not self.images:
+            raise ArtifactError(f"{self.name} has no images")
+        for what, kinds in (
+            ("sizes", {f"{image.width}×{image.height}" for image in self.images}),
+            ("channels", {"grey" if channels_of(image) == 1 else "RGB" for image in self.images}),
+        ):
+            if len(kinds) > 1:
+                raise ArtifactError(
+                    f"{self.name} has images of mixed {what} ({', '.join(sorted(kinds)[:5])}); "
+                    "bring them all to one before evaluating"
+                )
+        return self
+
+
+def read_labelled(path: Path) -> Labelled:
+    """The images and labels at `path`, whatever its layout. Raises UsageError if it is none that is known,
+    ArtifactError for damaged files."""
+    if (path / MANIFEST).is_file():
+        return read_run(RunDirectory.open(path))
+    table = _index_of(path)
+    if tars := _files(path, ".tar"):
+        return _from_samples(path.name, _tar_samples(tars), table)
+    if parquets := _files(path, ".parquet"):
+        return _from_parquet(path.name, parquets, table)
+    if path.is_dir():
+        return read_folder(path, table)
+    raise UsageError(
+        f"{path} is not a set that can be read: a run, an export (WebDataset, Parquet or image folder), or a folder "
+        "with one folder of images for each class"
+    )
+
+
+def read_run(run: RunDirectory) -> Labelled:
+    """A finished run's images. Raises ArtifactError for an unfinished or damaged one."""
+    run.require_complete()
+    records = run.records()
+    return Labelled(
+        name=run.path.name,
+        images=[Image.open(io.BytesIO(run.image_bytes(record))) for record in records],
+        labels=[record.class_index for record in records],
+        classes=run.classes,
+        source_name=run.manifest["statistics"]["source"]["name"],
+    )
+
+
+def read_folder(path: Path, table: "_Table | None" = None) -> Labelled:
+    """An image folder: one folder for each class, named by WordNet id, class name, or both a number and a name.
+
+    Without an export's index, an empty class folder is a class without images. Raises UsageError if there is no class
+    folder.
+    """
+    path = path / "train" if not table and (path / "train").is_dir() else path
+    folders = sorted(place for place in path.iterdir() if place.is_dir() and not place.name.startswith("."))
+    if not folders:
+        raise UsageError(f"{path} is not a set: it has no {MANIFEST}, no {INDEX} and no class folders of images")
+    images, labels = [], []
+    for label, folder in enumerate(folders):
+        for file in sorted(folder.iterdir()):
+            if file.suffix.lower() in IMAGE_SUFFIXES:
+                images.append(open_image(file.read_bytes(), str(file)))
+                labels.append(label)
+    named = [folder_class(folder.name) for folder in folders]
+    if table:
+        numbers = [number if number is not None else place for place, (number, _) in enumerate(named)]
+        return Labelled(path.name, images, [numbers[label] for label in labels], table.classes, True, table.source)
+    classes = tuple(ClassInfo(name) for _, name in named)
+    return Labelled(path.name, images, labels, classes, numbered=all(number is not None for number, _ in named))
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What an export's index says: its classes in order, and the dataset that they come from."""
+
+    classes: tuple[ClassInfo, ...]
+    source: str | None
+
+
+def _index_of(path: Path) -> _Table | None:
+    """The class table of an export, or None where there is no index of one."""
+    if not (path / INDEX).is_file():
+        return None
+    try:
+        run = json.loads((path / INDEX).read_text())["run"]
+        classes = tuple(ClassInfo.from_json(fields) for fields in run["classes"])
+        return _Table(classes, run["statistics"]["source"]["name"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path / INDEX} is damaged or of another version ({error!r}); export again") from error
+
+
+def _files(path: Path, suffix: str) -> list[Path]:
+    """The file itself, or the files with the suffix in a folder or its data/, in order."""
+    if path.is_file():
+        return [path] if path.suffix == suffix else []
+    return sorted({*path.glob(f"*{suffix}"), *path.glob(f"data/*{suffix}")})
+
+
+Sample = tuple[Image.Image, int, str | None]
+"""An image, its number of class, and the class's name where the sample has one."""
+
+
+def _tar_samples(paths: list[Path]) -> Iterator[Sample]:
+    """The samples of WebDataset shards: an image with .cls, and .json for the name where there is one."""
+    for path in paths:
+        fields: dict[str, dict[str, bytes]] = {}
+        try:
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    if member.isfile():
+                        key, _, kind = member.name.partition(".")
+                        content = tar.extractfile(member)
+                        fields.setdefault(key, {})[kind.lower()] = content.read() if content else b""
+        except tarfile.TarError as error:
+            raise ArtifactError(f"{path} is not a whole tar file ({error}); export or download it again") from error
+        for key, sample in fields.items():
+            yield _tar_sample(f"{path.name}, sample {key}", sample)
+
+
+def _tar_sample(place: str, sample: dict[str, bytes]) -> Sample:
+    kind = next((kind for kind in sample if f".{kind}" in IMAGE_SUFFIXES), None)
+    if kind is None or "cls" not in sample:
+        raise ArtifactError(f"{place} has no {'image' if kind is None else '.cls'} field")
+    described: dict[str, Any] = json.loads(sample["json"]) if "json" in sample else {}
+    name = described.get("wnid") or described.get("class_name")
+    return open_image(sample[kind], place), int(sample["cls"]), name
+
+
+def _from_parquet(name: str, paths: list[Path], table: _Table | None) -> Labelled:
+    """Parquet files with the columns image and label, the class names from the ClassLabel type where it is there."""
+    import pyarrow.parquet as pq
+
+    names: list[str] | None = None
+    samples: list[Sample] = []
+    for path in paths:
+        content = pq.read_table(path)
+        label = next((column for column in ("label", "labels", "cls") if column in content.column_names), None)
+        if label is None or "image" not in content.column_names:
+            raise ArtifactError(f"{path} needs the columns image and label, it has {', '.join(content.column_names)}")
+        note = json.loads((content.schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = note.get("info", {}).get("features", {}).get(label, {}).get("names") or names
+        for number, (image, value) in enumerate(
+            zip(content["image"].to_pylist(), content[label].to_pylist(), strict=True)
+        ):
+            data = image["bytes"] if isinstance(image, dict) else image
+            samples.append((open_image(data, f"{path.name}, row {number}"), int(value), None))
+    if names and not table:
+        table = _Table(tuple(ClassInfo(label) for label in names), None)
+    return _from_samples(name, iter(samples), table)
+
+
+def _from_samples(name: str, samples: Iterator[Sample], table: _Table | None) -> Labelled:
+    """The set of numbered samples. Where one says its class's name, it must be the table's."""
+    images, labels, names = [], [], dict[int, str]()
+    for image, label, said in samples:
+        if table and not 0 <= label < len(table.classes):
+            raise ArtifactError(
+                f"{name} has an image of class {label}, its class table ends at {len(table.classes) - 1}"
+            )
+        known = table.classes[label].identity if table else names.get(label, said)
+        if said is not None and said not in (known, table.classes[label].name if table else known):
+            raise ArtifactError(f"{name} calls class {label} both {known!r} and {said!r}; its labels cannot be trusted")
+        images.append(image)
+        labels.append(label)
+        names[label] = said or str(label)
+    if table:
+        return Labelled(name, images, labels, table.classes, True, table.source)
+    classes = tuple(ClassInfo(names.get(i, str(i))) for i in range(max(labels, default=-1) + 1))
+    return Labelled(name, images, labels, classes)
+
+
+def open_image(data: bytes, place: str) -> Image.Image:
+    """The decoded image. Raises ArtifactError, naming the place, for bytes that are no image."""
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ArtifactError(f"{place} is not an image that can be read ({error}); remove or replace it") from error
+    return image

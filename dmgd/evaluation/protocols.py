@@ -1,0 +1,184 @@
+"""The field's training protocols as data, and what a user can choose about an evaluation. Standard library only."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from dmgd.errors import UsageError, unknown_choice
+
+BASELINES = ("random", "kmeans-real", "herding", "dit", "full")
+QUICK_STEPS = 500
+QUICK_SIZE = 32
+MANY_CLASSES = 100
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a network is trained and tested.
+
+    `augmentation` lists the operations in order. `network` may be "convnet" without a depth: one that fits the image
+    size. Images are brought to `resize` and cropped to `size` for the test; None: the source's own size, at most 32.
+    `batch_size` None: by IPC (10, 50, 100, doubled from 100 classes on). `full_batches` fills the last batch of an
+    epoch, and that of a set smaller than a batch, by starting over. `epochs` None: by IPC, or with `full_batches` as
+    many as make 500 steps. `validate_every` 0: about 100 times in all.
+    """
+
+    name: str
+    network: str
+    norm: Literal["instance", "batch"]
+    optimizer: Literal["sgd", "adamw"]
+    learning_rate: float
+    weight_decay: float
+    schedule: Literal["steps", "cosine", "half-cosine"]
+    augmentation: tuple[str, ...]
+    loss: Literal["hard", "soft"] = "hard"
+    momentum: float = 0.9
+    temperature: float = 20.0
+    batch_size: int | None = 64
+    epochs: int | None = None
+    full_batches: bool = False
+    size: int | None = 224
+    resize: int | None = 224
+    validate_from: float = 0.0
+    validate_every: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+_HARD = ("resized-crop", "flip", "jitter", "lighting", "normalise", "cutmix")
+
+PROTOCOLS = {
+    "quick": Protocol(
+        name="quick",
+        network="convnet",
+        norm="instance",
+        optimizer="adamw",
+        learning_rate=3e-3,
+        weight_decay=0.05,
+        schedule="cosine",
+        augmentation=("affine", "normalise"),
+        full_batches=True,
+        size=None,
+        resize=None,
+    ),
+    "minimax-sgd": Protocol(
+        name="minimax-sgd",
+        network="resnetap-10",
+        norm="instance",
+        optimizer="sgd",
+        learning_rate=0.01,
+        weight_decay=5e-4,
+        schedule="steps",
+        augmentation=_HARD,
+    ),
+    "igd-adamw": Protocol(
+        name="igd-adamw",
+        network="resnetap-10",
+        norm="instance",
+        optimizer="adamw",
+        learning_rate=1e-3,
+        weight_decay=0.01,
+        schedule="steps",
+        augmentation=_HARD,
+    ),
+    "rded-soft": Protocol(
+        name="rded-soft",
+        network="resnet-18",
+        norm="batch",
+        optimizer="adamw",
+        learning_rate=1e-3,
+        weight_decay=0.01,
+        schedule="half-cosine",
+        augmentation=("patches", "resized-crop", "flip", "normalise", "cutmix"),
+        loss="soft",
+        batch_size=None,
+        epochs=300,
+        resize=256,
+        validate_from=0.8,
+        validate_every=10,
+    ),
+}
+
+_EPOCHS_BY_IPC = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500))
+
+
+def protocol_named(name: str) -> Protocol:
+    """The protocol `name`. Raises UsageError for an unknown one."""
+    if name not in PROTOCOLS:
+        raise unknown_choice("protocol", name, tuple(PROTOCOLS))
+    return PROTOCOLS[name]
+
+
+def resolved(protocol: Protocol, *, num_images: int, num_classes: int, source_size: int) -> Protocol:
+    """The protocol with every setting that depends on the set filled in; `source_size` is the images' own side."""
+    ipc = math.ceil(num_images / num_classes)
+    size = protocol.size or min(source_size, QUICK_SIZE)
+    batch = protocol.batch_size or (10 if ipc < 10 else 50 if ipc < 50 else 100) * (1 + (num_classes >= MANY_CLASSES))
+    epochs = protocol.epochs
+    if epochs is None and protocol.full_batches:
+        epochs = max(10, math.ceil(QUICK_STEPS / math.ceil(num_images / batch)))
+    network = protocol.network
+    if network == "convnet":
+        network = f"convnet-{max(1, min(3, size.bit_length() - 2))}-w64"
+    return replace(
+        protocol,
+        network=network,
+        size=size,
+        resize=max(protocol.resize or size, size),
+        batch_size=batch,
+        epochs=epochs or epochs_by_ipc(ipc, num_classes),
+    )
+
+
+def epochs_by_ipc(ipc: int, num_classes: int) -> int:
+    """The epochs of the hard-label protocols (IDC): fewer for larger sets, two thirds from 100 classes on."""
+    epochs = next((epochs for limit, epochs in _EPOCHS_BY_IPC if ipc <= limit), 300)
+    return epochs * 2 // 3 if num_classes >= MANY_CLASSES else epochs
+
+
+def learning_rate_factor(schedule: str, done: float, epoch: int, epochs: int) -> float:
+    """What the learning rate is multiplied with. `done` in [0, 1) is the share of all steps, `epoch` counts from 0.
+
+    "steps": ×0.2 at 2/3 and at 5/6 of the epochs. "cosine": to zero, step by step, after a rise over the first 4 %.
+    "half-cosine": ½ (1 + cos(π·epoch / 2·epochs)), which ends at one half (RDED).
+    """
+    if schedule == "steps":
+        return 0.2 ** sum(epoch >= milestone for milestone in (2 * epochs // 3, 5 * epochs // 6))
+    if schedule == "half-cosine":
+        return 0.5 * (1 + math.cos(math.pi * epoch / (2 * epochs)))
+    return min(1.0, done / 0.04 + 0.05) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def validates(protocol: Protocol, epoch: int, epochs: int) -> bool:
+    """Whether the network is tested after `epoch` (from 1); always after the last."""
+    every = protocol.validate_every or max(1, epochs // 100)
+    return epoch == epochs or (epoch % every == 0 and epoch > protocol.validate_from * epochs)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What `evaluate` computes. `size`, `network` and `epochs` override the protocol's."""
+
+    protocol: str = "quick"
+    repeats: int = 5
+    seed: int = 0
+    epochs: int | None = None
+    network: str | None = None
+    size: int | None = None
+    against: tuple[str, ...] = ("random",)
+
+    def __post_init__(self) -> None:
+        for name, value in (("repeats", self.repeats), ("epochs", self.epochs)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}")
+        if self.size is not None and self.size < 4:
+            raise UsageError(f"the image size must be at least 4 pixels, not {self.size}")
+
+    def chosen(self) -> Protocol:
+        """The protocol with the overrides. Raises UsageError for an unknown protocol."""
+        protocol = protocol_named(self.protocol)
+        if self.size:
+            margin = (protocol.resize or 1) / (protocol.size or 1)
+            protocol = replace(protocol, size=self.size, resize=round(self.size * margin))
+        return replace(protocol, epochs=self.epochs or protocol.epochs, network=self.network or protocol.network)

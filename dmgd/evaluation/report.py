@@ -1,0 +1,165 @@
+"""`report.html`: one file with pictures, charts and tables, readable without a network and at any width."""
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+from PIL import Image
+
+from dmgd.evaluation import charts
+from dmgd.evaluation.imageset import ImageSet
+
+SHOWN_IMAGES = 10
+SHOWN_CONFUSION = 30
+SHOWN_SETTINGS = ("protocol", "parameters", "set", "source", "teacher", "seeds", "device", "torch", "features")
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c1917; --paper: #fff; --line: #d6d3d1; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e7e5e4; --paper: #1c1917; --line: #57534e; } }
+* { box-sizing: border-box; }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 60rem; margin: 0 auto; padding: 1rem; }
+svg { width: 100%; height: auto; } svg text { font-size: 13px; fill: var(--ink); }
+.grid { stroke: var(--line); } .error { stroke: var(--ink); fill: none; stroke-width: 1.5; }
+.made { stroke: var(--ink); stroke-width: 1; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+.class { display: flex; align-items: center; gap: .5rem; margin: .25rem 0; }
+.class span { flex: 0 0 5.5rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.class img { flex: 0 1 auto; min-width: 0; image-rendering: pixelated; height: auto; max-width: calc(100% - 6rem); }
+.key b { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px; margin: 0 .3rem 0 .8rem; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; }
+"""
+
+
+def html_report(result: dict[str, Any], data: ImageSet, points: Sequence[tuple[ndarray, ndarray]]) -> str:
+    """The page. `result` is what report.json holds, `data` the evaluated set, `points` the coordinates (n, 2) and the
+    labels of the real images and of the set's."""
+    settings, scores = result["settings"], result["scores"]
+    title = f"{settings['set']['name']} on {settings['source']['name']}"
+    sections = [
+        ("Accuracy", accuracy(scores) + _list([*result["statements"], *_ddranking(result)])),
+        ("Images", contact_sheet(data)),
+        ("Learning curves", _key([s["name"] for s in scores]) + charts.curves([_curve(score) for score in scores])),
+        ("Real and made images", _scatter(points)),
+        ("Per class", per_class(scores, data) + confusion(scores[0], data)),
+        ("Set metrics", metrics(result.get("metrics", {}))),
+        ("Settings", f"<pre>{escape(_settings(settings))}</pre>"),
+    ]
+    body = "".join(f"<section><h2>{escape(name)}</h2>{content}</section>" for name, content in sections if content)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><h1>{escape(title)}</h1>{body}</body></html>\n"
+    )
+
+
+def accuracy(scores: Sequence[dict[str, Any]]) -> str:
+    """The bars, and the table with last and best epoch."""
+    rows = [
+        [s["name"], s["images"], _plus_minus(s["top1"]), _plus_minus(s["top1_best_epoch"]), f"{s['seconds']:.0f}"]
+        for s in scores
+    ]
+    drawn = charts.bars(
+        [s["name"] for s in scores], [s["top1"]["mean"] for s in scores], [s["top1"]["std"] for s in scores]
+    )
+    return drawn + _table(["trained on", "images", "last epoch", "best epoch", "seconds"], rows)
+
+
+def contact_sheet(data: ImageSet) -> str:
+    """The first images of every class, in a row."""
+    pictures = data.images.permute(0, 2, 3, 1).numpy()
+    rows = []
+    for label, info in enumerate(data.classes):
+        own = pictures[data.labels.numpy() == label][:SHOWN_IMAGES]
+        strip = np.concatenate([np.pad(p, ((1, 1), (1, 1), (0, 0)), constant_values=128) for p in own], axis=1)
+        zoom = max(1, 48 // pictures.shape[1])
+        width = strip.shape[1] * zoom
+        source = f"data:image/png;base64,{_png(strip)}"
+        name = escape(info.name)
+        rows.append(
+            f'<div class="class"><span title="{name}">{name}</span>'
+            f'<img alt="{name}" width="{width}" src="{source}"></div>'
+        )
+    return "".join(rows)
+
+
+def per_class(scores: Sequence[dict[str, Any]], data: ImageSet) -> str:
+    """The accuracy of each class for every set, over all repeats."""
+    rows = [[info.name, *(f"{score['per_class'][c]:.1f}" for score in scores)] for c, info in enumerate(data.classes)]
+    return _table(["class", *(score["name"] for score in scores)], rows)
+
+
+def confusion(score: dict[str, Any], data: ImageSet) -> str:
+    """True class by predicted class, in % of the row; left out where there are too many classes to read."""
+    if len(data.classes) > SHOWN_CONFUSION:
+        return ""
+    rows = []
+    for info, counts in zip(data.classes, score["confusion"], strict=True):
+        total = max(sum(counts), 1)
+        rows.append([info.name, *(f"{100 * n / total:.0f}" if n else "·" for n in counts)])
+    table = _table(["true \\ predicted", *(info.name[:12] for info in data.classes)], rows)
+    return f"<h3>Confusion, {escape(score['name'])}, % of the true class</h3>{table}"
+
+
+def metrics(measured: dict[str, dict[str, float]]) -> str:
+    if not measured:
+        return ""
+    columns = list(next(iter(measured.values())))
+    return _table(["set", *columns], [[name, *(f"{v:.4g}" for v in row.values())] for name, row in measured.items()])
+
+
+def _curve(score: dict[str, Any]) -> tuple[str, list[tuple[float, float]]]:
+    """The mean curve over the repeats, the epochs as shares."""
+    epochs = [point["epoch"] for point in score["curves"][0]]
+    means = np.mean([[point["top1"] for point in curve] for curve in score["curves"]], axis=0)
+    return score["name"], [(epoch / epochs[-1], float(mean)) for epoch, mean in zip(epochs, means, strict=True)]
+
+
+def _scatter(points: Sequence[tuple[ndarray, ndarray]]) -> str:
+    groups = [
+        [(float(x), float(y), int(label)) for (x, y), label in zip(rows, labels, strict=True)]
+        for rows, labels in points
+    ]
+    return "<p>Small: real. Outlined: made. Colours are classes.</p>" + charts.scatter(groups)
+
+
+def _ddranking(result: dict[str, Any]) -> list[str]:
+    names = {"hlr": "HLR, full − set (lower is better)", "ior": "IOR, set − random (higher is better)"}
+    return [f"{text}: {_plus_minus(result[key])}" for key, text in names.items() if key in result]
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    shown = {key: settings[key] for key in SHOWN_SETTINGS if key in settings}
+    return json.dumps(shown, indent=1, ensure_ascii=False)
+
+
+def _key(names: Sequence[str]) -> str:
+    items = "".join(f'<b style="background:{charts.colour(i)}"></b>{escape(n)}' for i, n in enumerate(names))
+    return f'<p class="key">{items}</p>'
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>" if lines else ""
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(c))}</td>" for c in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _png(pixels: ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _plus_minus(value: dict[str, float]) -> str:
+    return f"{value['mean']:.1f} ± {value['std']:.1f}"

@@ -1,0 +1,118 @@
+"""Images read and squared in worker processes, in the source's order."""
+
+import hashlib
+import itertools
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+from PIL import Image
+
+from dmgd.errors import DmgdError
+from dmgd.sources.image import BadImage, read_image, square_pixels
+from dmgd.sources.source import Item
+
+CHUNK = 64
+MAX_WORKERS = 16
+AHEAD = 2  # chunks in flight for each worker: what bounds the memory
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """`size` consecutive items. `pixels` uint8 (n, s, s, c), `labels` and SHA-256 `digests` of the pixels are of those
+    that could be read, each followed by its mirror image if that was asked for; `bad` has name and reason of the rest.
+    """
+
+    pixels: ndarray
+    labels: list[int]
+    digests: list[bytes]
+    mirrored: list[bool]
+    size: int
+    bad: list[tuple[str, str]]
+
+
+def decode(items: list[Item], size: int, channels: int, mirror: bool = False) -> Chunk:
+    """The items' images as squares of `size` pixels, with `mirror` each followed by its mirror image."""
+    views: list[tuple[ndarray, int, bool]] = []
+    bad: list[tuple[str, str]] = []
+    for item in items:
+        try:
+            pixels = square_pixels(read_image(item.image), size, channels)
+        except BadImage as error:
+            bad.append((item.name, str(error)))
+            continue
+        views.append((pixels, item.label, False))
+        if mirror:
+            views.append((np.ascontiguousarray(pixels[:, ::-1]), item.label, True))
+    return Chunk(
+        pixels=np.stack([view[0] for view in views]) if views else np.empty((0, size, size, channels), np.uint8),
+        labels=[label for _, label, _ in views],
+        digests=[hashlib.sha256(pixels.tobytes()).digest() for pixels, _, _ in views],
+        mirrored=[mirrored for _, _, mirrored in views],
+        size=len(items),
+        bad=bad,
+    )
+
+
+def decoded(
+    items: Iterable[Item], size: int, channels: int, *, mirror: bool = False, workers: int | None = None
+) -> Iterator[Chunk]:
+    """All items as chunks, in order; a bounded number of them is in flight.
+
+    `workers` processes do the work; None takes one for each core, and 0 this process. Few images, or images that are
+    in memory already, are not worth starting processes for. Raises DmgdError if a worker dies.
+    """
+    chunks = _chunks(items)
+    first = list(itertools.islice(chunks, 2))
+    in_memory = bool(first) and isinstance(first[0][0].image, Image.Image)
+    workers = available_cores() if workers is None else workers
+    if workers == 0 or in_memory or len(first) < 2:
+        for chunk in itertools.chain(first, chunks):
+            yield decode(chunk, size, channels, mirror)
+        return
+    # "spawn" is safe whatever threads this process has; a forked child could wait for ever for one of their locks.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, MAX_WORKERS), mp_context=context, initializer=_leave_interrupts) as pool:
+        waiting: deque[Future[Chunk]] = deque()
+        try:
+            for chunk in itertools.chain(first, chunks):
+                waiting.append(pool.submit(decode, chunk, size, channels, mirror))
+                if len(waiting) > AHEAD * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise DmgdError(
+                "a decoding process died, perhaps for lack of memory or in a script without "
+                'if __name__ == "__main__"; --workers 0 decodes without processes'
+            ) from error
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C is the main process's to answer: the workers end when it does."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    iterator: Iterator[Any] = iter(items)
+    while chunk := list(itertools.islice(iterator, CHUNK)):
+        yield chunk

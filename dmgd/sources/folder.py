@@ -1,0 +1,70 @@
+"""Image folders: one subfolder for each class, with `train/` and `val/` above them or not."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dmgd.errors import UsageError
+from dmgd.sources.layout import IMAGE_SUFFIXES, TEST_NAMES, Found, fingerprint_files, missing_split, natural_key
+
+
+@dataclass(frozen=True)
+class FolderLayout:
+    """`train` and `test` hold one subfolder for each class."""
+
+    root: Path
+    train: Path
+    test: Path | None
+
+    @classmethod
+    def open(cls, root: Path) -> "FolderLayout":
+        """The layout at `root`. Raises UsageError if there is no folder, or none with class folders."""
+        if not root.is_dir():
+            raise UsageError(f"the image folder {root} does not exist")
+        train = root / "train" if (root / "train").is_dir() else root
+        tests = [root / name for name in TEST_NAMES if train != root and _class_folders(root / name)]
+        layout = cls(root, train, tests[0] if tests else None)
+        if not layout.labels():
+            raise UsageError(f"{train} has no class folders; expected CLASS/IMAGE, or train/CLASS/IMAGE")
+        return layout
+
+    @property
+    def place(self) -> str:
+        return str(self.root)
+
+    def labels(self) -> list[str]:
+        return [folder.name for folder in _class_folders(self.train)]
+
+    def found(self, split: str) -> Iterator[Found]:
+        for label, file in self._files(split):
+            yield Found(file, label, str(file.relative_to(self.root)))
+
+    def fingerprint(self, split: str) -> str:
+        return fingerprint_files(self.root, (file for _, file in self._files(split)))
+
+    def _files(self, split: str) -> Iterator[tuple[str, Path]]:
+        top = self.train if split == "train" else self.test
+        if top is None:
+            raise missing_split(self.place, split)
+        for folder in _class_folders(top):
+            for file in _images(folder):
+                yield folder.name, file
+
+
+def _class_folders(top: Path) -> list[Path]:
+    if not top.is_dir():
+        return []
+    return sorted(
+        (entry for entry in top.iterdir() if entry.is_dir() and not entry.name.startswith(".")),
+        key=lambda folder: natural_key(folder.name),
+    )
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    """The image files below `folder` by their suffix, in a fixed order."""
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        for name in sorted(names):
+            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
+                yield Path(parent, name)

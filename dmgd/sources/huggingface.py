@@ -1,0 +1,200 @@
+"""Hugging Face datasets: local parquet or saved ones, and those on the Hub."""
+
+import hashlib
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from dmgd.classnames import listed
+from dmgd.errors import DmgdError, UsageError
+from dmgd.sources.layout import TEST_NAMES, Found, fingerprint_files, missing_split, natural_key
+
+LABEL_COLUMNS = ("label", "labels", "class", "cls", "fine_label")
+REACH_SECONDS = 3.0
+
+
+class HubUnreachable(DmgdError):
+    """A dataset is not in the cache and the Hub cannot be asked."""
+
+
+@dataclass(frozen=True)
+class HuggingFaceLayout:
+    """The splits of a dataset, their image column, not decoded, and their label column.
+
+    `files` are what the splits are read from, for the fingerprint; `revision` is the Hub's commit, if known.
+    """
+
+    place: str
+    splits: Mapping[str, Any]
+    image: str
+    label: str
+    files: tuple[Path, ...]
+    revision: str | None = None
+
+    def labels(self) -> list[str]:
+        return self._labels
+
+    @cached_property
+    def _labels(self) -> list[str]:
+        train = self._split("train")
+        if (names := getattr(train.features[self.label], "names", None)) is not None:
+            return list(names)
+        return sorted({str(row[self.label]) for row in train.select_columns([self.label])}, key=natural_key)
+
+    def found(self, split: str) -> Iterator[Found]:
+        from datasets import Image
+
+        data = self._split(split)
+        names = getattr(data.features[self.label], "names", None)
+        columns = data.select_columns([self.image, self.label]).cast_column(self.image, Image(decode=False))
+        for number, row in enumerate(columns):
+            image, label = row[self.image], row[self.label]
+            if label is None or label == -1:
+                raise UsageError(f"row {number} of {self.place} has no label; choose a split that has labels")
+            inside = image["bytes"] if image else b""
+            yield Found(
+                inside if inside is not None else Path(image["path"]),
+                names[label] if names else str(label),
+                f"row {number} of {split}",
+            )
+
+    def fingerprint(self, split: str) -> str:
+        self._split(split)
+        parts = [self.image, self.label, fingerprint_files(Path("/"), self.files), split]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _split(self, split: str) -> Any:
+        names = ("train",) if split == "train" else TEST_NAMES
+        for name in names:
+            if name in self.splits:
+                return self.splits[name]
+        if split == "train" and len(self.splits) == 1:
+            return next(iter(self.splits.values()))
+        raise missing_split(self.place, split)
+
+
+def open_hugging_face(place: str, variant: str | None, columns: str | None) -> HuggingFaceLayout:
+    """The dataset in a local folder or parquet file, or with that id on the Hub (or in its cache).
+
+    Raises UsageError if it cannot be found or read or its columns are unclear, HubUnreachable if it is neither cached
+    nor to be had.
+    """
+    path = Path(place).expanduser()
+    if path.exists():
+        splits, files, revision = *_open_local(path, variant), None
+    elif place.count("/") == 1 and not place.startswith((".", "/", "~")):
+        splits, files, revision = _open_hub(place, variant)
+    else:
+        raise UsageError(f"the dataset {place} does not exist; give a folder, a .parquet file or a Hub id")
+    features = next(iter(splits.values())).features
+    image, label = find_columns(features, columns, place)
+    return HuggingFaceLayout(place, splits, image, label, tuple(files), revision)
+
+
+def _open_local(path: Path, variant: str | None) -> tuple[Mapping[str, Any], list[Path]]:
+    from datasets import DatasetDict, load_dataset, load_from_disk
+
+    try:
+        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+            saved = load_from_disk(str(path))
+            splits: Mapping[str, Any] = saved if isinstance(saved, DatasetDict) else {"train": saved}
+        elif path.is_file():
+            splits = load_dataset("parquet", data_files={"train": str(path)}, streaming=True)
+        else:
+            splits = load_dataset(str(path), variant, streaming=True)  # streamed: nothing is copied into the cache
+    except (ValueError, OSError, TypeError) as error:
+        raise UsageError(f"{path} cannot be read as a Hugging Face dataset: {_one_line(error)}") from error
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return splits, [file.resolve() for file in files]
+
+
+def _open_hub(hub_id: str, variant: str | None) -> tuple[Mapping[str, Any], list[Path], str | None]:
+    if not (datasets_cache() / hub_id.replace("/", "___")).is_dir() and not hub_reachable():
+        raise HubUnreachable(f"the dataset {hub_id!r} is not in the cache and the Hub cannot be reached")
+    from datasets import load_dataset
+
+    try:
+        splits = load_dataset(hub_id, variant)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise HubUnreachable(
+            f"the Hub's dataset {hub_id!r} cannot be had: {_one_line(error)}; a gated dataset wants its terms accepted "
+            "on its page and HF_TOKEN set"
+        ) from error
+    files = [Path(entry["filename"]) for split in splits.values() for entry in split.cache_files]
+    urls = " ".join(next(iter(splits.values())).info.download_checksums or {})
+    commit = re.search(r"@([0-9a-f]{40})/", urls)
+    return splits, files, commit.group(1) if commit else None
+
+
+def datasets_cache() -> Path:
+    """Where `datasets` keeps what it has prepared, found without importing it."""
+    from huggingface_hub import constants
+
+    return Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets").expanduser()
+
+
+def hub_reachable(seconds: float = REACH_SECONDS) -> bool:
+    """Whether the Hub (HF_ENDPOINT, through a proxy if one is set) takes a connection within `seconds`.
+
+    Asked beforehand because the Hub's client tries again for a long while, and looking up a name has no time limit.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    proxy = next((os.environ[key] for key in ("HTTPS_PROXY", "https_proxy") if os.environ.get(key)), None)
+    url = urlparse(proxy or constants.ENDPOINT)
+    port = url.port or (80 if url.scheme == "http" else 443)
+    answered = threading.Event()
+
+    def connect() -> None:
+        try:
+            with socket.create_connection((url.hostname or "", port), timeout=seconds):
+                answered.set()
+        except OSError:
+            return
+
+    asking = threading.Thread(target=connect, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return answered.is_set()
+
+
+def find_columns(features: Mapping[str, Any] | None, columns: str | None, place: str) -> tuple[str, str]:
+    """The image and the label column: those given as "IMAGE,LABEL", else by their types, else by their usual names.
+
+    Raises UsageError, with the columns that there are, for one that is not there or not clear.
+    """
+    from datasets import ClassLabel, Image
+
+    if not features:
+        raise UsageError(f"{place} does not say what its columns are")
+    if columns is not None:
+        image, _, label = (part.strip() for part in columns.partition(","))
+        if unknown := [name for name in (image, label) if name not in features]:
+            raise UsageError(
+                f"{place} has no column {unknown[0]!r}; it has {', '.join(features)}: --columns IMAGE,LABEL"
+            )
+        return image, label
+    images = [name for name, feature in features.items() if isinstance(feature, Image)]
+    labels = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
+    images = images or [name for name in ("image", "img") if name in features]
+    labels = labels or [name for name in LABEL_COLUMNS if name in features]
+    for kind, found in (("image", images), ("label", labels)):
+        if len(found) != 1:
+            raise UsageError(
+                f"the {kind} column of {place} is not clear: "
+                f"{'none' if not found else ' or '.join(found)} of {listed(list(features))}; say --columns IMAGE,LABEL"
+            )
+    return images[0], labels[0]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

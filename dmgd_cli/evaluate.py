@@ -1,0 +1,151 @@
+"""`dmgd evaluate`"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dmgd.config import default_prior
+from dmgd.errors import unknown_choice
+from dmgd.evaluation.protocols import BASELINES, PROTOCOLS, EvaluateConfig
+from dmgd_cli import options
+from dmgd_cli.output import print_json, print_table
+from dmgd_cli.progress import Display
+
+DEFAULTS = EvaluateConfig()
+
+
+def command(
+    run: Annotated[
+        Path,
+        typer.Argument(help="A run, an export, or a folder with a folder of images per class.", show_default=False),
+    ],
+    source: Annotated[
+        str | None, typer.Option(help="Dataset with the test images. Default: the run's own.", show_default=False)
+    ] = None,
+    protocol: Annotated[str, typer.Option(help=f"One of {', '.join(PROTOCOLS)}.")] = DEFAULTS.protocol,
+    against: Annotated[
+        str, typer.Option(help=f"Also train on, with commas: {', '.join(BASELINES)} or other sets' paths.")
+    ] = ",".join(DEFAULTS.against),
+    repeats: Annotated[int, typer.Option(help="Networks trained on each set.")] = DEFAULTS.repeats,
+    epochs: Annotated[int | None, typer.Option(help="Default: the protocol's.", show_default=False)] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="convnet-D, resnetap-10, resnet-18, resnet-101. Default: the protocol's.", show_default=False
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Image side in pixels. Default: the protocol's.", show_default=False)
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Checkpoint or Hub id that gives rded-soft its labels.", show_default=False)
+    ] = None,
+    classes: Annotated[
+        str, typer.Option(help="Match classes by name, by index, or auto: by name, refusing another order.")
+    ] = "auto",
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Also measure coverage, diversity and distances of the sets.")
+    ] = False,
+    features: Annotated[
+        str | None,
+        typer.Option(help="Transformers model for --metrics. Default: the prior's latents.", show_default=False),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for report.json and report.html.", show_default=False)
+    ] = None,
+    prior: options.Prior = None,
+    seed: options.Seed = DEFAULTS.seed,
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:
+    """Train classifiers on a distilled set and test them on real images.
+
+    \b
+    Examples:
+      dmgd evaluate runs/digits --against random,kmeans-real,dit,full
+      dmgd evaluate runs/digits --metrics --report runs/digits-report
+    """
+    names = [name for name in against.split(",") if name]
+    paths = [Path(name) for name in names if name not in BASELINES]
+    for path in paths:
+        if not path.exists():
+            raise unknown_choice("baseline", str(path), (*BASELINES, "the path of another set"))
+    baselines = tuple(name for name in names if name in BASELINES)
+    config = EvaluateConfig(protocol, repeats, seed, epochs, network, size, baselines)
+    config.chosen()
+
+    from dmgd.evaluate import evaluate, needs_prior, write_report
+    from dmgd.imagesets import read_sets, source_named
+    from dmgd.priors.load import load_prior
+    from dmgd.sources.source import open_source
+
+    display, place = Display(), options.torch_device(device)
+    found, *others = read_sets([run, *paths])
+    opened = open_source(source_named(source, [found, *others]))
+    loaded = None
+    if needs_prior(config, metrics=metrics, features=features, report=report):
+        loaded = load_prior(prior or default_prior(opened.name), device=place)
+    evaluation = evaluate(
+        config,
+        found,
+        opened,
+        others=others,
+        prior=loaded,
+        teacher=teacher,
+        metrics=metrics,
+        features=features,
+        keep_real=report is not None,
+        matching=classes,
+        device=place,
+        progress=display,
+        on_header=lambda settings: display.note(header_line(settings)),
+    )
+    result = evaluation.to_json()
+    if json:
+        print_json(result)
+    else:
+        show(result)
+    if report:
+        write_report(evaluation, report, loaded)
+        display.note(f"wrote {report / 'report.html'} and {report / 'report.json'}")
+
+
+def header_line(settings: dict[str, Any]) -> str:
+    """Every setting of the protocol, in a few lines."""
+    protocol = settings["protocol"]
+    listed = ", ".join(
+        f"{key.replace('_', ' ')} {'+'.join(value) if isinstance(value, list | tuple) else value}"
+        for key, value in protocol.items()
+        if key not in ("name", "network")
+    )
+    teacher = settings.get("teacher")
+    said = f"\nteacher {teacher['name']}: {teacher['top1']:.1f} % top-1 on the test images" if teacher else ""
+    return f"protocol {protocol['name']}: {protocol['network']}, {settings['parameters']:,} parameters, {listed}{said}"
+
+
+def show(result: dict[str, Any]) -> None:
+    """The result as tables and its statements."""
+    settings = result["settings"]
+    title = f"top-1 % on {settings['source']['test_images']} test images of {settings['source']['name']}"
+    rows = [
+        [s["name"], s["images"], _plus_minus(s["top1"]), _plus_minus(s["top1_best_epoch"]), f"{s['seconds']:.0f}"]
+        for s in result["scores"]
+    ]
+    print_table(title, ["trained on", "images", "last epoch", "best epoch", "seconds"], rows)
+    for line in result["statements"]:
+        typer.echo(line)
+    for key, name in (("hlr", "HLR (full − set, lower is better)"), ("ior", "IOR (set − random, higher is better)")):
+        if key in result:
+            typer.echo(f"{name}: {_plus_minus(result[key])}")
+    if measured := result.get("metrics"):
+        columns = list(next(iter(measured.values())))
+        print_table(
+            f"set metrics in {result['settings']['features']}",
+            ["set", *columns],
+            [[name, *(f"{value:.4g}" for value in values.values())] for name, values in measured.items()],
+        )
+
+
+def _plus_minus(value: dict[str, float]) -> str:
+    return f"{value['mean']:.1f} ± {value['std']:.1f}"

@@ -1,0 +1,206 @@
+"""Every layout gives the same statistics; classes are matched by what they are called, never by order."""
+
+import time
+
+import pytest
+from source_stand_ins import WNIDS, Picture, as_folder, as_parquet, as_shards, pictures, shuffled, small_prior
+
+from dmgd.config import StatisticsConfig
+from dmgd.errors import DmgdError, MismatchError, UsageError
+from dmgd.fit_stats import fit_statistics
+from dmgd.imagenet import imagenet_classes, imagenet_subset
+from dmgd.priors.load import load_prior
+from dmgd.sources.editions import edition_warning
+from dmgd.sources.source import open_source
+
+
+@pytest.fixture(scope="module")
+def prior_folder(tmp_path_factory):
+    return small_prior(tmp_path_factory.mktemp("prior"))
+
+
+def test_every_layout_and_order_gives_the_same_bytes(tmp_path, prior_folder, dmgd):
+    found = pictures()
+    layouts = {
+        "folder": as_folder(tmp_path / "folder", found),
+        "parquet": as_parquet(tmp_path / "parquet", found),
+        "shards": as_shards(tmp_path / "shards", found),
+        "shuffled parquet": as_parquet(tmp_path / "shuffled-parquet", shuffled(found)),
+        "shuffled shards": f"{as_shards(tmp_path / 'shuffled-shards', shuffled(found))}/train-{{000..002}}.tar",
+    }
+    prior = load_prior(str(prior_folder))
+    written = {}
+    for name, place in layouts.items():
+        source = open_source("imagenette", data=str(place))
+        statistics = fit_statistics(source, prior, StatisticsConfig("imagenette", k=3), workers=0)
+        statistics.save(tmp_path / name)
+        written[name] = (tmp_path / name).read_bytes()
+    assert len(set(written.values())) == 1
+
+    command = ["fit-stats", "--source", "imagenette", "--data", layouts["parquet"], "--prior", prior_folder, "--k", 3]
+    done = dmgd(*command, "--out", tmp_path / "command", "--workers", 2, "--no-cache", OMP_NUM_THREADS="1")
+    assert (tmp_path / "command").read_bytes() == written["folder"]
+    assert "tench" in done.stdout
+    assert "another variant" in done.stderr  # 140 images are not imagenette
+
+
+def test_splits_of_every_layout(tmp_path):
+    train, test = pictures(per_class=2), pictures(per_class=1, seed=1)
+    folder = tmp_path / "folder"
+    as_folder(folder / "train", train)
+    as_folder(folder / "val", test)
+    parquet = as_parquet(as_parquet(tmp_path / "parquet", train), test, "validation")
+    shards = as_shards(as_shards(tmp_path / "shards", train), test, "val")
+    expected = sorted((picture.label, len(picture.jpeg)) for picture in test)
+    for place in (folder, parquet, shards):
+        source = open_source("imagenette", data=str(place))
+        items = [
+            (source.classes[i.label].wnid, len(i.image if isinstance(i.image, bytes) else i.image.read_bytes()))
+            for i in source.items("test")
+        ]
+        assert sorted(items) == expected
+        assert len(list(source.samples("train"))) == 20
+        assert source.fingerprint("test") != source.fingerprint("train")
+
+    bare = open_source("imagenette", data=str(folder / "train"))
+    with pytest.raises(UsageError, match="no test split"):
+        list(bare.items("test"))
+    apart = open_source("imagenette", data=str(folder / "train"), test_data=str(shards / "val-000.tar"))
+    assert len(list(apart.items("test"))) == 10
+
+
+def labelled(tmp_path, labels) -> str:
+    return str(as_folder(tmp_path / "data", [Picture(label, "one", b"") for label in labels]))
+
+
+HUB_NAMES = [
+    "tench", "English springer", "cassette player", "chain saw", "church", "French horn", "garbage truck", "gas pump",
+    "golf ball", "parachute",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("labels", [WNIDS, HUB_NAMES, [name.upper().replace(" ", "_") for name in HUB_NAMES]])
+def test_classes_are_found_by_wnid_and_by_any_name(tmp_path, labels):
+    source = open_source("imagenette", data=labelled(tmp_path, labels))
+    assert source.classes == imagenet_subset("imagenette")
+    assert {item.name.split("/")[0]: item.label for item in source.items("train")} == {
+        label: row for row, label in enumerate(labels)
+    }
+
+
+def test_a_mapping_file_names_the_classes(tmp_path):
+    data = labelled(tmp_path, [str(number) for number in range(10)])
+    with pytest.raises(MismatchError, match=r"missing: n01440764.*extra: 0, 1.*--class-map"):
+        open_source("imagenette", data=data)
+    mapping = tmp_path / "map.csv"
+    mapping.write_text("".join(f"{9 - row},{wnid}\n" for row, wnid in enumerate(WNIDS)))
+    source = open_source("imagenette", data=data, class_map=mapping)
+    assert {item.name[0]: item.label for item in source.items("train")}["9"] == 0
+    mapping.write_text('"10",n01440764\n')
+    with pytest.raises(UsageError, match=r"names labels that .* lacks: 10"):
+        open_source("imagenette", data=data, class_map=mapping)
+
+
+def test_missing_extra_and_doubled_classes_are_listed(tmp_path):
+    with pytest.raises(MismatchError, match="missing: n03888257; extra: kite"):
+        open_source("imagenette", data=labelled(tmp_path, [*WNIDS[:9], "kite"]))
+    with pytest.raises(MismatchError, match="two labels for one class: n01440764, tench"):
+        open_source("imagenette", data=labelled(tmp_path / "twice", [*WNIDS, "tench"]))
+
+
+def test_a_subset_is_taken_out_of_the_whole_of_imagenet(tmp_path):
+    names = [info.name for info in imagenet_classes()]
+    names[517] = "crane2"  # as the Hub calls the machine
+    data = labelled(tmp_path, [name.replace("/", "_") for name in names])
+    woof = open_source("imagewoof", data=data)
+    assert len(list(woof.items("train"))) == 10
+    whole = open_source("imagenet-1k", data=data)
+    assert sorted(item.label for item in whole.items("train")) == list(range(1000))
+
+
+def test_the_prior_matches_names_and_refuses_ambiguous_ones(tmp_path, prior_folder):
+    prior = load_prior(str(prior_folder))
+    source = open_source(f"folder:{labelled(tmp_path, ['tench', 'n02102040', 'golf_ball'])}")
+    assert [(info.identity, info.prior_index) for info in prior.match_classes(source.classes)] == [
+        ("golf_ball", 574),
+        ("n02102040", 217),
+        ("tench", 0),
+    ]
+    for labels, message in (
+        (["panther"], "several classes called like 1 of the 1 classes: panther"),
+        (["tench", "Tinca tinca"], "one class for several 2 of the 2"),
+        (["unicorn", "tench"], "lacks 1 of the 2 classes: unicorn"),
+    ):
+        source = open_source(f"folder:{labelled(tmp_path / labels[0], labels)}")
+        with pytest.raises(MismatchError, match=message):
+            prior.match_classes(source.classes)
+
+
+def test_classes_of_other_data_come_in_one_order(tmp_path):
+    found = pictures([f"class {number}" for number in range(11)], per_class=1)
+    places = {"folder": as_folder(tmp_path / "f", found), "hf": as_parquet(tmp_path / "p", found)}
+    orders = {kind: open_source(f"{kind}:{place}").classes for kind, place in places.items()}
+    assert orders["folder"] == orders["hf"]
+    assert [info.name for info in orders["hf"]][-2:] == ["class 9", "class 10"]
+
+
+def test_columns_are_found_or_named(tmp_path):
+    from datasets import Dataset
+
+    rows = {"photo": [{"bytes": picture.jpeg, "path": None} for picture in pictures(["a", "b"], 1)], "kind": ["a", "b"]}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(UsageError, match=r"image column .* is not clear: none of photo, kind; say --columns"):
+        open_source(f"hf:{tmp_path}")
+    source = open_source(f"hf:{tmp_path}", columns="photo,kind")
+    assert [info.name for info in source.classes] == ["a", "b"]
+    assert [image.mode for image, _ in source.samples("train")] == ["RGB", "RGB"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("imagenete", {}, "did you mean 'imagenette'"),
+        ("imagenette", {"data": "/nowhere"}, "does not exist"),
+        ("digits", {"data": "/nowhere"}, "takes no --data"),
+        ("folder:/nowhere", {}, "does not exist"),
+        ("wds:/nowhere/{0..3}.tar", {}, "4 of 4 shards are missing"),
+        ("imagenette", {"variant": "64px"}, "known: full_size, 320px, 160px"),
+    ],
+)
+def test_what_cannot_be_opened_is_said(name, options, message):
+    with pytest.raises(UsageError, match=message):
+        open_source(name, **options)
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_offline_with_nothing_cached_tells_three_ways_within_five_seconds(dmgd, tmp_path, offline):
+    start = time.monotonic()
+    # The endpoint refuses connections; without HF_HUB_OFFLINE the command has to find that out.
+    environment = {"HF_HUB_OFFLINE": offline, "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = dmgd("fit-stats", "--source", "imagenette", code=1, cwd=tmp_path, **environment)
+    assert time.monotonic() - start < 5
+    assert all(way in done.stderr for way in ("HF_HOME", "--data PATH", "folder:PATH"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_edition_is_said():
+    assert "fastai" in str(edition_warning("imagenette", [947] * 9 + [946]))
+    assert edition_warning("imagenette", [1289] * 6 + [1290] * 4) is None
+    assert "another variant" in str(edition_warning("imagenet-100", [500] * 100))
+    assert edition_warning("folder:x", [1, 2]) is None
+
+
+def test_a_label_that_only_the_test_split_has_is_refused(tmp_path):
+    as_folder(tmp_path / "train", pictures(["a", "b"], 1))
+    as_folder(tmp_path / "val", pictures(["a", "c"], 1))
+    source = open_source(f"folder:{tmp_path}")
+    with pytest.raises(MismatchError, match="label 'c', which the training split lacks"):
+        list(source.items("test"))
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    root = as_shards(tmp_path, pictures(["a", "b"], 3))
+    shard = root / "train-000.tar"
+    shard.write_bytes(shard.read_bytes()[:3000])
+    with pytest.raises(DmgdError, match=r"train-000\.tar is damaged"):
+        open_source(f"wds:{root}")
