@@ -100,6 +100,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to work; default: the system's temporary folder")
     options = parser.parse_args()
+    import datasets  # noqa: F401 — not to be timed with the first writer
+    import webdataset  # noqa: F401
+
     limits = Limits(images=SHARD_IMAGES)
     writers = {
         "webdataset, bare": bare_webdataset,
