@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check install clean
+.PHONY: demo test check reproduce relock install clean
 
 install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -26,6 +26,13 @@ demo: install
 	$(BIN)/dmgd export demo/run --format webdataset --out demo/webdataset
 	$(BIN)/dmgd export demo/run --format parquet --out demo/huggingface
 	$(BIN)/dmgd evaluate demo/run
+
+# A small set, distilled anew, against the committed lock file; `make relock` where it is meant to have changed.
+REPRODUCE := --source digits --ipc 2 --method dmgd-paper --guidance-scale 1.5
+reproduce relock: install
+	rm -rf build/reproduce
+	$(BIN)/dmgd distill $(REPRODUCE) --out build/reproduce
+	$(BIN)/dmgd verify build/reproduce $(if $(filter relock,$@),--write-lock,--regenerate 4 --lock) .ci/digits.lock.json
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import torch
 
+from dmgd.artifacts.preview import write_preview
 from dmgd.artifacts.run import RunDirectory, Unit
 from dmgd.config import DistillConfig
 from dmgd.records import ClassInfo
@@ -27,6 +28,7 @@ def make_run(path, names=("cat", "dog"), ipc=3, size=8, channels=3, seed=0):
     notes = [{"seed": int(rng.integers(2**48)), "other_class": 1, "ot_cost": 0.25} for _ in unit.cells()]
     with RunDirectory.writer(path, manifest) as run:
         run.write_unit(unit, pixels, torch.zeros(len(unit), 1, 2, 2), notes)
+        write_preview(run)
         return run.finish()
 
 

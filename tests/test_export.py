@@ -1,9 +1,11 @@
 """What `dmgd export` writes, read back with the libraries that people read it with."""
 
+import errno
 import hashlib
 import io
 import json
 import re
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -299,3 +301,46 @@ def test_images_are_stored_as_they_are(run, tmp_path):
     stored = [sample["png"] for sample in wds.WebDataset(str(shard), shardshuffle=False)]
     assert stored == [run.image_bytes(record) for record in run.records()]
     assert Image.open(io.BytesIO(stored[0])).format == "PNG"
+
+
+@pytest.mark.parametrize("moves", range(4))
+def test_an_export_that_was_killed_is_made_again_whole(run, tmp_path, monkeypatch, moves):
+    """Killed after `moves` of its four files had reached the folder: a killed process tidies nothing up."""
+    from dmgd.export import export
+    from dmgd.exporters import staging
+
+    replace, left = Path.replace, [None] * moves
+
+    def replace_or_die(path, target):
+        if staging.STAGING not in str(target):
+            if not left:
+                raise SystemExit("killed")
+            left.pop()
+        return replace(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", replace_or_die)
+        patched.setattr(staging, "_remove_leftover", lambda out: None)
+        with pytest.raises(SystemExit):
+            export(run, "webdataset", tmp_path / "out", limits=Limits(images=3))
+    assert not (tmp_path / "out" / "index.json").exists()
+    # With other settings than before, so that no file of the first attempt may stay.
+    export(run, "webdataset", tmp_path / "out", limits=Limits(images=6))
+    export(run, "webdataset", tmp_path / "undisturbed", limits=Limits(images=6))
+    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
+
+
+def test_a_full_disk_leaves_no_export_and_names_the_file(run, tmp_path, monkeypatch, inline):
+    from dmgd.exporters.written import HashedFile
+
+    def full(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = tree(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(HashedFile, "write", full)
+        said = inline("export", run.path, "--format", "imagefolder", "--out", tmp_path / "out", code=1).stderr
+    assert said.splitlines()[-1].startswith("error: No space left on device (")
+    assert tree(tmp_path) == before
+    assert not (tmp_path / "out").exists()
+    inline("export", run.path, "--format", "imagefolder", "--out", tmp_path / "out")
