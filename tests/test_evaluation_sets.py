@@ -1,5 +1,6 @@
 """What can be evaluated and what is refused: layouts, classes, networks, teachers, metrics."""
 
+import json
 import math
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 import torch
 from made_run import make_run
 from PIL import Image
+from safetensors.torch import save_file
 
 from dmgd.errors import ArtifactError, DmgdError, MismatchError, UsageError
+from dmgd.evaluation.augmentation import normaliser
 from dmgd.evaluation.classes import match_labels
 from dmgd.evaluation.comparison import paired_difference, statement
 from dmgd.evaluation.imageset import stack_images
@@ -18,9 +21,10 @@ from dmgd.evaluation.networks import make_network, parameter_count
 from dmgd.evaluation.protocols import PROTOCOLS, EvaluateConfig
 from dmgd.evaluation.selection import herding, nearest_distinct, random_selection
 from dmgd.evaluation.teacher import load_teacher
-from dmgd.evaluation.train import require_finite, train
-from dmgd.imagesets import Shape, labelled_set
+from dmgd.evaluation.train import require_finite, to_unit, train
+from dmgd.imagesets import Shape, labelled_set, source_set
 from dmgd.records import ClassInfo
+from dmgd.sources.source import open_source
 
 CATS = (ClassInfo("cat", "n02123045"), ClassInfo("dog", "n02084071"))
 
@@ -211,11 +215,27 @@ def test_significance_is_paired():
     assert "no test" in statement("a", "b", paired_difference([90], [80]))
 
 
+def trained_teacher_file(path):
+    """A teacher that has seen the digits for some steps, normalised as `rded-soft` does."""
+    source = open_source("digits")
+    data = source_set(source, "train", "train", Shape(8, 8, 1))
+    normalise = normaliser(data.images, PROTOCOLS["rded-soft"])
+    torch.manual_seed(0)
+    network = make_network("convnet-2-w64", num_classes=10, channels=1, size=8, norm="batch")
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    for _ in range(2):
+        for chosen in torch.randperm(len(data)).split(128):
+            optimizer.zero_grad()
+            output = network(normalise(to_unit(data.images[chosen])))
+            torch.nn.functional.cross_entropy(output, data.labels[chosen]).backward()
+            optimizer.step()
+    save_file(network.state_dict(), path)
+    return path
+
+
 def test_soft_labels_end_to_end(dmgd, tmp_path):
     """A teacher near chance is refused, a trained one is said with its accuracy and teaches."""
     folder = tmp_path / "set"
-    from dmgd.sources.source import open_source
-
     for i, (image, label) in enumerate(open_source("digits").samples("train")):
         if i < 200:
             (folder / str(label)).mkdir(parents=True, exist_ok=True)
@@ -226,4 +246,9 @@ def test_soft_labels_end_to_end(dmgd, tmp_path):
     assert "chance is 10.0 %" in dmgd("evaluate", folder, *options, "--teacher", untrained, code=1).stderr
     assert "needs --teacher" in dmgd("evaluate", folder, *options, code=2).stderr
     assert "give --source" in dmgd("evaluate", folder, *options[2:], code=2).stderr
-    assert PROTOCOLS["rded-soft"].temperature == 20
+    trained = trained_teacher_file(tmp_path / "trained.safetensors")
+    done = dmgd("evaluate", folder, *options, "--teacher", trained, "--json")
+    assert "% top-1 on the test images" in done.stderr
+    result = json.loads(done.stdout)
+    assert result["settings"]["teacher"]["top1"] > 60
+    assert result["scores"][0]["top1"]["mean"] > 40
