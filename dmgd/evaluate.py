@@ -58,7 +58,7 @@ class Evaluation:
         """Hard label recovery and improvement over random, of the evaluated set, where their terms were run."""
         by_kind = {score.kind: score for score in self.scores}
         first, measures = self.scores[0], {}
-        if "full" in by_kind:
+        if "full" in by_kind and self.settings["protocol"]["loss"] == "hard":
             measures["hlr"] = mean_and_std([a - b for a, b in zip(by_kind["full"].last, first.last, strict=True)])
         if "random" in by_kind:
             measures["ior"] = mean_and_std([a - b for a, b in zip(first.last, by_kind["random"].last, strict=True)])

@@ -43,13 +43,15 @@ def augment(
 
 
 def normaliser(images: UInt8[Tensor, "n c h w"], protocol: Protocol) -> Normalise:
-    """How images in [0, 1] are normalised: by ImageNet's mean and deviation, or by the set's own in `quick`, and for
-    grey images."""
-    if protocol.full_batches or images.shape[1] == 1:
+    """How images in [0, 1] are normalised: by ImageNet's mean and deviation (over the colours, for grey images), or in
+    `quick` by the set's own."""
+    if protocol.full_batches:
         pixels = images.float().div(255)
         mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
     else:
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        if images.shape[1] == 1:
+            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
 
     def normalise(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return (x - mean.to(x.device)[:, None, None]) / std.to(x.device)[:, None, None]

@@ -25,6 +25,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   max-width: 60rem; margin: 0 auto; padding: 1rem; }
 svg { width: 100%; height: auto; } svg text { font-size: 13px; fill: var(--ink); }
+@media (max-width: 40rem) { svg text { font-size: 20px; } th, td { padding: .2rem .35rem; } }
 .grid { stroke: var(--line); } .error { stroke: var(--ink); fill: none; stroke-width: 1.5; }
 .made { stroke: var(--ink); stroke-width: 1; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }

@@ -1,5 +1,6 @@
 """The teacher of the soft-label protocol: a trained ResNet, from a local file or the Hub."""
 
+import struct
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from dmgd.files import sha256_file
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
+_DAMAGED = (struct.error, IndexError, KeyError, ValueError, TypeError)  # what unpickling makes of random bytes
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -80,7 +82,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError, *_DAMAGED) as error:
         raise ArtifactError(
             f"the teacher {path} cannot be read as weights ({str(error).splitlines()[0][:150]}); "
             "save its state_dict as safetensors or with torch.save"
