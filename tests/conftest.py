@@ -15,6 +15,14 @@ import torch
 torch.set_num_threads(1)  # the networks here are too small to share out
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _away_from_home(tmp_path_factory):
+    """Fixtures that several tests share must not meet the user's cache, either."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("shared-cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path_factory, monkeypatch):
     home = tmp_path_factory.mktemp("home")
