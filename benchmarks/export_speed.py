@@ -62,7 +62,7 @@ def examples(run: RunDirectory):
     """The run's images with their metadata, read from its files without any check."""
     classes = run.classes
     for record in run.records():
-        yield Example(record, classes[record.class_index], (run.path / record.path).read_bytes())
+        yield Example(record, classes[record.class_index], (run.path / record.path).read_bytes(), record.sha256)
 
 
 def bare_webdataset(run: RunDirectory, out: Path) -> None:

@@ -1,7 +1,8 @@
 """The workflow `export`: a finished run in a layout that other tools open."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dmgd.exporters.example import Description, Example, Limits
 from dmgd.exporters.formats import layout_named
 from dmgd.exporters.hub import push
 from dmgd.exporters.index import FORMAT, INDEX, read_index
+from dmgd.exporters.results import read_results
 from dmgd.exporters.soft_labels import read_soft_labels
 from dmgd.exporters.staging import output_folder, staged
 from dmgd.exporters.written import write_hashed
@@ -25,6 +27,7 @@ from dmgd.progress import SILENT, Progress, Task
 from dmgd.records import ImageRecord
 
 CARD = "README.md"
+READERS, READ_AHEAD = 2, 32
 
 
 def export(
@@ -35,11 +38,13 @@ def export(
     image_format: str = "png",
     limits: Limits = Limits(),
     teacher: Path | None = None,
+    evaluation: Path | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Write the run to `out` and return the export's index. The same run and settings give the same bytes.
 
-    `teacher` is a folder of soft labels, see dmgd.exporters.soft_labels.
+    `teacher` is a folder of soft labels, see dmgd.exporters.soft_labels; `evaluation` a JSON of `dmgd evaluate`, whose
+    scores the card then shows.
 
     An `out` that holds this very export already is left as it is. Raises ArtifactError for an unfinished or damaged
     run, UsageError if `out` holds something else, MismatchError if it holds another export.
@@ -51,14 +56,15 @@ def export(
     keys = [record.key for record in records]
     logits = read_soft_labels(teacher, keys, len(run.classes)) if teacher else None
     description = Description(run.classes, image_format, limits, soft_labels=logits is not None)
-    wanted = settings(run, layout, description, logits)
+    results = read_results(evaluation) if evaluation else None
+    wanted = settings(run, layout, description, logits, results)
     with output_folder(out):
         if (out / INDEX).exists():
             return _same_export(out, wanted, progress)
         with staged(out) as folder, progress.task("export", len(records), "images") as task:
             files = write(folder, examples(run, records, image_format, logits, task), description)
             per_class = images_per_class(run, records)
-            text = card(description, layout, per_class, sum(file.bytes for file in files), provenance(run))
+            text = card(description, layout, per_class, sum(file.bytes for file in files), provenance(run, results))
             files.append(write_hashed(folder, CARD, text.encode()))
             listed = sorted((file.to_json() for file in files), key=lambda file: file["path"])
             index = {**wanted, "images": sum(per_class), "images_per_class": per_class, "files": listed}
@@ -81,7 +87,11 @@ def publish(out: Path, repo_id: str, *, progress: Progress = SILENT, **options: 
 
 
 def settings(
-    run: RunDirectory, layout: str, description: Description, logits: Mapping[str, ndarray] | None
+    run: RunDirectory,
+    layout: str,
+    description: Description,
+    logits: Mapping[str, ndarray] | None,
+    results: str | None,
 ) -> dict[str, Any]:
     """The part of the index that says what is exported and how."""
     return {
@@ -90,6 +100,7 @@ def settings(
         "image_format": description.image_format,
         "limits": {"images": description.limits.images, "bytes": description.limits.bytes},
         "soft_labels": logits and sha256_bytes(b"".join(logits[key].tobytes() for key in sorted(logits))),
+        "results": results and sha256_bytes(results.encode()),
         "run": {key: value for key, value in run.manifest.items() if key != "status"},
     }
 
@@ -103,11 +114,29 @@ def examples(
 ) -> Iterator[Example]:
     """The run's images in order, each checked against its record while it is read."""
     classes = run.classes
-    for record in records:
-        png = run.image_bytes(record)
-        data = png if image_format == "png" else encode(decode(png), image_format)
-        yield Example(record, classes[record.class_index], data, logits[record.key] if logits else None)
+
+    def read(record: ImageRecord) -> Example:
+        data, sha256 = run.image_bytes(record), record.sha256
+        if image_format != "png":
+            data = encode(decode(data), image_format)
+            sha256 = sha256_bytes(data)
+        return Example(record, classes[record.class_index], data, sha256, logits[record.key] if logits else None)
+
+    for example in read_ahead(read, records):
+        yield example
         task.advance()
+
+
+def read_ahead(read: Callable[[ImageRecord], Example], records: Sequence[ImageRecord]) -> Iterator[Example]:
+    """`read` of every record, in order; a few are read, checked and encoded while earlier ones are being written."""
+    with ThreadPoolExecutor(READERS) as pool:
+        waiting: deque[Future[Example]] = deque()
+        for record in records:
+            waiting.append(pool.submit(read, record))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def images_per_class(run: RunDirectory, records: Sequence[ImageRecord]) -> list[int]:
@@ -115,7 +144,7 @@ def images_per_class(run: RunDirectory, records: Sequence[ImageRecord]) -> list[
     return [counts[c] for c in range(len(run.classes))]
 
 
-def provenance(run: RunDirectory) -> Provenance:
+def provenance(run: RunDirectory, results: str | None) -> Provenance:
     """What the card tells of the run."""
     manifest = run.manifest
     return Provenance(
@@ -125,6 +154,7 @@ def provenance(run: RunDirectory) -> Provenance:
         versions=manifest["versions"],
         device=manifest["device"],
         command=distill_command(run.config),
+        evaluation=results,
     )
 
 

@@ -125,6 +125,7 @@ def statistics_header(
         "source": {
             "name": source.name,
             "variant": edition(source.name, counts) or source.variant,
+            "licence": source.licence,
             "fingerprint": latents.content,
         },
         "bad_images": {"count": len(latents.bad), "listed": shown},

@@ -54,7 +54,13 @@ def command(
     report: Annotated[
         Path | None, typer.Option(help="Folder for report.json and report.html.", show_default=False)
     ] = None,
+    data: options.Data = None,
+    test_data: options.TestData = None,
+    variant: options.Variant = None,
+    columns: options.Columns = None,
+    class_map: options.ClassMap = None,
     prior: options.Prior = None,
+    vae: options.Vae = None,
     seed: options.Seed = DEFAULTS.seed,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -78,14 +84,14 @@ def command(
     from dmgd.evaluate import evaluate, needs_prior, write_report
     from dmgd.imagesets import read_sets, source_named
     from dmgd.priors.load import load_prior
-    from dmgd.sources.source import open_source
 
     display, place = Display(), options.torch_device(device)
     found, *others = read_sets([run, *paths])
-    opened = open_source(source_named(source, [found, *others]))
+    name = source_named(source, [found, *others])
+    opened = options.open_source(name, data, test_data, variant, columns, class_map)
     loaded = None
     if needs_prior(config, metrics=metrics, features=features, report=report):
-        loaded = load_prior(prior or default_prior(opened.name), device=place)
+        loaded = load_prior(prior or default_prior(opened.name), vae=vae, device=place)
     evaluation = evaluate(
         config,
         found,

@@ -23,6 +23,10 @@ def command(
         Path | None,
         typer.Option(help="Teacher's folder with soft_labels.safetensors, to go with the images.", show_default=False),
     ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(help="JSON of dmgd evaluate, whose scores the card then shows.", show_default=False),
+    ] = None,
     push_to_hub: Annotated[
         str | None,
         typer.Option(help="Also upload it as this dataset of the Hugging Face Hub.", metavar="USER/NAME"),
@@ -57,6 +61,7 @@ def command(
         image_format=image_format,
         limits=Limits(shard_images, shard_mb * 1_000_000),
         teacher=soft_labels,
+        evaluation=evaluation,
         progress=display,
     )
     url = None

@@ -26,6 +26,11 @@ def command(
         Path | None,
         typer.Option(help="For --regenerate: the run's statistics. Default: fitted again.", show_default=False),
     ] = None,
+    data: options.Data = None,
+    test_data: options.TestData = None,
+    variant: options.Variant = None,
+    columns: options.Columns = None,
+    class_map: options.ClassMap = None,
     vae: options.Vae = None,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -50,7 +55,14 @@ def command(
     if lock and not report.problems:
         verify_lock(opened, lock, report)
     if regenerate and not report.problems:
-        prior, statistics = _prior_and_statistics(opened.config, stats, vae, device, display)
+        prior, statistics = _prior_and_statistics(
+            opened.config,
+            options.open_source(opened.config.source, data, test_data, variant, columns, class_map),
+            stats,
+            vae,
+            device,
+            display,
+        )
         verify_regenerated(opened, regenerate, prior, statistics, report, tolerance=tolerance, progress=display)
 
     if json:
@@ -64,15 +76,13 @@ def command(
         raise typer.Exit(1)
 
 
-def _prior_and_statistics(config, stats, vae, device, display):
+def _prior_and_statistics(config, source, stats, vae, device, display):
     """What sampling needs, as dmgd distill has it."""
     from dmgd.artifacts.statistics import Statistics
     from dmgd.config import StatisticsConfig
     from dmgd.fit_stats import check_statistics, fit_statistics
     from dmgd.priors.load import load_prior
-    from dmgd.sources.source import open_source
 
-    source = open_source(config.source)
     prior = load_prior(config.prior, vae=vae, precision=config.precision, device=options.torch_device(device))
     if stats is None:
         return prior, fit_statistics(

@@ -255,6 +255,18 @@ def test_the_card_has_yaml_a_class_table_and_the_command_that_makes_the_run(digi
     assert tree(tmp_path / "again") == tree(digits)
 
 
+def test_the_card_shows_what_networks_learned(digits, run, tmp_path, inline, dmgd):
+    options = ("--epochs", 1, "--repeats", 2, "--json")
+    (tmp_path / "scores.json").write_text(dmgd("evaluate", digits, *options).stdout)
+    inline("export", run.path, "--out", tmp_path / "out", "--evaluation", tmp_path / "scores.json")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Protocol `quick`" in card
+    assert "| random | 100 |" in card
+    refused = inline("export", run.path, "--out", tmp_path / "new", "--evaluation", run.path / "run.json", code=1)
+    assert "dmgd evaluate --json" in refused.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_exporting_again_into_the_same_folder_changes_nothing(run, tmp_path, inline):
     inline("export", run.path, "--out", tmp_path / "out")
     before = tree(tmp_path / "out")

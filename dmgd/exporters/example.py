@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy import ndarray
 
-from dmgd.files import safe_name, sha256_bytes
+from dmgd.files import safe_name
 from dmgd.records import ClassInfo, ImageRecord
 
 
@@ -37,12 +37,13 @@ class Description:
 
 @dataclass(frozen=True)
 class Example:
-    """One image: what the run recorded of it, its class, the bytes of its file in the description's format, and a
-    teacher's `logits` (classes,) float32, where there are soft labels."""
+    """One image: what the run recorded of it, its class, the bytes of its file in the description's format with their
+    `sha256`, and a teacher's `logits` (classes,) float32, where there are soft labels."""
 
     record: ImageRecord
     info: ClassInfo
     data: bytes
+    sha256: str
     logits: ndarray | None = None
 
     @property
@@ -65,7 +66,7 @@ class Example:
             "seed": record.seed,
             "other_class": record.other_class,
             "ot_cost": record.ot_cost,
-            "sha256": sha256_bytes(self.data),
+            "sha256": self.sha256,
             "pixels_sha256": record.pixels_sha256,
         }
 
