@@ -1,6 +1,10 @@
 """`dmgd distill` and `dmgd fit-stats` as a user types them."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -84,3 +88,21 @@ def test_another_run_and_other_statistics_are_refused(dmgd, tmp_path):
     said = dmgd("distill", "--source", "digits", "--stats", tmp_path / "k3", "--out", tmp_path / "new", code=1)
     assert "damaged" in said.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_an_interrupt_says_how_to_go_on(tmp_path):
+    """Ctrl-C ends with 130 and the command that continues; what was finished stays."""
+    command = [Path(sys.executable).parent / "dmgd", "distill", "--source", "digits", "--ipc", "50"]
+    command += ["--method", "dmgd-paper", "--out", tmp_path / "run"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path / "run").glob("units/*.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode == 130
+    assert (
+        said.splitlines()[-1].strip()
+        == f"dmgd distill --source digits --ipc 50 --method dmgd-paper --out {tmp_path}/run"
+    )
+    assert not RunDirectory.open(tmp_path / "run").complete

@@ -59,6 +59,20 @@ def test_a_pipeline_folder_brings_its_autoencoder(pipeline):
     assert prior.decode(latents).shape == images.shape
 
 
+@pytest.mark.parametrize("name", ["dit-xl-2-256", "facebook/DiT-XL-2-256"])
+def test_a_published_prior_comes_from_the_hubs_cache(pipeline, tmp_path, monkeypatch, name):
+    """The snapshot is a small stand-in: what counts is where it is looked for and what is known of it."""
+    cache = tmp_path / "cache" / "models--facebook--DiT-XL-2-256"
+    shutil.copytree(pipeline, cache / "snapshots" / "abc123")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("abc123")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    prior = load_prior(name)
+    assert prior.identity.id == "dit-xl-2-256"
+    assert (prior.identity.revision, prior.identity.numerics) == ("abc123", "original")
+    assert (prior.defaults.guidance_scale, prior.defaults.guided_channels) == (4.0, 3)
+
+
 def test_another_autoencoder_makes_another_prior(pipeline, tiny_autoencoder):
     own, other = load_prior(str(pipeline)), load_prior(str(pipeline), vae=str(tiny_autoencoder))
     assert other.encode(torch.zeros(1, 16, 16, 3, dtype=torch.uint8)).shape == (1, 4, 8, 8)

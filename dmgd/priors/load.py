@@ -97,22 +97,28 @@ def _locate(name: str) -> tuple[Path, str | None, Description]:
 
 
 def _fetch(hub_id: str) -> tuple[Path, str]:
-    """The cached snapshot of a Hub model, downloaded if need be, and its commit."""
+    """The cached snapshot of a Hub model, downloaded if need be, and its commit.
+
+    Pickled weights (`.bin`) are fetched only for a model that has no others.
+    """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    # The transformer as .bin is taken only where there is no .safetensors, which the Hub's listing would tell; asking
-    # for configuration and weights of both kinds by pattern costs nothing where only one is there.
-    patterns = [f"{part}*{kind}" for part in ("", "transformer/", "vae/") for kind in (".json", ".safetensors", ".bin")]
+    def snapshot(*kinds: str) -> Path:
+        patterns = [f"{part}*{kind}" for part in ("", "transformer/", "vae/") for kind in kinds]
+        return Path(snapshot_download(hub_id, allow_patterns=patterns))
+
     try:
-        snapshot = Path(snapshot_download(hub_id, allow_patterns=patterns))
+        found = snapshot(".json", ".safetensors")
+        if not all(any(config.parent.glob("*.safetensors")) for config in found.rglob("config.json")):
+            found = snapshot(".json", ".safetensors", ".bin")
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ArtifactError(
             f"the prior {hub_id!r} is not in the cache ({constants.HF_HUB_CACHE}) and the Hub cannot be reached or has "
             f"no such model ({type(error).__name__}); connect once, set HF_HOME to a cache that has it, or give "
             "--prior the path of a local copy"
         ) from error
-    return snapshot, snapshot.name
+    return found, found.name
 
 
 def _read_description(path: Path) -> Description | None:

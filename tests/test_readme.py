@@ -1,0 +1,60 @@
+"""What README and docs say is true: commands and options exist, the demo is the one shown, the Python runs."""
+
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(text):
+    """The `dmgd …` command lines in a page's blocks, comments removed and continuations joined."""
+    blocks = re.findall(r"```(?:sh|yaml)?\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    found = (re.search(r"(?:^|run: |\s)(dmgd [a-z-]+ .*)", line.split("  #")[0]) for line in lines)
+    return [match[1] for match in found if match]
+
+
+@cache
+def help_of(command):
+    dmgd = Path(sys.executable).parent / "dmgd"
+    return subprocess.run([dmgd, command, "--help"], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_option_that_is_shown_exists(page):
+    for line in commands(page.read_text()):
+        _, command, *words = line.split()
+        for option in (word.split("=")[0] for word in words if word.startswith("--")):
+            assert re.search(rf"{option}\b", help_of(command)), f"{page.name}: {line}"
+
+
+def test_the_demo_runs_what_the_readme_shows():
+    makefile = (ROOT / "Makefile").read_text()
+    demo = re.findall(r"\$\(BIN\)/(dmgd .*demo.*)", makefile)
+    assert len(demo) == 5
+    assert [line for line in commands((ROOT / "README.md").read_text()) if line in demo] == demo
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_python_example_runs(tmp_path):
+    block = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[-1]
+    subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert len(list((tmp_path / "runs" / "one").rglob("images/*/*.png"))) == 10
+
+
+def test_the_changelog_is_about_this_version():
+    from dmgd import __version__
+
+    assert __version__ in (ROOT / "pyproject.toml").read_text()
+    assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
