@@ -28,13 +28,13 @@ from dmgd.sources.source import Source, open_source
 from dmgd_cli.progress import Display
 
 
-def stand_in(folder: Path, sample_size: int) -> Path:
-    """A tiny diffusers DiT of ImageNet's 1,000 classes with 4 latent channels and random weights."""
+def stand_in(folder: Path, sample_size: int, channels: int = 4) -> Path:
+    """A tiny diffusers DiT of ImageNet's 1,000 classes with random weights, for latents or (3 channels) pixels."""
     from diffusers import DiTTransformer2DModel
 
     torch.manual_seed(0)
     DiTTransformer2DModel(
-        num_attention_heads=1, attention_head_dim=16, in_channels=4, out_channels=8, num_layers=1,
+        num_attention_heads=1, attention_head_dim=16, in_channels=channels, out_channels=channels, num_layers=1,
         sample_size=sample_size, patch_size=2, num_embeds_ada_norm=1000,
     ).save_pretrained(folder)  # fmt: skip
     return folder

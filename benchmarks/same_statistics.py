@@ -1,9 +1,11 @@
 """Whether real data gives the same statistics, to the last bit, as parquet, image folder and WebDataset shards.
 
     python benchmarks/same_statistics.py --data DATA/imagenette-128 --encoder DATA/taesd [--per-class 20]
+    python benchmarks/same_statistics.py --data DATA/imagenette-128 --size 32 --per-class 2000
 
 Takes the first images of every class out of `--data`, writes them in three layouts, twice in a shuffled order, and
-compares the statistics' files. The prior is the stand-in of fit_stats_speed.py.
+compares the statistics' files. Without `--encoder` the latents are the pixels, which is fast enough for all images.
+The prior is the stand-in of fit_stats_speed.py.
 """
 
 import argparse
@@ -69,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", default="imagenette")
     parser.add_argument("--data", required=True)
-    parser.add_argument("--encoder", required=True, help="an AutoencoderTiny's folder")
+    parser.add_argument("--encoder", help="an AutoencoderTiny's folder")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--per-class", type=int, default=20)
     options = parser.parse_args()
@@ -77,8 +79,11 @@ def main() -> None:
     pictures = first_of_each(options.source, options.data, options.per_class)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        prior = load_prior(str(stand_in(root / "prior", options.size // 8)), vae=options.encoder)
-        prior = with_encoder(prior, options.encoder)
+        if options.encoder:
+            prior = load_prior(str(stand_in(root / "prior", options.size // 8)), vae=options.encoder)
+            prior = with_encoder(prior, options.encoder)
+        else:
+            prior = load_prior(str(stand_in(root / "prior", options.size, channels=3)))
         write_parquet(root / "parquet", pictures)
         write_folder(root / "folder", pictures)
         write_shards(root / "shards", pictures)
