@@ -22,11 +22,11 @@ from dmgd.evaluation.protocols import protocol_named, resolved
 from dmgd.evaluation.selection import nearest_distinct, random_selection
 from dmgd.evaluation.train import train
 from dmgd.fit_stats import fit_statistics
-from dmgd.imagesets import Shape, source_set
-from dmgd.latents import encode_source
 from dmgd.matching.quantize import class_seed, quantize
+from dmgd.pipeline.imagesets import Shape, source_set
+from dmgd.pipeline.latents import encode_source
+from dmgd.pipeline.sampling import plan_units, sample_unit
 from dmgd.priors.load import load_prior
-from dmgd.sampling import plan_units, sample_unit
 from dmgd.sources.source import open_source
 
 METHODS: dict[str, dict[str, Any]] = {

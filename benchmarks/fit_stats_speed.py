@@ -19,7 +19,7 @@ import torch
 
 from dmgd.config import StatisticsConfig
 from dmgd.fit_stats import fit_statistics
-from dmgd.latents import ENCODE_BATCH
+from dmgd.pipeline.latents import ENCODE_BATCH
 from dmgd.priors.encoder import with_encoder
 from dmgd.priors.load import load_prior
 from dmgd.priors.prior import Prior

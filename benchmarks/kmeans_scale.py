@@ -20,7 +20,7 @@ import numpy as np
 from dmgd.artifacts.latents import INDEX, LatentParts, Latents, PartRecord
 from dmgd.config import StatisticsConfig
 from dmgd.fit_stats import fit_classes
-from dmgd.latents import PART_ITEMS
+from dmgd.pipeline.latents import PART_ITEMS
 from dmgd.records import ClassInfo
 from dmgd_cli.progress import Display
 

@@ -12,10 +12,10 @@ from dmgd.artifacts.run import RunDirectory, Unit
 from dmgd.artifacts.statistics import Statistics
 from dmgd.config import DistillConfig
 from dmgd.files import canonical_json, sha256_bytes
+from dmgd.pipeline.sampling import plan_units, sample_unit
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.records import ClassInfo
-from dmgd.sampling import plan_units, sample_unit
 
 
 def distill(

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from dmgd.baselines import NEED_PRIOR, Contender, fixed, make_baselines
 from dmgd.errors import DmgdError, UsageError
 from dmgd.evaluation.augmentation import normaliser
 from dmgd.evaluation.comparison import Score, mean_and_std, paired_difference, statement
@@ -20,8 +19,9 @@ from dmgd.evaluation.report import html_report
 from dmgd.evaluation.teacher import TeacherModel, load_teacher
 from dmgd.evaluation.train import confusion_on, seeded_network, top1, train
 from dmgd.files import write_bytes, write_json
-from dmgd.imagesets import Shape, first_image, labelled_set, source_set
-from dmgd.measure import measure, projection
+from dmgd.pipeline.baselines import NEED_PRIOR, Contender, fixed, make_baselines
+from dmgd.pipeline.imagesets import Shape, first_image, labelled_set, source_set
+from dmgd.pipeline.measure import measure, projection
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.source import Source

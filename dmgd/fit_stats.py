@@ -18,8 +18,8 @@ from dmgd.artifacts.statistics import Statistics
 from dmgd.config import StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError
 from dmgd.files import canonical_json, safe_name, write_json
-from dmgd.latents import encode_source
 from dmgd.matching.quantize import class_seed, quantization_error, quantize, reproducible
+from dmgd.pipeline.latents import encode_source
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.records import ClassInfo

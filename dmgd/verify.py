@@ -18,9 +18,9 @@ from dmgd.exporters.check import export_problems
 from dmgd.exporters.encode import LOSSLESS, decode
 from dmgd.exporters.formats import layout_named
 from dmgd.exporters.index import INDEX, read_index
+from dmgd.pipeline.regenerate import regenerate, spread
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
-from dmgd.regenerate import regenerate, spread
 
 TOLERANCE = 2  # of 255 grey levels: what another processor's rounding may do to a pixel
 

@@ -82,7 +82,7 @@ def command(
     config.chosen()
 
     from dmgd.evaluate import evaluate, needs_prior, write_report
-    from dmgd.imagesets import read_sets, source_named
+    from dmgd.pipeline.imagesets import read_sets, source_named
     from dmgd.priors.load import load_prior
 
     display, place = Display(), options.torch_device(device)

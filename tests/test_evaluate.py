@@ -7,7 +7,7 @@ import torch
 
 from dmgd.evaluation.protocols import EvaluateConfig, resolved
 from dmgd.evaluation.train import train
-from dmgd.imagesets import Shape, source_set
+from dmgd.pipeline.imagesets import Shape, source_set
 from dmgd.sources.source import open_source
 
 

@@ -22,7 +22,7 @@ from dmgd.evaluation.protocols import PROTOCOLS, EvaluateConfig
 from dmgd.evaluation.selection import herding, nearest_distinct, random_selection
 from dmgd.evaluation.teacher import load_teacher
 from dmgd.evaluation.train import require_finite, to_unit, train
-from dmgd.imagesets import Shape, labelled_set, source_set
+from dmgd.pipeline.imagesets import Shape, labelled_set, source_set
 from dmgd.records import ClassInfo
 from dmgd.sources.source import open_source
 
@@ -99,7 +99,7 @@ def test_bad_sets_are_refused_in_one_line(tmp_path):
 
 
 def test_a_missing_test_split_is_said():
-    from dmgd.imagesets import first_image
+    from dmgd.pipeline.imagesets import first_image
 
     class Empty:
         name = "mine"

@@ -9,9 +9,9 @@ import torch
 from platformdirs import user_cache_path
 from source_stand_ins import PER_CLASS, as_folder, pictures, small_prior
 
-import dmgd.latents
+import dmgd.pipeline.latents
 from dmgd.errors import DmgdError
-from dmgd.latents import encode_source
+from dmgd.pipeline.latents import encode_source
 from dmgd.priors.load import load_prior
 from dmgd.progress import Silent
 from dmgd.sources.source import open_source
@@ -38,7 +38,7 @@ def prior(tmp_path_factory):
 
 @pytest.fixture
 def source(tmp_path, monkeypatch):
-    monkeypatch.setattr(dmgd.latents, "PART_ITEMS", 64)  # three parts of 140 images
+    monkeypatch.setattr(dmgd.pipeline.latents, "PART_ITEMS", 64)  # three parts of 140 images
     return open_source(f"folder:{as_folder(tmp_path / 'data', pictures())}")
 
 

@@ -12,8 +12,8 @@ from dmgd.diffusion.noise import RecordedNoise, SeededNoise
 from dmgd.diffusion.sampler import sample
 from dmgd.diffusion.schedule import ddpm_schedule
 from dmgd.fit_stats import fit_statistics
+from dmgd.pipeline.sampling import plan_units, sample_unit
 from dmgd.priors.load import load_prior
-from dmgd.sampling import plan_units, sample_unit
 from dmgd.sources.source import open_source
 
 

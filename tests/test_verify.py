@@ -10,7 +10,7 @@ from made_run import make_run, tree
 from dmgd.artifacts.lockfile import compare_locks, make_lock
 from dmgd.artifacts.run import RunDirectory
 from dmgd.export import export
-from dmgd.regenerate import spread
+from dmgd.pipeline.regenerate import spread
 
 LAYOUTS = ("webdataset", "parquet", "imagefolder", "tensors")
 

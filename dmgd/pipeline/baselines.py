@@ -13,12 +13,12 @@ from dmgd.errors import UsageError
 from dmgd.evaluation.imageset import ImageSet, stack_images
 from dmgd.evaluation.selection import herding, nearest_distinct, random_selection
 from dmgd.evaluation.train import fitting_threads
-from dmgd.imagesets import Shape, source_labels, source_set
-from dmgd.latents import ClassLatents, encode_source
 from dmgd.matching.quantize import class_seed, quantize
+from dmgd.pipeline.imagesets import Shape, source_labels, source_set
+from dmgd.pipeline.latents import ClassLatents, encode_source
+from dmgd.pipeline.sampling import plan_units, sample_unit
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
-from dmgd.sampling import plan_units, sample_unit
 from dmgd.sources.source import Source
 
 NEED_PRIOR = ("kmeans-real", "herding", "dit")

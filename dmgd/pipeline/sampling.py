@@ -13,7 +13,7 @@ from dmgd.config import DistillConfig
 from dmgd.diffusion.noise import SeededNoise
 from dmgd.diffusion.sampler import sample
 from dmgd.diffusion.schedule import ddpm_schedule
-from dmgd.methods import TransportShift, draws_uniform, make_condition, make_shift
+from dmgd.pipeline.methods import TransportShift, draws_uniform, make_condition, make_shift
 from dmgd.priors.prior import Prior
 from dmgd.records import ClassInfo
 

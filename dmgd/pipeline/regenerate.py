@@ -8,8 +8,8 @@ from torch import Tensor
 from dmgd.artifacts.run import Unit
 from dmgd.artifacts.statistics import Statistics
 from dmgd.config import DistillConfig
+from dmgd.pipeline.sampling import plan_units, sample_unit
 from dmgd.priors.prior import Prior
-from dmgd.sampling import plan_units, sample_unit
 
 StoredLatents = Callable[[Unit], Tensor | None]
 """The stored latents of a unit in batch order, or None where there are none."""
