@@ -2,10 +2,13 @@
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+
+PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -22,31 +25,46 @@ class WrittenFile:
 
 
 class HashedFile:
-    """A binary file opened for writing from start to end, that knows its digest and size."""
+    """A binary file opened for writing from start to end, that knows its digest and size.
 
-    def __init__(self, file: BinaryIO):
+    It writes in large pieces, and hashes each in `thread` while the next is gathered.
+    """
+
+    def __init__(self, file: BinaryIO, thread: ThreadPoolExecutor):
         self._file, self._digest, self.size = file, hashlib.sha256(), 0
+        self._piece, self._thread = bytearray(), thread
+        self._hashing: Future[None] | None = None
 
     def write(self, data: bytes) -> int:
-        self._digest.update(data)
+        self._piece += data
         self.size += memoryview(data).nbytes
-        return self._file.write(data)
+        if len(self._piece) >= PIECE:
+            self.flush()
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        if self._hashing:
+            self._hashing.result()  # so that never more than two pieces are in memory
+        self._hashing = self._thread.submit(self._digest.update, self._piece)
+        self._file.write(self._piece)
+        self._piece = bytearray()
 
     def tell(self) -> int:
         return self.size
 
-    def flush(self) -> None:
-        self._file.flush()
-
     def close(self) -> None:
-        self._file.close()
+        if not self.closed:
+            self.flush()
+            self._file.close()
 
     @property
     def closed(self) -> bool:
         return self._file.closed
 
     def written(self, path: str, images: int) -> WrittenFile:
-        """What the index says of the file."""
+        """What the index says of the file, which is closed."""
+        if self._hashing:
+            self._hashing.result()
         return WrittenFile(path, self._digest.hexdigest(), self.size, images)
 
 
@@ -56,8 +74,10 @@ def hashed_file(folder: Path, path: str) -> Iterator[HashedFile]:
     place = folder / path
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with place.open("wb") as file:
-            yield HashedFile(file)
+        with ThreadPoolExecutor(1) as thread, place.open("wb") as file:
+            hashed = HashedFile(file, thread)
+            yield hashed
+            hashed.close()
     except OSError as error:
         error.filename = error.filename or str(place)
         raise
