@@ -1,5 +1,6 @@
 """`dmgd distill` and `dmgd fit-stats` as a user types them."""
 
+import functools
 import json
 import signal
 import subprocess
@@ -94,7 +95,9 @@ def test_an_interrupt_says_how_to_go_on(tmp_path):
     """Ctrl-C ends with 130 and the command that continues; what was finished stays."""
     command = [Path(sys.executable).parent / "dmgd", "distill", "--source", "digits", "--ipc", "50"]
     command += ["--method", "dmgd-paper", "--out", tmp_path / "run"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # A suite that runs in the background ignores interrupts, and so would what it starts.
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     while not list((tmp_path / "run").glob("units/*.json")):
         assert process.poll() is None
         time.sleep(0.05)
