@@ -1,4 +1,4 @@
-"""Trains the prior that ships inside the package (`dmgd/priors/digits/`), about twenty minutes on two cores.
+"""Trains the prior that ships inside the package (`dmgd/priors/digits/`), sixteen minutes on two cores.
 
     python tools/train_digits_prior.py --out dmgd/priors/digits
 
