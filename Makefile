@@ -21,7 +21,7 @@ check: install
 
 demo: install
 	rm -rf demo
-	$(BIN)/dmgd fit-stats --source digits --out demo/stats.safetensors
+	$(BIN)/dmgd fit-stats --source digits --k 20 --out demo/stats.safetensors
 	$(BIN)/dmgd distill --source digits --ipc 10 --stats demo/stats.safetensors --out demo/run
 	$(BIN)/dmgd export demo/run --format webdataset --out demo/webdataset
 	$(BIN)/dmgd export demo/run --format parquet --out demo/huggingface

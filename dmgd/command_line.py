@@ -21,8 +21,9 @@ def distill_command(config: DistillConfig) -> str:
         if name in ("source", "ipc") or (name != "method" and value != defaults[name])
     }
     usual, chosen = asdict(METHODS.get(config.method_name, Method())), asdict(config.method)
-    # The order follows from the other settings.
-    given |= {name: value for name, value in chosen.items() if name != "order" and value != usual[name]}
+    given |= {name: value for name, value in chosen.items() if value != usual[name]}
+    if config.method.distribution == "none":
+        given.pop("order", None)  # it follows
     return shlex.join(["dmgd", "distill", *(part for name, value in given.items() for part in _option(name, value))])
 
 

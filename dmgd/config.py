@@ -6,7 +6,7 @@ from typing import Any, Literal
 from dmgd.errors import UsageError, unknown_choice
 
 Semantic = Literal["none", "paper", "released"]
-Distribution = Literal["none", "paper", "released", "mgd3"]
+Distribution = Literal["none", "barycentric", "paper", "released", "mgd3"]
 Order = Literal["greedy", "joint", "independent"]
 
 DEFAULT_PRIORS = {"digits": "digits"}
@@ -24,8 +24,10 @@ class Method:
 
     `guidance_scale` 1 + ω and `guided_channels`: None takes the prior's own. `stages` (refine until, explore from) are
     step indices for the paper's soft labels, original timesteps for the released code's. `window` (first, last) are the
-    step indices in which distribution matching acts. `rho` is ρ, or λ of mgd3. `k` support points a class (None: IPC).
-    `order`: one image of a class after another, all at once as a set, or each for itself.
+    step indices in which distribution matching acts. None places either where the statistics say. `rho` is ρ: the share
+    of the way in [0, 1] that a barycentric step goes, the gradient's factor, or λ of mgd3. `k` support points a class
+    (None: from IPC, see `DistillConfig.k`). `order`: one image of a class after another, all at once as a set, or each
+    for itself.
     """
 
     semantic: Semantic = "none"
@@ -35,10 +37,10 @@ class Method:
     guided_channels: int | None = None
     beta_n: float = 0.06
     beta_s: float = 0.01
-    stages: tuple[int, int] = (25, 45)
-    window: tuple[int, int] = (30, 45)
+    stages: tuple[int, int] | None = None
+    window: tuple[int, int] | None = None
     rho: float = 0.5
-    k: int | None = 10
+    k: int | None = None
     epsilon: float = 0.1
     sinkhorn_iterations: int = 5
     steps: int = 50
@@ -53,30 +55,44 @@ class Method:
         _at_least("steps", self.steps, 2)
         if self.epsilon <= 0:
             raise UsageError(f"epsilon must be above 0, not {self.epsilon}")
-        for name, (low, high) in (("stages", self.stages), ("window", self.window)):
-            if not 0 <= low < high:
-                raise UsageError(f"{name} must be two rising numbers from 0 up, not {low},{high}")
+        if self.distribution == "barycentric" and self.rho > 1:
+            raise UsageError(f"rho is the share of the way, between 0 and 1, not {self.rho}")
+        for name, pair in (("stages", self.stages), ("window", self.window)):
+            if pair and not 0 <= pair[0] < pair[1]:
+                raise UsageError(f"{name} must be two rising numbers from 0 up, not {pair[0]},{pair[1]}")
+
+    def acts_at(self, k: int) -> bool:
+        """Whether distribution matching acts at step index `k`."""
+        return self.window is None or self.window[0] <= k <= self.window[1]
 
 
+_PAPER = Method(semantic="paper", distribution="paper", order="greedy", stages=(25, 45), window=(30, 45), k=10)
 METHODS: dict[str, Method] = {
-    "dmgd": Method(semantic="paper", distribution="paper", order="greedy"),
-    "dmgd-paper": Method(semantic="paper", distribution="paper", order="greedy", guidance_scale=4.0),
-    "dmgd-released": Method(
-        semantic="released",
-        distribution="released",
-        order="greedy",
-        guidance_scale=4.0,
-        guided_channels=3,
-        stages=(500, 900),
+    "dmgd": Method(semantic="paper", distribution="barycentric", order="joint"),
+    "dmgd-paper": replace(_PAPER, guidance_scale=4.0),
+    "dmgd-released": replace(
+        _PAPER, semantic="released", distribution="released", guidance_scale=4.0, guided_channels=3, stages=(500, 900)
     ),
-    "mgd3": Method(distribution="mgd3", window=(26, 49), rho=0.1, k=None),
+    "mgd3": Method(distribution="mgd3", window=(26, 49), rho=0.1),
     "dit": Method(),
 }
 DEFAULT_METHOD = "dmgd"
+MIN_POINTS = 10
 
 
-SEMANTIC_SETTINGS = ("beta_n", "beta_s", "stages")
-DISTRIBUTION_SETTINGS = ("window", "rho", "k", "epsilon", "sinkhorn_iterations")
+# The settings that have an effect, for each kind of matching.
+_TRANSPORT = ("window", "rho", "k", "order")
+_SOFT_LABEL = ("beta_n", "beta_s", "stages")
+SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "semantic": {"none": (), "paper": _SOFT_LABEL, "released": _SOFT_LABEL},
+    "distribution": {
+        "none": (),
+        "barycentric": _TRANSPORT,
+        "paper": (*_TRANSPORT, "epsilon", "sinkhorn_iterations"),
+        "released": (*_TRANSPORT, "epsilon", "sinkhorn_iterations"),
+        "mgd3": ("window", "rho", "k"),
+    },
+}
 
 
 def method_named(name: str, *, semantic: bool = True, distribution: bool = True, **overrides: Any) -> Method:
@@ -93,9 +109,13 @@ def method_named(name: str, *, semantic: bool = True, distribution: bool = True,
     if not distribution:
         method = replace(method, distribution="none", order="independent")
     given = {key: value for key, value in overrides.items() if value is not None}
-    for what, settings in (("semantic", SEMANTIC_SETTINGS), ("distribution", DISTRIBUTION_SETTINGS)):
-        if getattr(method, what) == "none" and (idle := [key for key in settings if key in given]):
-            raise UsageError(f"{idle[0].replace('_', '-')} has no effect: there is no {what} matching in this run")
+    for what, kinds in SETTINGS.items():
+        kind = getattr(method, what)
+        if idle := [key for key in given if key not in kinds[kind] and any(key in names for names in kinds.values())]:
+            why = f"there is no {what} matching" if kind == "none" else f"{what} matching is {kind}"
+            raise UsageError(f"{idle[0].replace('_', '-')} has no effect: {why} in this run")
+    if given.get("order", "joint") not in ("joint", "greedy"):
+        raise unknown_choice("order", given["order"], ("joint", "greedy"))
     return replace(method, **given)
 
 
@@ -138,8 +158,17 @@ class DistillConfig:
 
     @property
     def k(self) -> int:
-        """Support points a class: the method's, or one for each image."""
-        return self.method.k or self.ipc
+        """Support points a class: the method's own number, or from IPC. A barycentric step needs about two for each
+        image, so that the image stands for a part of the class and not for one point; mgd3 has one for each image."""
+        by_ipc = {"barycentric": max(MIN_POINTS, 2 * self.ipc), "mgd3": self.ipc}
+        return self.method.k or by_ipc.get(self.method.distribution, MIN_POINTS)
+
+    def with_statistics_of(self, k: int) -> "DistillConfig":
+        """The configuration that uses `k` support points, because there are statistics with as many, where its method
+        does not ask for another number."""
+        if k == self.k or self.method.k or self.method.distribution != "barycentric":
+            return self
+        return replace(self, method=replace(self.method, k=k))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -148,7 +177,7 @@ class DistillConfig:
     def from_json(cls, fields: dict[str, Any]) -> "DistillConfig":
         method = dict(fields["method"])
         for pair in ("stages", "window"):
-            method[pair] = tuple(method[pair])
+            method[pair] = method[pair] and tuple(method[pair])
         return cls(**{**fields, "method": Method(**method)})
 
 

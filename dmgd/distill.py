@@ -12,6 +12,7 @@ from dmgd.artifacts.run import RunDirectory, Unit
 from dmgd.artifacts.statistics import Statistics
 from dmgd.config import DistillConfig
 from dmgd.files import canonical_json, sha256_bytes
+from dmgd.pipeline.methods import placement, placement_notes
 from dmgd.pipeline.sampling import plan_units, sample_unit
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
@@ -36,6 +37,8 @@ def distill(
     if resume:
         RunDirectory.open(out)
     units = plan_units(len(statistics.classes), config)
+    for note in placement_notes(config.method, statistics):
+        progress.note(note)
     with (
         RunDirectory.writer(out, manifest(config, prior, statistics)) as run,
         progress.task("distil", len(statistics.classes) * config.ipc, "images") as task,
@@ -75,6 +78,7 @@ def manifest(config: DistillConfig, prior: Prior, statistics: Statistics) -> dic
         "classes": [info.to_json() for info in statistics.classes],
         "prior": prior.identity.to_json(),
         "statistics": {**statistics.header, "sha256": sha256_bytes(header + tensors)},
+        **placement(config.method, statistics),
         "device": prior.device.type,
         "versions": {name: version(name) for name in ("dmgd", "torch", "numpy", "pillow", "pot")},
     }

@@ -46,6 +46,7 @@ def command(
     epsilon: method_options.Epsilon = None,
     sinkhorn_iterations: method_options.Iterations = None,
     window: method_options.Window = None,
+    order: method_options.Order = None,
     steps: method_options.Steps = None,
     json: options.Json = False,
 ) -> None:
@@ -69,6 +70,7 @@ def command(
         epsilon=epsilon,
         sinkhorn_iterations=sinkhorn_iterations,
         window=window,
+        order=order,
         steps=steps,
     )
     config = DistillConfig(source, prior or default_prior(source), ipc, seed, method, chosen, precision, batch_size)
@@ -86,6 +88,7 @@ def command(
     loaded = load_prior(config.prior, vae=vae, precision=precision, device=options.torch_device(device))  # type: ignore[arg-type]
     loaded = with_encoder(loaded, encoder) if encoder else loaded
     if given:
+        config = config.with_statistics_of(given.header["k"])
         check_statistics(given, opened, loaded, config.k, progress=display)
         statistics = given
     else:

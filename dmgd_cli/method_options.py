@@ -20,9 +20,12 @@ Stages = Annotated[
     tuple[int, int] | None,
     _option("Soft-label stages, REFINE EXPLORE: step indices for the paper's form, timesteps for the released."),
 ]
-Rho = Annotated[float | None, _option("ρ, strength of optimal transport; λ of mgd3.")]
+Rho = Annotated[
+    float | None, _option("ρ, strength of optimal transport: in [0, 1] for dmgd, a factor for the others; λ of mgd3.")
+]
 K = Annotated[int | None, _option("K, support points a class.", "--k")]
 Epsilon = Annotated[float | None, _option("ε, entropy of the transport plan.")]
 Iterations = Annotated[int | None, _option("Sinkhorn iterations.", "--sinkhorn-iterations")]
 Window = Annotated[tuple[int, int] | None, _option("Step indices FIRST LAST of distribution matching.")]
+Order = Annotated[str | None, _option("How images of a class are matched: joint, or greedy, one after another.")]
 Steps = Annotated[int | None, _option("Sampling steps, of 1,000.")]

@@ -83,7 +83,8 @@ def test_another_run_and_other_statistics_are_refused(dmgd, tmp_path):
     assert contents(tmp_path / "run") == before
 
     dmgd("fit-stats", "--source", "digits", "--k", 3, "--out", tmp_path / "k3")
-    said = dmgd("distill", "--source", "digits", "--stats", tmp_path / "k3", "--out", tmp_path / "new", code=1)
+    paper = ("--method", "dmgd-paper", "--stats", tmp_path / "k3", "--out", tmp_path / "new")
+    said = dmgd("distill", "--source", "digits", *paper, code=1)
     assert "statistics are of another k (3, not this 10)" in said.stderr
     (tmp_path / "k3").write_bytes((tmp_path / "k3").read_bytes()[:-10])
     said = dmgd("distill", "--source", "digits", "--stats", tmp_path / "k3", "--out", tmp_path / "new", code=1)

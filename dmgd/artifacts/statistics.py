@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,20 @@ class Statistics:
     count: Int64[Tensor, " c"]
     classes: tuple[ClassInfo, ...]
     header: dict[str, Any]
+
+    @cached_property
+    def within(self) -> float:
+        """The RMS distance between two images of one class, as the support points stand for them."""
+        centre = (self.mass[:, :, None] * self.support).sum(1, keepdim=True)
+        squared = (self.support - centre).square().sum(2)
+        return float((2 * (self.mass * squared).sum(1).mean()).sqrt())
+
+    @cached_property
+    def between(self) -> float:
+        """The RMS distance between the means of two classes."""
+        centres = (self.mass[:, :, None] * self.support).sum(1)
+        squared = (centres - centres.mean(0)).square().sum(1)
+        return float((2 * squared.mean()).sqrt())
 
     def quality(self) -> list[dict[str, Any]]:
         """Per class the images, the support points, W₂² with the mean alone and with these points, and their ratio: the

@@ -11,9 +11,16 @@ from dmgd.artifacts.run import Unit
 from dmgd.artifacts.statistics import Statistics
 from dmgd.config import DistillConfig
 from dmgd.diffusion.noise import SeededNoise
-from dmgd.diffusion.sampler import sample
+from dmgd.diffusion.sampler import Denoiser, sample
 from dmgd.diffusion.schedule import ddpm_schedule
-from dmgd.pipeline.methods import TransportShift, draws_uniform, make_condition, make_shift
+from dmgd.pipeline.methods import (
+    BarycentricShift,
+    TransportShift,
+    draws_uniform,
+    make_condition,
+    make_shift,
+    placed,
+)
 from dmgd.priors.prior import Prior
 from dmgd.records import ClassInfo
 
@@ -26,8 +33,9 @@ def sample_unit(
     `frozen` are the latents (c, n, d) of the finished images of the unit's classes, which greedy matching matches the
     new ones with. A pure function of its arguments: every image has its own noise, from its own seed.
     """
-    method, device = config.method, prior.device
-    schedule = ddpm_schedule(method.steps)
+    device = prior.device
+    schedule = ddpm_schedule(config.method.steps)
+    method = placed(config.method, schedule, statistics)
     infos = [statistics.classes[c] for c, _ in unit.cells()]
     seeds = [image_seed(config.seed, info, i) for info, (_, i) in zip(infos, unit.cells(), strict=True)]
     others = [other_class(seed, c, len(statistics.classes)) for seed, (c, _) in zip(seeds, unit.cells(), strict=True)]
@@ -49,7 +57,7 @@ def sample_unit(
 
     defaults, channels = prior.defaults, method.guided_channels
     latents = sample(
-        prior.predict,
+        in_parts(prior.predict, 2 * config.batch_size),
         schedule,
         SeededNoise(seeds, prior.latent_shape, device),
         condition,
@@ -69,15 +77,27 @@ def sample_unit(
 def plan_units(num_classes: int, config: DistillConfig) -> list[Unit]:
     """The batches of a run, in the order in which they are made: class chunk by class chunk, images rising.
 
-    Greedy matching makes one image of each class at a time; otherwise as many images of a class as fit.
+    Greedy matching makes one image of each class at a time, joint matching all of them at once, even if the network
+    sees them in several parts; images that know nothing of each other are made as many at a time as fit.
     """
-    images = 1 if config.method.order == "greedy" else min(config.ipc, config.batch_size)
+    together = {"greedy": 1, "joint": config.ipc, "independent": min(config.ipc, config.batch_size)}
+    images = together[config.method.order]
     classes = min(num_classes, max(1, config.batch_size // images))
     return [
         Unit(range(c, min(c + classes, num_classes)), range(i, min(i + images, config.ipc)))
         for c in range(0, num_classes, classes)
         for i in range(0, config.ipc, images)
     ]
+
+
+def in_parts(denoise: Denoiser, rows: int) -> Denoiser:
+    """The network that is given at most `rows` rows at a time."""
+
+    def predict(z: Tensor, t: int, label: Tensor) -> Tensor:
+        parts = zip(z.split(rows), label.split(rows), strict=True)
+        return torch.cat([denoise(some, t, labels) for some, labels in parts])
+
+    return predict
 
 
 def image_seed(run_seed: int, info: ClassInfo, image_index: int) -> int:
@@ -108,7 +128,7 @@ def label_noise(seeds: Sequence[int], prior: Prior, *, uniform: bool):
 
 def transport_costs(shift: Any, unit: Unit) -> list[float | None]:
     """The last L_OT seen by each image's class, or None without optimal transport."""
-    if not isinstance(shift, TransportShift) or not shift.losses:
+    if not isinstance(shift, TransportShift | BarycentricShift) or not shift.losses:
         return [None] * len(unit)
     last = shift.losses[min(shift.losses)].tolist()
     return [round(loss, 6) for loss in last for _ in unit.images]

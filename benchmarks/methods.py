@@ -1,0 +1,299 @@
+"""What a small network learns from each method's images, and what each choice of the default method is worth.
+
+    python benchmarks/methods.py digits --results benchmarks/results
+    python benchmarks/methods.py imagenette-16 --data FOLDER --results benchmarks/results
+
+`imagenette-16` is imagenette at 16×16 RGB, with a prior that this script trains (`train_prior.py`) unless --prior names
+its folder. Every seed distils anew and trains one network by the `quick` protocol. `--split validation` learns from
+four fifths of the training images and tests on the rest, another fifth for every seed: settings are chosen there;
+without it, the test split is used. Finished figures are kept in a .jsonl file, so that an interrupted run goes on.
+"""
+
+import argparse
+import itertools
+import json
+import platform
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from train_prior import RECIPES, pixels_of, save_prior
+from train_prior import train as train_prior
+
+from dmgd.artifacts.latents import ClassLatents
+from dmgd.artifacts.statistics import Statistics
+from dmgd.config import METHODS, DistillConfig, StatisticsConfig
+from dmgd.evaluation.imageset import ImageSet, stack_images
+from dmgd.evaluation.metrics import mean_pairwise, nearest, nearest_among, transport_distance
+from dmgd.evaluation.protocols import protocol_named, resolved
+from dmgd.evaluation.selection import random_selection
+from dmgd.evaluation.train import train
+from dmgd.fit_stats import fit_classes
+from dmgd.matching.quantize import class_seed
+from dmgd.pipeline.baselines import kmeans_real
+from dmgd.pipeline.imagesets import Shape, source_set
+from dmgd.pipeline.latents import encode_source
+from dmgd.pipeline.measure import prior_features
+from dmgd.pipeline.sampling import plan_units, sample_unit
+from dmgd.priors.load import load_prior
+from dmgd.progress import SILENT
+from dmgd.sources.source import open_source
+
+DATASETS = {"digits": Shape(8, 8, 1), "imagenette-16": Shape(16, 16, 3)}
+FOLDS = 5
+DMGD = METHODS["dmgd"]
+
+COMPARED = {name: METHODS[name] for name in ("dit", "mgd3", "dmgd-paper", "dmgd-released", "dmgd")}
+ABLATIONS = {
+    "dmgd, plain labels": replace(DMGD, semantic="none"),
+    "dmgd, no transport": replace(DMGD, distribution="none", order="independent"),
+    "dmgd, greedy": replace(DMGD, order="greedy"),
+    "dmgd, steps 30–45": replace(DMGD, window=(30, 45)),
+    "dmgd, ρ 0.25": replace(DMGD, rho=0.25),
+    "dmgd, ρ 1": replace(DMGD, rho=1.0),
+    "dmgd, K = 10": replace(DMGD, k=10),
+    "dmgd, guidance 1": replace(DMGD, guidance_scale=1.0),
+    "dmgd, guidance 3": replace(DMGD, guidance_scale=3.0),
+}
+REAL = ("random", "kmeans-real")
+ROWS = {**COMPARED, **ABLATIONS}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is measured of one set. `ot` is the exact transport distance to all images of the class, in pixels scaled to
+    [−1, 1], mean over classes; `diversity` the mean distance within a class over that of real images; `nearest` the
+    median distance to the nearest real training image, in units of that between real ones."""
+
+    top1: float
+    ot: float
+    diversity: float | None
+    nearest: float
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images that may be learned from, the latents of each of their classes, and those to be tested on."""
+
+    known: ImageSet
+    latents: list[ClassLatents]
+    test: ImageSet
+
+    @cached_property
+    def spread_of_real(self) -> list[float]:
+        return [mean_pairwise(own.rows) for own in self.latents]
+
+    @cached_property
+    def gap_of_real(self) -> float:
+        return nearest_among(np.concatenate([own.rows for own in self.latents]))
+
+
+class Bench:
+    """A dataset, its prior, and the sets that are compared."""
+
+    def __init__(self, dataset: str, data: str | None, prior: str):
+        self.dataset, self.shape = dataset, DATASETS[dataset]
+        self.source = open_source(dataset.split("-")[0], data=data)
+        self.prior = load_prior(prior)
+        self.train, self.test = (source_set(self.source, split, split, self.shape) for split in ("train", "test"))
+        self.latents = list(encode_source(self.source, self.prior, workers=1))
+
+    @lru_cache(maxsize=1)  # noqa: B019 - the bench lives as long as the process
+    def split(self, fold: int | None) -> Split:
+        """The training and test images, or a fold of the training images as both."""
+        if fold is None:
+            return Split(self.train, self.latents, self.test)
+        labels = self.train.labels
+        held = torch.zeros(len(labels), dtype=torch.bool)
+        for c in range(len(self.train.classes)):
+            held[(labels == c).nonzero()[fold::FOLDS, 0]] = True
+        place = torch.cumsum(~held, 0) - 1
+        latents = [
+            ClassLatents(own.rows[kept], place[own.samples[kept]].numpy())
+            for own in self.latents
+            for kept in [~held[own.samples].numpy()]
+        ]
+        known, rest = ((part.nonzero()[:, 0]) for part in (~held, held))
+        return Split(self.train.select(known, "known"), latents, self.train.select(rest, "held"))
+
+    @lru_cache(maxsize=4)  # noqa: B019
+    def statistics(self, fold: int | None, k: int) -> Statistics:
+        """`k` support points of every class of a split."""
+        split, classes = self.split(fold), self.prior.match_classes(self.source.classes)
+        fits = fit_classes(split.latents, classes, StatisticsConfig(k=k), progress=SILENT)
+        return Statistics(
+            support=torch.stack([torch.from_numpy(fit.support) for fit in fits]),
+            mass=torch.stack([torch.from_numpy(fit.mass) for fit in fits]).float(),
+            count=torch.tensor(split.known.counts),
+            classes=classes,
+            header={},
+        )
+
+    def made(self, row: str, ipc: int, seed: int, fold: int | None) -> ImageSet:
+        """The set of a row of the table."""
+        split = self.split(fold)
+        counts = [ipc] * len(split.known.classes)
+        if row == "random":
+            return split.known.select(random_selection(split.known.labels, counts, seed), row)
+        if row == "kmeans-real":
+            seeds = [class_seed(seed, info.identity) for info in split.known.classes]
+            return split.known.select(kmeans_real(split.latents, counts, seeds), row)
+        config = DistillConfig(ipc=ipc, seed=seed, method_name=row, method=ROWS[row])
+        statistics = self.statistics(fold, config.k)
+        frozen: list[torch.Tensor] = []
+        cells: dict[tuple[int, int], torch.Tensor] = {}
+        for unit in plan_units(len(counts), config):
+            frozen = [] if unit.images[0] == 0 else frozen
+            latents, _ = sample_unit(unit, config, self.prior, statistics, frozen)
+            if config.method.order == "greedy":
+                frozen.append(latents.reshape(len(unit.classes), len(unit.images), -1))
+            cells |= dict(zip(unit.cells(), self.prior.decode(latents), strict=True))
+        ordered = sorted(cells)
+        return stack_images(row, [cells[cell] for cell in ordered], [c for c, _ in ordered], split.known.classes)
+
+    def figures(self, row: str, ipc: int, seed: int, fold: int | None) -> Figures:
+        """Everything that is measured of one set."""
+        split = self.split(fold)
+        made = self.made(row, ipc, seed, fold)
+        protocol = resolved(
+            protocol_named("quick"), num_images=len(made), num_classes=len(made.classes), source_size=self.shape.size
+        )
+        top1 = train(made, split.test, replace(protocol, validate_from=1.0), seed).last
+        rows, labels = prior_features(made, self.prior), made.labels.numpy()
+        own = [rows[labels == c] for c in range(len(made.classes))]
+        real = [part.rows for part in split.latents]
+        uniform = [np.full(len(r), 1 / len(r)) for r in real]
+        spread = [mean_pairwise(o) / s for o, s in zip(own, split.spread_of_real, strict=True)]
+        return Figures(
+            top1=round(top1, 3),
+            ot=round(float(np.mean([transport_distance(*part) for part in zip(own, real, uniform, strict=True)])), 4),
+            diversity=round(float(np.mean(spread)), 4) if ipc > 1 else None,
+            nearest=round(float(np.median(nearest(rows, np.concatenate(real))[0])) / split.gap_of_real, 4),
+        )
+
+
+_bench: Bench
+
+
+def _open(dataset: str, data: str | None, prior: str) -> None:
+    global _bench
+    torch.set_num_threads(1)
+    _bench = Bench(dataset, data, prior)
+
+
+def _measure(row: str, ipc: int, seed: int, fold: int | None) -> Figures:
+    return _bench.figures(row, ipc, seed, fold)
+
+
+def measured(
+    tasks: list[tuple[str, int, int, int | None]], opened: tuple[str, str | None, str], jobs: int
+) -> Iterator[tuple[tuple[str, int, int, int | None], Figures]]:
+    """Each task's figures as they are finished, `jobs` at a time, each on one thread."""
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_open, initargs=opened) as pool:
+        running = {pool.submit(_measure, *task): task for task in tasks}
+        for future in as_completed(running):
+            yield running[future], future.result()
+
+
+def mean_and_spread(values: list[float], digits: int = 1) -> str:
+    """Mean ± population standard deviation, or a dash."""
+    kept = np.array([value for value in values if value is not None], dtype=float)
+    return f"{kept.mean():.{digits}f} ± {kept.std():.{digits}f}" if len(kept) else "–"
+
+
+def gain(better: list[float], other: list[float]) -> str:
+    """The mean difference, seed by seed, and its standard error."""
+    difference = np.array(better) - np.array(other)
+    error = difference.std(ddof=1) / len(difference) ** 0.5 if len(difference) > 1 else float("nan")
+    return f"{difference.mean():+.1f} ± {error:.1f}"
+
+
+def table(found: dict[tuple[str, int, int], Figures], rows: list[str], ipcs: list[int], seeds: int) -> str:
+    """Markdown: top-1 by IPC, the gain of dmgd over each row, and where the sets lie among the real images."""
+
+    def values(row: str, ipc: int, name: str) -> list[Any]:
+        return [getattr(found[row, ipc, s], name) for s in range(seeds) if (row, ipc, s) in found]
+
+    def lines(title: str, cell: Any) -> list[str]:
+        head = [f"| {title} | " + " | ".join(f"IPC {ipc}" for ipc in ipcs) + " |", "|---|" + "---|" * len(ipcs)]
+        return [*head, *(f"| {row} | " + " | ".join(cell(row, ipc) for ipc in ipcs) + " |" for row in rows), ""]
+
+    def gain_over(row: str, ipc: int) -> str:
+        mine, other = values("dmgd", ipc, "top1"), values(row, ipc, "top1")
+        return gain(mine, other) if row != "dmgd" and other and len(mine) == len(other) else "–"
+
+    return "\n".join(
+        [
+            *lines("top-1 %", lambda row, ipc: mean_and_spread(values(row, ipc, "top1"))),
+            *lines("gain of dmgd ± standard error, paired", gain_over),
+            *lines("transport distance", lambda row, ipc: mean_and_spread(values(row, ipc, "ot"), 3)),
+            *lines("diversity", lambda row, ipc: mean_and_spread(values(row, ipc, "diversity"), 2)),
+            *lines("nearest real", lambda row, ipc: mean_and_spread(values(row, ipc, "nearest"), 2)),
+        ]
+    )
+
+
+def ensure_prior(dataset: str, data: str | None, given: str | None) -> str:
+    """The prior's name or folder; trained here if there is none yet."""
+    if given or dataset == "digits":
+        return given or "digits"
+    folder = Path("build") / f"prior-{dataset}"
+    if not (folder / "dmgd.json").is_file():
+        source = open_source(dataset.split("-")[0], data=data)
+        images, labels = pixels_of(source, DATASETS[dataset].size, DATASETS[dataset].channels)
+        model = train_prior(images, labels, RECIPES[dataset])
+        names = [info.name for info in source.classes]
+        save_prior(model, folder, dataset, names, RECIPES[dataset].guidance_scale)
+    return str(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("--data", help="folder of imagenette")
+    parser.add_argument("--prior", help="folder of the prior, if it is not to be trained")
+    parser.add_argument("--results", type=Path, required=True, help="folder for the table and the figures")
+    parser.add_argument("--split", choices=("test", "validation"), default="test")
+    parser.add_argument("--rows", nargs="+", default=[*REAL, *ROWS], choices=[*REAL, *ROWS], metavar="ROW")
+    parser.add_argument("--ipc", type=int, nargs="+", default=[1, 10, 50])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2, help="processes, each with one thread")
+    arguments = parser.parse_args()
+    stem = arguments.dataset + ("" if arguments.split == "test" else "-validation")
+    log, page = (arguments.results / f"{stem}.{kind}" for kind in ("jsonl", "md"))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    known = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    found = {(entry.pop("row"), entry.pop("ipc"), entry.pop("seed")): Figures(**entry) for entry in known}
+
+    prior = ensure_prior(arguments.dataset, arguments.data, arguments.prior)
+    tasks = [
+        (row, ipc, seed, None if arguments.split == "test" else seed % FOLDS)
+        for seed, ipc, row in itertools.product(range(arguments.seeds), arguments.ipc, arguments.rows)
+        if (row, ipc, seed) not in found
+    ]
+    for (row, ipc, seed, _), figures in measured(tasks, (arguments.dataset, arguments.data, prior), arguments.jobs):
+        found[row, ipc, seed] = figures
+        with log.open("a") as file:
+            print(json.dumps({"row": row, "ipc": ipc, "seed": seed, **vars(figures)}), file=file)
+        print(f"seed {seed}  IPC {ipc:2}  {row:30} {figures.top1:.1f}", flush=True)
+
+    machine = f"{platform.processor() or platform.machine()}, one thread each, torch {version('torch')}"
+    heading = (
+        f"# Methods on {arguments.dataset}\n\n`python benchmarks/methods.py {arguments.dataset}`; protocol `quick`, "
+        f"last epoch, {arguments.split} split, {arguments.seeds} seeds (each distils and trains anew), mean ± "
+        f"population standard deviation; {machine}.\n\n"
+    )
+    shown = [row for row in [*REAL, *ROWS] if any((row, ipc, 0) in found for ipc in arguments.ipc)]
+    page.write_text(heading + table(found, shown, arguments.ipc, arguments.seeds))
+    print(page.read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Where the data place the default method's guidance: digits, the golden tiny DiT, and DiT-XL/2's latents.
+
+    python benchmarks/placement.py --data FOLDER --encoder FOLDER
+
+`--data` is imagenette, `--encoder` TAESD, whose latents are those of DiT-XL/2's autoencoder approximately. Images are
+brought to 256 pixels, --images of each class. Window and stages follow from statistics and schedule alone, so no
+weights are needed. Beside them, for each third of the window from the noise on: the share of the way to its target that
+an image goes, 1 − Π (1 − ρ w_k) with w_k the weight of ẑ_0 in the posterior mean.
+"""
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from dmgd.artifacts.statistics import Statistics
+from dmgd.config import METHODS, StatisticsConfig
+from dmgd.diffusion.schedule import ddpm_schedule
+from dmgd.fit_stats import fit_statistics
+from dmgd.matching.quantize import class_seed, quantize
+from dmgd.pipeline.methods import placed
+from dmgd.priors.codec import AutoencoderCodec
+from dmgd.priors.load import load_prior
+from dmgd.records import ClassInfo
+from dmgd.sources.image import to_square
+from dmgd.sources.source import open_source
+
+GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "released_default.safetensors"
+POINTS, SIZE, BATCH = 20, 256, 10
+
+
+def statistics_of(support: torch.Tensor, mass: torch.Tensor) -> Statistics:
+    """Statistics from support points (c, k, d) and masses (c, k), with numbered classes."""
+    classes = tuple(ClassInfo(str(c)) for c in range(len(support)))
+    return Statistics(
+        support, mass / mass.sum(1, keepdim=True), torch.ones(len(support), dtype=torch.int64), classes, {}
+    )
+
+
+def golden_statistics() -> Statistics:
+    """Those of the golden trajectories: the tiny DiT's 4×8×8 latents."""
+    tensors = load_file(GOLDEN)
+    names = sorted(name.split(".")[0] for name in tensors if name.endswith(".support"))
+    support, mass = (torch.stack([tensors[f"{name}.{part}"].float() for name in names]) for part in ("support", "mass"))
+    return statistics_of(support, mass)
+
+
+def imagenette_statistics(data: str, encoder: str, images: int) -> Statistics:
+    """Those of `images` images of each class at 256 pixels: 4×32×32 latents, as DiT-XL/2 has them."""
+    codec, source = AutoencoderCodec(Path(encoder), "cpu"), open_source("imagenette", data=data)
+    pixels: dict[int, list[torch.Tensor]] = {}
+    seen: Counter[int] = Counter()
+    for image, label in source.samples("train"):
+        if seen[label] < images:
+            seen[label] += 1
+            pixels.setdefault(label, []).append(to_square(image, SIZE, 3))
+    fits = []
+    for label, own in sorted(pixels.items()):
+        rows = torch.cat([codec.encode(part).flatten(1) for part in torch.stack(own).split(BATCH)])
+        fits.append(quantize(rows.numpy(), POINTS, class_seed(0, source.classes[label].identity)))
+    support, mass = (torch.from_numpy(np.stack(part)).float() for part in zip(*fits, strict=True))
+    return statistics_of(support, mass)
+
+
+def row(name: str, statistics: Statistics) -> str:
+    """One line of the table."""
+    schedule, method = ddpm_schedule(), METHODS["dmgd"]
+    chosen = placed(method, schedule, statistics)
+    assert chosen.window is not None
+    assert chosen.stages is not None
+    last, (clear, show) = chosen.window[1], chosen.stages
+    thirds = np.array_split(np.arange(last, -1, -1), 3)
+    moved = [1 - np.prod([1 - method.rho * schedule.mean_x0[k] for k in part]) for part in thirds]
+    return (
+        f"| {name} | {statistics.support.shape[2]} | {statistics.within:.3g} | {last} (t {schedule.timestep[last]}) | "
+        f"{statistics.between:.3g} | {show} … {clear} (t {schedule.timestep[show]} … {schedule.timestep[clear]}) | "
+        f"{', '.join(f'{share:.2f}' for share in moved)} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--images", type=int, default=60)
+    arguments = parser.parse_args()
+    print(
+        "| statistics | dimensions | d within | transport from step | d between | soft labels, steps | moved, by thirds |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    digits = fit_statistics(open_source("digits"), load_prior("digits"), StatisticsConfig(k=POINTS))
+    print(row("digits, pixels", digits), flush=True)
+    print(row("golden tiny DiT", golden_statistics()), flush=True)
+    xl = imagenette_statistics(arguments.data, arguments.encoder, arguments.images)
+    print(row("imagenette in DiT-XL/2's latents (TAESD)", xl))
+
+
+if __name__ == "__main__":
+    main()

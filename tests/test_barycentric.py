@@ -1,0 +1,103 @@
+"""The barycentric step against slow, obvious ones, and where the data place it."""
+
+from dataclasses import replace
+
+import numpy as np
+import ot
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from dmgd.config import METHODS, DistillConfig, Method, StatisticsConfig
+from dmgd.diffusion.schedule import ddpm_schedule
+from dmgd.fit_stats import fit_statistics
+from dmgd.matching.barycentric import barycentric_projection
+from dmgd.matching.window import CLEAR, VISIBLE, decided_at
+from dmgd.pipeline.methods import BarycentricShift, placed
+from dmgd.pipeline.sampling import plan_units, sample_unit
+from dmgd.priors.load import load_prior
+from dmgd.sources.source import open_source
+
+
+@pytest.fixture
+def points():
+    """Two classes of 6 latents and 6 support points in 5 dimensions, equal masses."""
+    generator = torch.Generator().manual_seed(0)
+    latents, support = torch.randn(2, 6, 5, generator=generator), torch.randn(2, 6, 5, generator=generator)
+    return latents, support, torch.full((2, 6), 1 / 6)
+
+
+def test_with_as_many_points_as_images_each_goes_to_its_own(points):
+    latents, support, mass = points
+    target, cost = barycentric_projection(latents, support, mass)
+    for c in range(2):
+        squared = torch.cdist(latents[c], support[c]).square().numpy()
+        _, column = linear_sum_assignment(squared)
+        torch.testing.assert_close(target[c], support[c][column])
+        assert cost[c].item() == pytest.approx(squared[range(6), column].mean(), rel=1e-5)
+
+
+def test_the_step_is_the_scaled_gradient_of_the_transport_distance(points):
+    """Against differences of POT's exact W₂² on unequal masses."""
+    latents, support, mass = (part[0].double() for part in points)
+    mass = mass * torch.tensor([0.5, 2.0, 1.0, 1.0, 0.7, 0.8])
+
+    def distance(x):
+        return ot.emd2(np.full(6, 1 / 6), mass.numpy(), ot.dist(x.numpy(), support.numpy()))
+
+    target, _ = barycentric_projection(latents[None], support[None], mass[None])
+    for i, j in ((0, 0), (3, 4), (5, 1)):
+        step = torch.zeros(6, 5, dtype=torch.float64)
+        step[i, j] = 1e-5
+        slope = (distance(latents + step) - distance(latents - step)) / 2e-5
+        assert -6 / 2 * slope == pytest.approx((target[0] - latents)[i, j].item(), rel=1e-4)
+
+
+def test_one_image_goes_to_the_mean_and_points_without_mass_count_for_nothing(points):
+    latents, support, mass = points
+    mass = mass * torch.tensor([3.0, 3.0, 0.0, 0.0, 0.0, 0.0])
+    target, _ = barycentric_projection(latents[:, :1], support, mass)
+    torch.testing.assert_close(target[:, 0], support[:, :2].mean(1))
+
+
+def test_a_step_is_the_same_share_of_the_way_at_any_scale_and_with_finished_images(points):
+    latents, support, mass = points
+    schedule, method = ddpm_schedule(), Method(distribution="barycentric", order="greedy", rho=0.25, window=(0, 49))
+    frozen, new = latents[:, :4], latents[:, 4:]
+    steps = [
+        BarycentricShift(schedule, scale * support, mass, scale * frozen, method)(7, scale * new.flatten(0, 1), new)
+        for scale in (1.0, 1000.0)
+    ]
+    expected = schedule.mean_x0[7] * 0.25 * (barycentric_projection(latents, support, mass)[0] - latents)[:, 4:]
+    torch.testing.assert_close(steps[0], expected.flatten(0, 1))
+    torch.testing.assert_close(steps[1], 1000 * steps[0])
+    assert BarycentricShift(schedule, support, mass, frozen, replace(method, window=(8, 9)))(7, new, new) is None
+
+
+def test_two_points_are_told_apart_where_the_noise_lets_them():
+    alpha_bar = ddpm_schedule().alpha_bar
+    for deviations in (VISIBLE, CLEAR):
+        for distance in (2.0, 20.0):
+            k = decided_at(alpha_bar, distance, deviations)
+            visible = [a**0.5 * distance / 2 / (1 - a) ** 0.5 >= deviations for a in alpha_bar]
+            assert visible == [i <= k for i in range(50)]
+    assert (
+        decided_at(alpha_bar, 20.0, VISIBLE) > decided_at(alpha_bar, 2.0, VISIBLE) > decided_at(alpha_bar, 2.0, CLEAR)
+    )
+    assert decided_at(alpha_bar, 0.0, VISIBLE) == 0
+
+
+def test_joint_matching_does_not_depend_on_how_many_images_the_network_sees_at_a_time():
+    prior = load_prior("digits")
+    statistics = fit_statistics(open_source("digits"), prior, StatisticsConfig(k=6), cache=False)
+    method = replace(METHODS["dmgd"], steps=12)
+    assert placed(method, ddpm_schedule(12), statistics).window[1] in range(3, 9)
+
+    def latents(batch_size):
+        config = DistillConfig(ipc=7, method=method, batch_size=batch_size)
+        units = plan_units(10, config)
+        assert all(unit.images == range(7) for unit in units)
+        return torch.cat([sample_unit(unit, config, prior, statistics, [])[0] for unit in units])
+
+    whole, parts = latents(70), latents(3)
+    assert ((whole - parts).flatten(1).norm(dim=1) / whole.flatten(1).norm(dim=1)).max().item() < 1e-4
