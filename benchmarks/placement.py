@@ -87,10 +87,8 @@ def main() -> None:
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--images", type=int, default=60)
     arguments = parser.parse_args()
-    print(
-        "| statistics | dimensions | d within | transport from step | d between | soft labels, steps | moved, by thirds |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    columns = "statistics, dimensions, d within, transport from step, d between, soft labels in steps, share moved"
+    print("| " + columns.replace(", ", " | ") + " |\n" + "|---" * 7 + "|")
     digits = fit_statistics(open_source("digits"), load_prior("digits"), StatisticsConfig(k=POINTS))
     print(row("digits, pixels", digits), flush=True)
     print(row("golden tiny DiT", golden_statistics()), flush=True)
