@@ -1,21 +1,31 @@
 """What a user can choose, with every default once. Standard library only."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dmgd.errors import UsageError, unknown_choice
 
 Semantic = Literal["none", "paper", "released"]
 Distribution = Literal["none", "barycentric", "paper", "released", "mgd3"]
 Order = Literal["greedy", "joint", "independent"]
+Solver = Literal["ddpm", "dpm++"]
 
 DEFAULT_PRIORS = {"digits": "digits"}
 IMAGENET_PRIOR = "dit-xl-2-256"
 
 
+PAIRS = ("stages", "window", "guidance_interval")
+UNMEASURED_BATCH = 100
+
+
 def _at_least(name: str, value: float | None, least: float) -> None:
     if value is not None and not value >= least:
         raise UsageError(f"{name} must be at least {least}, not {value}")
+
+
+def _option(name: str) -> str:
+    """The name of a setting as a user types it."""
+    return name.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,8 @@ class Method:
     step indices in which distribution matching acts. None places either where the statistics say. `rho` is ρ: the share
     of the way in [0, 1] that a barycentric step goes, the gradient's factor, or λ of mgd3. `k` support points a class
     (None: from IPC, see `DistillConfig.k`). `order`: one image of a class after another, all at once as a set, or each
-    for itself.
+    for itself. `solver` takes the steps: DDPM, or SDE-DPM-Solver++(2M) for fewer of them. `guidance_interval` (first,
+    last) are the step indices with classifier-free guidance (None: all).
     """
 
     semantic: Semantic = "none"
@@ -44,6 +55,8 @@ class Method:
     epsilon: float = 0.1
     sinkhorn_iterations: int = 5
     steps: int = 50
+    solver: Solver = "ddpm"
+    guidance_interval: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         _at_least("guidance scale", self.guidance_scale, 0)
@@ -57,9 +70,12 @@ class Method:
             raise UsageError(f"epsilon must be above 0, not {self.epsilon}")
         if self.distribution == "barycentric" and self.rho > 1:
             raise UsageError(f"rho is the share of the way, between 0 and 1, not {self.rho}")
-        for name, pair in (("stages", self.stages), ("window", self.window)):
+        if self.solver not in get_args(Solver):
+            raise unknown_choice("solver", self.solver, get_args(Solver))
+        for name in PAIRS:
+            pair = getattr(self, name)
             if pair and not 0 <= pair[0] < pair[1]:
-                raise UsageError(f"{name} must be two rising numbers from 0 up, not {pair[0]},{pair[1]}")
+                raise UsageError(f"{_option(name)} must be two rising numbers from 0 up, not {pair[0]},{pair[1]}")
 
     def acts_at(self, k: int) -> bool:
         """Whether distribution matching acts at step index `k`."""
@@ -113,7 +129,7 @@ def method_named(name: str, *, semantic: bool = True, distribution: bool = True,
         kind = getattr(method, what)
         if idle := [key for key in given if key not in kinds[kind] and any(key in names for names in kinds.values())]:
             why = f"there is no {what} matching" if kind == "none" else f"{what} matching is {kind}"
-            raise UsageError(f"{idle[0].replace('_', '-')} has no effect: {why} in this run")
+            raise UsageError(f"{_option(idle[0])} has no effect: {why} in this run")
     if given.get("order", "joint") not in ("joint", "greedy"):
         raise unknown_choice("order", given["order"], ("joint", "greedy"))
     return replace(method, **given)
@@ -141,7 +157,10 @@ class StatisticsConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """What `distill` computes: everything that the images depend on, apart from the data and the weights."""
+    """What `distill` computes: everything that the images depend on, apart from the data and the weights.
+
+    `batch_size` are the images in flight; None: as many as suit the device. With `compile` the network is compiled.
+    """
 
     source: str = "digits"
     prior: str = "digits"
@@ -150,11 +169,17 @@ class DistillConfig:
     method_name: str = DEFAULT_METHOD
     method: Method = METHODS[DEFAULT_METHOD]
     precision: str = "fp32"
-    batch_size: int = 100
+    batch_size: int | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         _at_least("ipc", self.ipc, 1)
         _at_least("batch size", self.batch_size, 1)
+
+    @property
+    def in_flight(self) -> int:
+        """The images that the network sees at a time."""
+        return self.batch_size or UNMEASURED_BATCH
 
     @property
     def k(self) -> int:
@@ -176,7 +201,7 @@ class DistillConfig:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "DistillConfig":
         method = dict(fields["method"])
-        for pair in ("stages", "window"):
+        for pair in PAIRS:
             method[pair] = method[pair] and tuple(method[pair])
         return cls(**{**fields, "method": Method(**method)})
 

@@ -1,6 +1,7 @@
 """The workflow `distill`: statistics → guided sampling → run directory."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,19 @@ from typing import Any
 from torch import Tensor
 
 from dmgd.artifacts.preview import write_preview
-from dmgd.artifacts.run import RunDirectory, Unit
+from dmgd.artifacts.run import MANIFEST, RunDirectory, Unit
 from dmgd.artifacts.statistics import Statistics
 from dmgd.config import DistillConfig
 from dmgd.files import canonical_json, sha256_bytes
+from dmgd.pipeline.batching import Portions, in_portions, suitable_batch
+from dmgd.pipeline.behind import Behind
 from dmgd.pipeline.methods import placement, placement_notes
 from dmgd.pipeline.sampling import plan_units, sample_unit
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.records import ClassInfo
+
+DECODED = 16  # images that the autoencoder sees at a time: it needs far more memory for each than the network
 
 
 def distill(
@@ -36,27 +41,47 @@ def distill(
     """
     if resume:
         RunDirectory.open(out)
+    config = with_batch_size(config, prior, out)
     units = plan_units(len(statistics.classes), config)
     for note in placement_notes(config.method, statistics):
         progress.note(note)
+    denoise = in_portions(prior.predict, config.in_flight, progress)
     with (
         RunDirectory.writer(out, manifest(config, prior, statistics)) as run,
         progress.task("distil", len(statistics.classes) * config.ipc, "images") as task,
+        Behind() as behind,
     ):
+
+        def store(unit: Unit, latents: Tensor, notes: list[dict[str, Any]]) -> None:
+            images = Portions(DECODED).run(prior.decode, latents)
+            run.write_unit(unit, images.cpu().numpy(), latents, notes)
+            task.advance(len(unit))
+
         frozen: list[Tensor] = []  # the finished images of the classes being made, each (c, n, d)
         for unit in units:
             if unit.images[0] == 0:
                 frozen = []
-            if not is_whole(run, unit, progress):
+            if is_whole(run, unit, progress):
+                latents = run.latents(unit).to(prior.device)
+                task.advance(len(unit))
+            else:
                 task.describe(_span(unit, statistics.classes))
-                latents, notes = sample_unit(unit, config, prior, statistics, frozen)
-                run.write_unit(unit, prior.decode(latents).cpu().numpy(), latents, notes)
+                latents, notes = sample_unit(unit, config, prior, statistics, frozen, denoise)
+                behind.run(store, unit, latents, notes)
             if config.method.order == "greedy":
-                finished = run.latents(unit).to(prior.device)
-                frozen.append(finished.reshape(len(unit.classes), len(unit.images), -1))
-            task.advance(len(unit))
+                frozen.append(latents.reshape(len(unit.classes), len(unit.images), -1))
+        behind.wait()
         write_preview(run)
         return run.finish()
+
+
+def with_batch_size(config: DistillConfig, prior: Prior, out: Path) -> DistillConfig:
+    """The configuration with the images in flight: those asked for, or of the run that is continued, or as many as suit
+    the device."""
+    if config.batch_size:
+        return config
+    begun = RunDirectory.open(out).config.batch_size if (out / MANIFEST).is_file() else None
+    return replace(config, batch_size=begun or suitable_batch(prior))
 
 
 def is_whole(run: RunDirectory, unit: Unit, progress: Progress) -> bool:

@@ -31,11 +31,17 @@ def command(
         typer.Option(help="Statistics of dmgd fit-stats. Default: fitted, and kept in the cache.", show_default=False),
     ] = None,
     seed: options.Seed = DEFAULTS.seed,
-    batch_size: Annotated[int, typer.Option(help="Images in flight.")] = DEFAULTS.batch_size,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images in flight. Default: what fills the device and fits.", show_default=False)
+    ] = None,
     precision: Annotated[str, typer.Option(help="The network's: fp32, bf16 or fp16.")] = DEFAULTS.precision,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the network: a minute at first, then faster on GPUs.")
+    ] = False,
     device: options.Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Only continue the run in --out; begin no new one.")] = False,
     guidance_scale: method_options.GuidanceScale = None,
+    guidance_interval: method_options.GuidanceInterval = None,
     no_semantic: method_options.Semantic = False,
     no_distribution: method_options.Distribution = False,
     beta_n: method_options.BetaN = None,
@@ -47,6 +53,7 @@ def command(
     sinkhorn_iterations: method_options.Iterations = None,
     window: method_options.Window = None,
     order: method_options.Order = None,
+    solver: method_options.Solver = None,
     steps: method_options.Steps = None,
     json: options.Json = False,
 ) -> None:
@@ -62,6 +69,7 @@ def command(
         semantic=not no_semantic,
         distribution=not no_distribution,
         guidance_scale=guidance_scale,
+        guidance_interval=guidance_interval,
         beta_n=beta_n,
         beta_s=beta_s,
         stages=stages,
@@ -71,9 +79,12 @@ def command(
         sinkhorn_iterations=sinkhorn_iterations,
         window=window,
         order=order,
+        solver=solver,
         steps=steps,
     )
-    config = DistillConfig(source, prior or default_prior(source), ipc, seed, method, chosen, precision, batch_size)
+    config = DistillConfig(
+        source, prior or default_prior(source), ipc, seed, method, chosen, precision, batch_size, compile
+    )
 
     opened = options.open_source(source, data, test_data, variant, columns, class_map)
 
@@ -85,7 +96,8 @@ def command(
 
     display = Display()
     given = Statistics.load(stats) if stats else None
-    loaded = load_prior(config.prior, vae=vae, precision=precision, device=options.torch_device(device))  # type: ignore[arg-type]
+    on = options.torch_device(device)
+    loaded = load_prior(config.prior, vae=vae, precision=precision, device=on, compile=compile)  # type: ignore[arg-type]
     loaded = with_encoder(loaded, encoder) if encoder else loaded
     if given:
         config = config.with_statistics_of(given.header["k"])

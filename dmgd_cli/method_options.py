@@ -12,6 +12,9 @@ def _option(help: str, *names: str) -> Any:
 
 
 GuidanceScale = Annotated[float | None, _option("1 + ω, classifier-free guidance; 1 is none.")]
+GuidanceInterval = Annotated[
+    tuple[int, int] | None, _option("Step indices FIRST LAST with classifier-free guidance. Default: all.")
+]
 Semantic = Annotated[bool, _option("Without semantic matching: plain labels.", "--no-semantic")]
 Distribution = Annotated[bool, _option("Without distribution matching.", "--no-distribution")]
 BetaN = Annotated[float | None, _option("β_n, noise in the soft label.", "--beta-n")]
@@ -28,4 +31,5 @@ Epsilon = Annotated[float | None, _option("ε, entropy of the transport plan.")]
 Iterations = Annotated[int | None, _option("Sinkhorn iterations.", "--sinkhorn-iterations")]
 Window = Annotated[tuple[int, int] | None, _option("Step indices FIRST LAST of distribution matching.")]
 Order = Annotated[str | None, _option("How images of a class are matched: joint, or greedy, one after another.")]
+Solver = Annotated[str | None, _option("ddpm, or dpm++ (second order) for fewer steps.")]
 Steps = Annotated[int | None, _option("Sampling steps, of 1,000.")]

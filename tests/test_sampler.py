@@ -10,7 +10,7 @@ from dmgd.artifacts.run import Unit
 from dmgd.config import METHODS, DistillConfig, StatisticsConfig
 from dmgd.diffusion.noise import RecordedNoise, SeededNoise
 from dmgd.diffusion.sampler import sample
-from dmgd.diffusion.schedule import ddpm_schedule
+from dmgd.diffusion.schedule import ddpm_schedule, dpm_schedule
 from dmgd.fit_stats import fit_statistics
 from dmgd.pipeline.sampling import plan_units, sample_unit
 from dmgd.priors.load import load_prior
@@ -98,6 +98,43 @@ def test_guidance_of_some_channels_and_of_none():
     output = guided(denoise, z, 0, label, null, 4.0, 3)
     assert output[0, :, 0, 0].tolist() == [9, 9, 9, 3, 3, 3, 3, 3]
     assert guided(denoise, z, 0, label, null, 1.0, 3).unique().tolist() == [3]
+
+
+def test_outside_the_guidance_interval_the_null_rows_are_skipped(prior):
+    """Rows that the network sees at every step, and the same result as with a scale of 1 there."""
+    label, null_label, rows = prior.label_embedding([5, 2]), prior.null_embedding(2), []
+
+    def denoise(z, t, label):
+        rows.append(len(z))
+        return prior.predict(z, t, label)
+
+    def sampled(**guidance):
+        return sample(
+            denoise,
+            ddpm_schedule(10),
+            SeededNoise([1, 2], prior.latent_shape),
+            lambda k: (label, null_label),
+            guidance_scale=3.0,
+            **guidance,
+        )
+
+    within = sampled(guidance_interval=(3, 5))
+    assert rows == [2, 2, 2, 2, 4, 4, 4, 2, 2, 2]
+    torch.testing.assert_close(sampled(guidance_interval=(0, 9)), sampled())
+    assert (within - sampled()).abs().max() > 1e-2
+
+
+def test_a_solver_of_second_order_sees_the_guided_prediction(prior):
+    """A shift that puts the clean latent where it is wanted puts it there in both solvers, history or not."""
+    label, target = prior.label_embedding([5]), torch.rand(1, *prior.latent_shape)
+    for schedule in (ddpm_schedule(12), dpm_schedule(12)):
+
+        def shift(k, x0, sigma, schedule=schedule):
+            return schedule.mean_x0[k] * (target - x0)
+
+        noise = SeededNoise([7], prior.latent_shape)
+        found = sample(prior.predict, schedule, noise, lambda k: (label, label), shift)
+        torch.testing.assert_close(found, target)
 
 
 def test_recorded_noise_is_what_is_sampled_from(prior):

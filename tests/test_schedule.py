@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmgd.diffusion.sampler import standard_deviation
-from dmgd.diffusion.schedule import ddpm_schedule
+from dmgd.diffusion.noise import RecordedNoise
+from dmgd.diffusion.sampler import sample, standard_deviation
+from dmgd.diffusion.schedule import ddpm_schedule, dpm_schedule
 from dmgd.errors import UsageError
 
 
@@ -53,3 +54,22 @@ def test_identities(num_steps):
 def test_too_few_or_many_steps_are_refused(num_steps):
     with pytest.raises(UsageError, match=f"not {num_steps}"):
         ddpm_schedule(num_steps)
+
+
+@pytest.mark.parametrize("num_steps", [20, 7])
+def test_the_second_order_solver_equals_diffusers(num_steps):
+    """A whole trajectory of SDE-DPM-Solver++(2M), from the same noise through a network that is not linear."""
+    schedule = dpm_schedule(num_steps)
+    reference = DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", final_sigmas_type="zero")
+    reference.set_timesteps(timesteps=list(schedule.timestep[::-1]))
+    noise = torch.randn(num_steps + 1, 2, 4, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def denoise(z, t, label):
+        return (z * 1.5 + t / 500).tanh()
+
+    z = noise[0]
+    for k, t in zip(reversed(range(num_steps)), reference.timesteps, strict=True):
+        z = reference.step(denoise(z, int(t), None), t, z, variance_noise=noise[k + 1]).prev_sample
+    label = torch.zeros(2, 1, 1)
+    found = sample(denoise, schedule, RecordedNoise(noise[0], noise[1:]), lambda k: (label, label))
+    torch.testing.assert_close(found.double(), z, rtol=1e-4, atol=1e-4)

@@ -35,18 +35,23 @@ def sample(
     *,
     guidance_scale: float = 1.0,
     guided_channels: int | None = None,
+    guidance_interval: tuple[int, int] | None = None,
     observe: Observer = lambda k, x0, z: None,
 ) -> Float[Tensor, "b c h w"]:
     """The latents z_0 of a batch, float32: a pure function of the network, the noise and the settings.
 
     Classifier-free guidance of strength `guidance_scale` (1 + ω in the paper; 1 is none, and skips the null rows) acts
-    on the first `guided_channels` channels (None: all). `condition` and `shift` are where semantic and distribution
+    on the first `guided_channels` channels (None: all) and in the step indices of `guidance_interval` (first, last;
+    None: all); elsewhere the null rows are skipped. `condition` and `shift` are where semantic and distribution
     matching enter; `observe` sees every step. Everything outside the network is computed in float32.
     """
-    z = noise.start().float()
+    z, previous = noise.start().float(), None
     for k in reversed(range(schedule.num_steps)):
         # Predict the noise and, where the network has learned it, the variance.
-        predicted = guided(denoise, z, schedule.timestep[k], *condition(k), guidance_scale, guided_channels)
+        scale = guidance_scale if acts(guidance_interval, k) else 1.0
+        predicted = guided(denoise, z, schedule.timestep[k], *condition(k), scale, guided_channels)
+        # Drawn here, so that a GPU, which is still busy with the network, does not wait for it.
+        fresh = noise.step(k) if k > 0 else None
         epsilon, variance = predicted[:, : z.shape[1]], predicted[:, z.shape[1] :]
         # ẑ_0 = (z_t − √(1−ᾱ_t) ε) / √ᾱ_t
         alpha_bar = schedule.alpha_bar[k]
@@ -56,9 +61,20 @@ def sample(
         sigma = standard_deviation(schedule, k, variance if variance.numel() else None, like=z)
         if (moved := shift(k, x0, sigma)) is not None:
             mean = mean + moved
-        z = mean + sigma * noise.step(k) if k > 0 else mean
+        # A solver of second order goes on by what its prediction, guidance included, has changed since the last step.
+        if any(schedule.extrapolate):
+            clean = x0 if moved is None else x0 + moved / schedule.mean_x0[k]
+            if previous is not None:
+                mean = mean + schedule.mean_x0[k] * schedule.extrapolate[k] * (clean - previous)
+            previous = clean
+        z = mean if fresh is None else mean + sigma * fresh
         observe(k, x0, z)
     return z
+
+
+def acts(interval: tuple[int, int] | None, k: int) -> bool:
+    """Whether the step index k lies in an interval (first, last), both included; None is the whole way."""
+    return interval is None or interval[0] <= k <= interval[1]
 
 
 def guided(

@@ -1,6 +1,6 @@
 """The noise schedule of DDPM, respaced to fewer steps as in guided-diffusion (`respace.py`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,8 @@ class Schedule:
 
     `timestep` is the original timestep t that the network is told, `alpha_bar` ᾱ_t. The posterior q(z_{k−1} | z_k, z_0)
     has mean `mean_x0`·z_0 + `mean_z`·z_k and log variance `log_variance_small`; `log_variance_large` is log β_k, the
-    other end of the range in which a network may learn its variance.
+    other end of the range in which a network may learn its variance. `extrapolate` is the weight of the change of ẑ_0
+    since the step before, by which a solver of second order goes on; 0 in DDPM.
     """
 
     timestep: tuple[int, ...]
@@ -22,6 +23,7 @@ class Schedule:
     mean_z: tuple[float, ...]
     log_variance_small: tuple[float, ...]
     log_variance_large: tuple[float, ...]
+    extrapolate: tuple[float, ...]
 
     @property
     def num_steps(self) -> int:
@@ -53,4 +55,20 @@ def ddpm_schedule(
         mean_z=tuple(((1 - alpha_bar_previous) * np.sqrt(1 - beta) / (1 - alpha_bar)).tolist()),
         log_variance_small=tuple(np.log(np.append(variance[1], variance[1:])).tolist()),
         log_variance_large=tuple(np.log(beta).tolist()),
+        extrapolate=(0.0,) * num_steps,
     )
+
+
+def dpm_schedule(num_steps: int = 20) -> Schedule:
+    """The schedule of SDE-DPM-Solver++(2M): DDPM's steps, whose posterior mean is the solver's step of first order, and
+    the weights of second order, h_k / 2 h_{k+1} with h_k the rise of the log signal-to-noise ratio λ in step k.
+
+    The first step knows no earlier one, and the last goes to ẑ_0 itself (h_0 is infinite): both are of first order.
+
+    Raises UsageError unless 2 ≤ num_steps ≤ 1000.
+    Source: Lu et al. 2022, "DPM-Solver++", Algorithm 2 and Appendix on SDE solvers.
+    """
+    schedule = ddpm_schedule(num_steps)
+    alpha_bar = np.array(schedule.alpha_bar)
+    rise = -np.diff(0.5 * np.log(alpha_bar / (1 - alpha_bar)))  # of the steps k = 1, …, num_steps − 1
+    return replace(schedule, extrapolate=(0.0, *(rise[:-1] / (2 * rise[1:])).tolist(), 0.0))

@@ -11,7 +11,7 @@ from torch import Tensor
 from dmgd.artifacts.statistics import Statistics
 from dmgd.config import Method
 from dmgd.diffusion.sampler import Condition, Shift
-from dmgd.diffusion.schedule import Schedule, ddpm_schedule
+from dmgd.diffusion.schedule import Schedule, ddpm_schedule, dpm_schedule
 from dmgd.matching.barycentric import barycentric_projection
 from dmgd.matching.semantic import paper_certainty, paper_label, released_pair
 from dmgd.matching.transport import loss_and_gradient, sphere_cost
@@ -21,6 +21,11 @@ Label = Float[Tensor, "b g e"]
 
 LabelNoise = Callable[[int], Float[Tensor, "b 2 g e"]]
 """Step index k → the noise of the conditional and the null label embedding, Gaussian or uniform by method."""
+
+
+def schedule_of(method: Method) -> Schedule:
+    """The steps of the method's solver."""
+    return {"ddpm": ddpm_schedule, "dpm++": dpm_schedule}[method.solver](method.steps)
 
 
 def placed(method: Method, schedule: Schedule, statistics: Statistics) -> Method:
@@ -42,7 +47,7 @@ def placed(method: Method, schedule: Schedule, statistics: Statistics) -> Method
 
 def placement(method: Method, statistics: Statistics) -> dict[str, Any]:
     """What a run keeps of where the data put window and stages, under "placement"; nothing if the method fixes both."""
-    chosen = placed(method, ddpm_schedule(method.steps), statistics)
+    chosen = placed(method, schedule_of(method), statistics)
     found: dict[str, Any] = {}
     if chosen.window != method.window and method.distribution != "none":
         found |= {"window": chosen.window, "within": float(f"{statistics.within:.6g}")}
@@ -53,7 +58,7 @@ def placement(method: Method, statistics: Statistics) -> dict[str, Any]:
 
 def placement_notes(method: Method, statistics: Statistics) -> list[str]:
     """The placement in words, one line each."""
-    found, timestep = placement(method, statistics).get("placement", {}), ddpm_schedule(method.steps).timestep
+    found, timestep = placement(method, statistics).get("placement", {}), schedule_of(method).timestep
     notes = []
     if "window" in found:
         last = found["window"][1]

@@ -12,7 +12,7 @@ from dmgd.artifacts.statistics import Statistics
 from dmgd.config import DistillConfig
 from dmgd.diffusion.noise import SeededNoise
 from dmgd.diffusion.sampler import Denoiser, sample
-from dmgd.diffusion.schedule import ddpm_schedule
+from dmgd.pipeline.batching import in_portions
 from dmgd.pipeline.methods import (
     BarycentricShift,
     TransportShift,
@@ -20,21 +20,28 @@ from dmgd.pipeline.methods import (
     make_condition,
     make_shift,
     placed,
+    schedule_of,
 )
 from dmgd.priors.prior import Prior
 from dmgd.records import ClassInfo
 
 
 def sample_unit(
-    unit: Unit, config: DistillConfig, prior: Prior, statistics: Statistics, frozen: Sequence[Tensor]
+    unit: Unit,
+    config: DistillConfig,
+    prior: Prior,
+    statistics: Statistics,
+    frozen: Sequence[Tensor],
+    denoise: Denoiser | None = None,
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """The latents of a unit's images, in batch order, and what the run keeps of each beside them.
 
     `frozen` are the latents (c, n, d) of the finished images of the unit's classes, which greedy matching matches the
-    new ones with. A pure function of its arguments: every image has its own noise, from its own seed.
+    new ones with. `denoise` is the prior's network, by default in portions of the configuration's batch size. A pure
+    function of its arguments: every image has its own noise, from its own seed.
     """
     device = prior.device
-    schedule = ddpm_schedule(config.method.steps)
+    schedule = schedule_of(config.method)
     method = placed(config.method, schedule, statistics)
     infos = [statistics.classes[c] for c, _ in unit.cells()]
     seeds = [image_seed(config.seed, info, i) for info, (_, i) in zip(infos, unit.cells(), strict=True)]
@@ -57,13 +64,14 @@ def sample_unit(
 
     defaults, channels = prior.defaults, method.guided_channels
     latents = sample(
-        in_parts(prior.predict, 2 * config.batch_size),
+        denoise or in_portions(prior.predict, config.in_flight),
         schedule,
         SeededNoise(seeds, prior.latent_shape, device),
         condition,
         shift,
         guidance_scale=defaults.guidance_scale if method.guidance_scale is None else method.guidance_scale,
         guided_channels=defaults.guided_channels if channels is None else channels,
+        guidance_interval=method.guidance_interval,
     )
     costs = transport_costs(shift, unit)
     with_soft_labels = method.semantic != "none"
@@ -80,24 +88,14 @@ def plan_units(num_classes: int, config: DistillConfig) -> list[Unit]:
     Greedy matching makes one image of each class at a time, joint matching all of them at once, even if the network
     sees them in several parts; images that know nothing of each other are made as many at a time as fit.
     """
-    together = {"greedy": 1, "joint": config.ipc, "independent": min(config.ipc, config.batch_size)}
+    together = {"greedy": 1, "joint": config.ipc, "independent": min(config.ipc, config.in_flight)}
     images = together[config.method.order]
-    classes = min(num_classes, max(1, config.batch_size // images))
+    classes = min(num_classes, max(1, config.in_flight // images))
     return [
         Unit(range(c, min(c + classes, num_classes)), range(i, min(i + images, config.ipc)))
         for c in range(0, num_classes, classes)
         for i in range(0, config.ipc, images)
     ]
-
-
-def in_parts(denoise: Denoiser, rows: int) -> Denoiser:
-    """The network that is given at most `rows` rows at a time."""
-
-    def predict(z: Tensor, t: int, label: Tensor) -> Tensor:
-        parts = zip(z.split(rows), label.split(rows), strict=True)
-        return torch.cat([denoise(some, t, labels) for some, labels in parts])
-
-    return predict
 
 
 def image_seed(run_seed: int, info: ClassInfo, image_index: int) -> int:

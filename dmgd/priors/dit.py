@@ -99,20 +99,40 @@ class DiT(nn.Module):
         return torch.stack([embedder.label(classes) for embedder in self.embedders], dim=1).float()  # type: ignore[operator]
 
     def forward(self, z: Float[Tensor, "b c h w"], t: int, label: Float[Tensor, "b g e"]) -> Float[Tensor, "b o h w"]:
-        dtype = self.patch.weight.dtype
-        x = self.patch(z.to(dtype)).flatten(2).transpose(1, 2) + self.position.to(dtype)
+        return self.trunk(z, self.conditions(t, label))
 
-        # One conditioning vector for each embedder, shared by the blocks unless each has its own.
+    def conditions(self, t: int, label: Float[Tensor, "b g e"]) -> Float[Tensor, "b g e"]:
+        """One conditioning vector for each embedder, shared by the blocks unless each has its own."""
+        dtype = self.patch.weight.dtype
         angle = t * self.frequency
         wave = torch.cat([angle.cos(), angle.sin()]).to(dtype)
         time = torch.stack([embedder.time(wave) for embedder in self.embedders])  # type: ignore[operator]
-        conditions = F.silu(time + label.to(dtype)).unbind(1)
+        return F.silu(time + label.to(dtype))
 
+    def trunk(self, z: Float[Tensor, "b c h w"], conditions: Float[Tensor, "b g e"]) -> Float[Tensor, "b o h w"]:
+        """The network behind its conditioning: everything of which the arithmetic is made."""
+        dtype = self.patch.weight.dtype
+        x = self.patch(z.to(dtype)).flatten(2).transpose(1, 2) + self.position.to(dtype)
+        condition = conditions.unbind(1)
         for i, block in enumerate(self.blocks):
-            x = block(x, conditions[i % len(conditions)])
-
-        shift, scale = self.final_modulation(conditions[0])[:, None].chunk(2, dim=-1)
+            x = block(x, condition[i % len(condition)])
+        shift, scale = self.final_modulation(condition[0])[:, None].chunk(2, dim=-1)
         return self._unpatched(self.final(_modulated(x, shift, scale, 1e-6)))
+
+    def compile_trunk(self) -> None:
+        """Have the trunk compiled, on its first call with each batch size; on a GPU as a CUDA graph.
+
+        The timestep stays outside: a number that changes with every call would be compiled anew each time. What is
+        compiled is kept between processes, in `TORCHINDUCTOR_CACHE_DIR`.
+        """
+        on_gpu = self.position.is_cuda
+        compiled = torch.compile(self.trunk, dynamic=False, mode="reduce-overhead" if on_gpu else None)
+
+        def trunk(z: Tensor, conditions: Tensor) -> Tensor:
+            output = compiled(z, conditions)
+            return output.clone() if on_gpu else output  # the graph's own memory is written again by its next call
+
+        self.trunk = trunk  # type: ignore[method-assign]
 
     def _unpatched(self, x: Float[Tensor, "b n p"]) -> Float[Tensor, "b o h w"]:
         side, patch = self.config.sample_size // self.config.patch_size, self.config.patch_size

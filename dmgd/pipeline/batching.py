@@ -1,0 +1,96 @@
+"""How many images the network sees at a time: what fills the device and fits its memory."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dmgd.diffusion.sampler import Denoiser
+from dmgd.errors import DmgdError
+from dmgd.priors.prior import Prior
+from dmgd.progress import SILENT, Progress
+
+# Patches in flight from which on a device makes no more images a second (benchmarks/sampling_speed.py).
+FULL = {"cpu": 1 << 11, "cuda": 1 << 16}
+MEMORY_SHARE = 0.8
+PROBED = (4, 8)  # images of the two network calls whose peak memory is measured
+
+
+def suitable_batch(prior: Prior) -> int:
+    """The images in flight that fill the prior's device, and on a GPU fit in its memory: measured by two small calls
+    of the network, from which the peak grows linearly with the batch. The same on every such device."""
+    config, device = prior.network.config, prior.device
+    filling = max(1, FULL.get(device.type, FULL["cpu"]) // (config.sample_size // config.patch_size) ** 2)
+    if device.type != "cuda":
+        return filling
+    total = torch.cuda.get_device_properties(device).total_memory
+
+    def peak(images: int) -> int:
+        torch.cuda.reset_peak_memory_stats(device)
+        label = prior.null_embedding(2 * images)
+        with torch.no_grad():
+            prior.predict(torch.zeros(2 * images, *prior.latent_shape, device=device), 0, label)
+        return torch.cuda.max_memory_allocated(device)
+
+    return min(filling, fitting(peak, int(MEMORY_SHARE * total)))
+
+
+def fitting(peak: Callable[[int], int], memory: int) -> int:
+    """The largest power of two of images whose peak memory stays below `memory`, in bytes; at least 1.
+
+    `peak` of a number of images is taken to grow linearly. It is asked for each of PROBED twice: the first call of a
+    size also allocates workspaces that stay.
+    """
+    few, more = PROBED
+    small, large = ((peak(images), peak(images))[1] for images in PROBED)
+    each = max(1.0, (large - small) / (more - few))
+    most = (memory - small + few * each) / each
+    return 1 << int(math.log2(max(1.0, most)))
+
+
+@dataclass
+class Portions:
+    """Work on many rows, at most `rows` at a time; half as many from then on whenever memory runs out."""
+
+    rows: int
+    progress: Progress = SILENT
+
+    def run(self, work: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """`work` of the tensors, done in equal portions of their rows and put together again.
+
+        Raises DmgdError if there is not even memory for a single row.
+        """
+        while True:
+            try:
+                count = math.ceil(len(tensors[0]) / self.rows)
+                portions = zip(*(tensor.tensor_split(count) for tensor in tensors), strict=True)
+                return torch.cat([work(*portion) for portion in portions])
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._halve()  # outside of the handler, which keeps the failed call's tensors alive
+
+    def _halve(self) -> None:
+        if self.rows == 1:
+            raise DmgdError("there is not enough memory for a single image; use a smaller prior or another --device")
+        self.rows //= 2
+        torch.cuda.empty_cache()
+        self.progress.warn(f"memory ran out; going on with {self.rows} rows at a time")
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the allocator of the CPU, had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def in_portions(denoise: Denoiser, images: int, progress: Progress = SILENT) -> Denoiser:
+    """The network that is given the rows of at most `images` images at a time, two each: conditional and null."""
+    portions = Portions(2 * images, progress)
+
+    def predict(z: Float[Tensor, "b c h w"], t: int, label: Float[Tensor, "b g e"]) -> Float[Tensor, "b o h w"]:
+        return portions.run(lambda some, labels: denoise(some, t, labels), z, label)
+
+    return predict

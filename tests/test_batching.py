@@ -1,0 +1,165 @@
+"""Images in flight: what fits, what happens when memory runs out, and what is done behind the sampling."""
+
+import dataclasses
+import json
+import threading
+
+import pytest
+import torch
+
+from dmgd.artifacts.run import RunDirectory
+from dmgd.config import DistillConfig, StatisticsConfig, method_named
+from dmgd.distill import distill
+from dmgd.errors import DmgdError
+from dmgd.fit_stats import fit_statistics
+from dmgd.pipeline.batching import Portions, fitting, in_portions, suitable_batch
+from dmgd.pipeline.behind import Behind
+from dmgd.priors.load import load_prior
+from dmgd.progress import SILENT
+from dmgd.sources.source import open_source
+
+
+class Remarks:
+    """A listener that keeps the warnings."""
+
+    def __init__(self):
+        self.warnings, self.task, self.note = [], SILENT.task, SILENT.note
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return load_prior("digits")
+
+
+@pytest.fixture(scope="module")
+def statistics(prior):
+    return fit_statistics(open_source("digits"), prior, StatisticsConfig(), cache=False)
+
+
+def scarce(work, rows):
+    """`work` on a device that has memory for `rows` rows; `seen` keeps the sizes of all calls."""
+    seen = []
+
+    def limited(*tensors):
+        seen.append(len(tensors[0]))
+        if len(tensors[0]) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.50 GiB")
+        return work(*tensors)
+
+    return limited, seen
+
+
+def test_portions_are_even_and_halved_for_good_when_memory_runs_out():
+    remarks, rows = Remarks(), torch.arange(10.0)[:, None]
+    work, seen = scarce(lambda x, y: x + y, rows=3)
+    portions = Portions(8, remarks)
+    for _ in range(2):
+        assert torch.equal(portions.run(work, rows, rows), 2 * rows)
+    assert seen == [5, 4, *[2] * 10]
+    assert remarks.warnings == [f"memory ran out; going on with {rows} rows at a time" for rows in (4, 2)]
+
+
+def test_without_memory_for_one_row_it_is_one_clear_line():
+    work, _ = scarce(lambda x: x, rows=0)
+    with pytest.raises(DmgdError, match="not enough memory for a single image"):
+        Portions(8).run(work, torch.zeros(5, 1))
+    with pytest.raises(RuntimeError, match="shape"):  # what is no lack of memory is not retried
+        Portions(8).run(lambda x: (_ for _ in ()).throw(RuntimeError("shape")), torch.zeros(5, 1))
+
+
+def test_a_cpu_without_memory_is_recognised():
+    tried = []
+
+    def work(x):
+        tried.append(len(x))
+        return torch.empty(1 << 50) if len(x) > 1 else x
+
+    assert len(Portions(4).run(work, torch.zeros(4, 1))) == 4
+    assert tried == [4, 2, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("memory", "images"), [(1000, 64), (999, 32), (363, 16), (180, 4), (10, 1)])
+def test_the_batch_that_fits_is_a_power_of_two(memory, images):
+    """A network that takes 104 bytes and 14 for each image, and 40 more in its first call."""
+    calls = []
+
+    def peak(count):
+        calls.append(count)
+        return 104 + 14 * count + (40 if len(calls) == 1 else 0)
+
+    assert fitting(peak, memory) == images
+    assert 104 + 14 * images <= memory or images == 1
+
+
+def test_what_suits_a_cpu_follows_from_the_patches(prior):
+    assert suitable_batch(prior) == 2048 // 16
+
+
+@pytest.mark.parametrize("order", ["joint", "greedy"])
+def test_a_run_that_runs_out_of_memory_makes_the_same_images(prior, statistics, tmp_path, order):
+    config = DistillConfig(ipc=3, method=dataclasses.replace(method_named("dmgd", steps=4), order=order))
+    whole = distill(config, prior, statistics, tmp_path / "whole")
+    assert whole.config.batch_size == suitable_batch(prior)
+
+    remarks, poor = Remarks(), dataclasses.replace(prior)
+    poor.predict = lambda z, t, label: scarce(lambda z, label: prior.predict(z, t, label), rows=7)[0](z, label)
+    small = distill(config, poor, statistics, tmp_path / "small", progress=remarks)
+    assert remarks.warnings
+    for one, other in zip(whole.records(), small.records(), strict=True):
+        assert abs(whole.pixels(one).astype(int) - small.pixels(other)).max() <= 1
+
+
+def test_a_run_keeps_its_batch_size(prior, statistics, tmp_path):
+    """Continued on a device that would choose another one, a run's images stay as they are."""
+    method = method_named("dit", steps=3)
+    config = DistillConfig(ipc=2, method_name="dit", method=method, batch_size=7)
+    run = distill(config, prior, statistics, tmp_path / "run")
+    again = distill(dataclasses.replace(config, batch_size=None), prior, statistics, tmp_path / "run")
+    assert again.config == run.config
+    assert json.loads((run.path / "run.json").read_text())["config"]["batch_size"] == 7
+    assert RunDirectory.open(run.path).complete
+
+
+def test_portions_of_the_network_are_the_network(prior):
+    z, label = torch.randn(9, *prior.latent_shape), prior.label_embedding([1, 2, 3, 4, 5, 6, 7, 8, 9])
+    in_two = in_portions(prior.predict, 2)(z, 500, label)
+    torch.testing.assert_close(in_two, prior.predict(z, 500, label), rtol=1e-5, atol=1e-5)
+
+
+def test_work_behind_is_done_in_order_and_its_errors_are_raised():
+    done, gate = [], threading.Event()
+
+    def work(i):
+        gate.wait()
+        if i == 2:
+            raise OSError("disk full")
+        done.append(i)
+
+    def begin():
+        with Behind() as behind:
+            behind.run(work, 0)
+            behind.run(work, 1)
+            assert not done
+            gate.set()
+            for i in (2, 3, 4, 5):
+                behind.run(work, i)
+
+    with pytest.raises(OSError, match="disk full"):
+        begin()
+    assert done[:2] == [0, 1]
+
+
+def test_an_interrupt_waits_for_what_was_begun():
+    done = []
+
+    def begin():
+        with Behind() as behind:
+            behind.run(done.append, 1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        begin()
+    assert done == [1]
