@@ -61,6 +61,11 @@ ABLATIONS = {
     "dmgd, K = 10": replace(DMGD, k=10),
     "dmgd, guidance 1": replace(DMGD, guidance_scale=1.0),
     "dmgd, guidance 3": replace(DMGD, guidance_scale=3.0),
+    "dmgd, guidance in steps 10–35": replace(DMGD, guidance_interval=(10, 35)),
+    "dmgd, 20 steps": replace(DMGD, steps=20),
+    "dmgd, 20 steps of dpm++": replace(DMGD, steps=20, solver="dpm++"),
+    "dit, 20 steps": replace(METHODS["dit"], steps=20),
+    "dit, 20 steps of dpm++": replace(METHODS["dit"], steps=20, solver="dpm++"),
 }
 REAL = ("random", "kmeans-real")
 ROWS = {**COMPARED, **ABLATIONS}
