@@ -220,7 +220,7 @@ def page_of(found: dict[tuple[str, str, int, int], Figures], plan: Plan, device:
     for network in plan.networks:
         results = Results({key[1:]: f for key, f in found.items() if key[0] == network}, ROWS, [*plan.ipcs], plan.seeds)
         parts.append(f"## {network}\n\n{results.learned()}")
-    return "".join(parts) + f"## Among the real images\n\n{results.placed()}"
+    return "".join(parts) + f"## Among the real images\n\n{results.placed().rstrip()}\n"
 
 
 def main() -> None:
