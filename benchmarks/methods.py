@@ -13,10 +13,10 @@ import argparse
 import itertools
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,7 +32,7 @@ from dmgd.artifacts.statistics import Statistics
 from dmgd.config import METHODS, DistillConfig, StatisticsConfig
 from dmgd.evaluation.imageset import ImageSet, stack_images
 from dmgd.evaluation.metrics import mean_pairwise, nearest, nearest_among, transport_distance
-from dmgd.evaluation.protocols import protocol_named, resolved
+from dmgd.evaluation.protocols import Protocol, protocol_named, resolved
 from dmgd.evaluation.selection import random_selection
 from dmgd.evaluation.train import train
 from dmgd.fit_stats import fit_classes
@@ -43,6 +43,7 @@ from dmgd.pipeline.latents import encode_source
 from dmgd.pipeline.measure import prior_features
 from dmgd.pipeline.sampling import plan_units, sample_unit
 from dmgd.priors.load import load_prior
+from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT
 from dmgd.sources.source import open_source
 
@@ -73,9 +74,10 @@ ROWS = {**COMPARED, **ABLATIONS}
 
 @dataclass(frozen=True)
 class Figures:
-    """What is measured of one set. `ot` is the exact transport distance to all images of the class, in pixels scaled to
-    [−1, 1], mean over classes; `diversity` the mean distance within a class over that of real images; `nearest` the
-    median distance to the nearest real training image, in units of that between real ones."""
+    """What is measured of one set. `ot` is the exact transport distance to all images of the class, in the prior's
+    latents (pixels scaled to [−1, 1] without an autoencoder), mean over classes; `diversity` the mean distance within a
+    class over that of real images; `nearest` the median distance to the nearest real training image, in units of that
+    between real ones."""
 
     top1: float
     ot: float
@@ -101,14 +103,10 @@ class Split:
 
 
 class Bench:
-    """A dataset, its prior, and the sets that are compared."""
+    """The images of a dataset, a prior and the latents of each class, and the sets that are compared."""
 
-    def __init__(self, dataset: str, data: str | None, prior: str):
-        self.dataset, self.shape = dataset, DATASETS[dataset]
-        self.source = open_source(dataset.split("-")[0], data=data)
-        self.prior = load_prior(prior)
-        self.train, self.test = (source_set(self.source, split, split, self.shape) for split in ("train", "test"))
-        self.latents = list(encode_source(self.source, self.prior, workers=1))
+    def __init__(self, train: ImageSet, test: ImageSet, latents: Sequence[ClassLatents], prior: Prior):
+        self.train, self.test, self.latents, self.prior = train, test, list(latents), prior
 
     @lru_cache(maxsize=1)  # noqa: B019 - the bench lives as long as the process
     def split(self, fold: int | None) -> Split:
@@ -131,7 +129,7 @@ class Bench:
     @lru_cache(maxsize=4)  # noqa: B019
     def statistics(self, fold: int | None, k: int) -> Statistics:
         """`k` support points of every class of a split."""
-        split, classes = self.split(fold), self.prior.match_classes(self.source.classes)
+        split, classes = self.split(fold), self.prior.match_classes(self.train.classes)
         fits = fit_classes(split.latents, classes, StatisticsConfig(k=k), progress=SILENT)
         return Statistics(
             support=torch.stack([torch.from_numpy(fit.support) for fit in fits]),
@@ -159,52 +157,82 @@ class Bench:
             latents, _ = sample_unit(unit, config, self.prior, statistics, frozen)
             if config.method.order == "greedy":
                 frozen.append(latents.reshape(len(unit.classes), len(unit.images), -1))
-            cells |= dict(zip(unit.cells(), self.prior.decode(latents), strict=True))
+            cells |= dict(zip(unit.cells(), self.prior.decode(latents).cpu(), strict=True))
         ordered = sorted(cells)
         return stack_images(row, [cells[cell] for cell in ordered], [c for c, _ in ordered], split.known.classes)
 
     def figures(self, row: str, ipc: int, seed: int, fold: int | None) -> Figures:
         """Everything that is measured of one set."""
-        split = self.split(fold)
         made = self.made(row, ipc, seed, fold)
-        protocol = resolved(
-            protocol_named("quick"), num_images=len(made), num_classes=len(made.classes), source_size=self.shape.size
+        top1 = self.learned(made, protocol_named("quick"), seed, fold)
+        return Figures(top1=top1, **self.place(made, fold))
+
+    def learned(self, made: ImageSet, protocol: Protocol, seed: int, fold: int | None) -> float:
+        """The top-1 in % of a network after the last epoch on a set, trained on the prior's device."""
+        chosen = resolved(
+            protocol, num_images=len(made), num_classes=len(made.classes), source_size=made.images.shape[-1]
         )
-        top1 = train(made, split.test, replace(protocol, validate_from=1.0), seed).last
+        test, device = self.split(fold).test, self.prior.device
+        return round(train(made, test, replace(chosen, validate_from=1.0), seed, device=device).last, 3)
+
+    def place(self, made: ImageSet, fold: int | None) -> dict[str, Any]:
+        """Where a set lies among the real images: all figures but the accuracy, by name."""
+        split = self.split(fold)
         rows, labels = prior_features(made, self.prior), made.labels.numpy()
         own = [rows[labels == c] for c in range(len(made.classes))]
         real = [part.rows for part in split.latents]
         uniform = [np.full(len(r), 1 / len(r)) for r in real]
         spread = [mean_pairwise(o) / s for o, s in zip(own, split.spread_of_real, strict=True)]
-        return Figures(
-            top1=round(top1, 3),
-            ot=round(float(np.mean([transport_distance(*part) for part in zip(own, real, uniform, strict=True)])), 4),
-            diversity=round(float(np.mean(spread)), 4) if ipc > 1 else None,
-            nearest=round(float(np.median(nearest(rows, np.concatenate(real))[0])) / split.gap_of_real, 4),
-        )
+        distances = [transport_distance(*part) for part in zip(own, real, uniform, strict=True)]
+        return {
+            "ot": round(float(np.mean(distances)), 4),
+            "diversity": round(float(np.mean(spread)), 4) if made.ipc > 1 else None,
+            "nearest": round(float(np.median(nearest(rows, np.concatenate(real))[0])) / split.gap_of_real, 4),
+        }
 
 
-_bench: Bench
+def open_bench(dataset: str, data: str | None, prior: str) -> Bench:
+    """The bench of a dataset by its name, its folder and the prior's."""
+    source, loaded = open_source(dataset.split("-")[0], data=data), load_prior(prior)
+    train, test = (source_set(source, split, split, DATASETS[dataset]) for split in ("train", "test"))
+    return Bench(train, test, encode_source(source, loaded, workers=1), loaded)
 
 
-def _open(dataset: str, data: str | None, prior: str) -> None:
+_bench: Any
+
+
+def _open(opened: Callable[[], Any]) -> None:
     global _bench
     torch.set_num_threads(1)
-    _bench = Bench(dataset, data, prior)
+    _bench = opened()
 
 
-def _measure(row: str, ipc: int, seed: int, fold: int | None) -> Figures:
-    return _bench.figures(row, ipc, seed, fold)
+def _measure(*task: Any) -> Any:
+    return _bench.figures(*task)
 
 
-def measured(
-    tasks: list[tuple[str, int, int, int | None]], opened: tuple[str, str | None, str], jobs: int
-) -> Iterator[tuple[tuple[str, int, int, int | None], Figures]]:
-    """Each task's figures as they are finished, `jobs` at a time, each on one thread."""
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_open, initargs=opened) as pool:
+def measured(tasks: list[tuple[Any, ...]], opened: Callable[[], Any], jobs: int) -> Iterator[tuple[Any, Any]]:
+    """Each task and its figures as they are finished, `jobs` at a time, each on one thread. `opened` gives a process
+    its bench, whose method `figures` takes what a task holds."""
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_open, initargs=(opened,)) as pool:
         running = {pool.submit(_measure, *task): task for task in tasks}
         for future in as_completed(running):
             yield running[future], future.result()
+
+
+KEYS = ("row", "ipc", "seed")
+
+
+def read_figures(log: Path, keys: Sequence[str] = KEYS) -> dict[tuple[Any, ...], Figures]:
+    """What a log of earlier runs holds, by the values of `keys`; nothing if there is none."""
+    known = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return {tuple(entry.pop(key) for key in keys): Figures(**entry) for entry in known}
+
+
+def append_figures(log: Path, key: Sequence[Any], figures: Figures, keys: Sequence[str] = KEYS) -> None:
+    """Add a line to the log."""
+    with log.open("a") as file:
+        print(json.dumps({**dict(zip(keys, key, strict=True)), **vars(figures)}), file=file)
 
 
 def mean_and_spread(values: list[float], digits: int = 1) -> str:
@@ -220,29 +248,39 @@ def gain(better: list[float], other: list[float]) -> str:
     return f"{difference.mean():+.1f} ± {error:.1f}"
 
 
-def table(found: dict[tuple[str, int, int], Figures], rows: list[str], ipcs: list[int], seeds: int) -> str:
-    """Markdown: top-1 by IPC, the gain of dmgd over each row, and where the sets lie among the real images."""
+@dataclass(frozen=True)
+class Results:
+    """Finished figures by (row, IPC, seed), and which of them are shown, as tables in markdown."""
 
-    def values(row: str, ipc: int, name: str) -> list[Any]:
-        return [getattr(found[row, ipc, s], name) for s in range(seeds) if (row, ipc, s) in found]
+    found: dict[tuple[str, int, int], Figures]
+    rows: list[str]
+    ipcs: list[int]
+    seeds: int
 
-    def lines(title: str, cell: Any) -> list[str]:
-        head = [f"| {title} | " + " | ".join(f"IPC {ipc}" for ipc in ipcs) + " |", "|---|" + "---|" * len(ipcs)]
-        return [*head, *(f"| {row} | " + " | ".join(cell(row, ipc) for ipc in ipcs) + " |" for row in rows), ""]
+    def learned(self) -> str:
+        """Top-1 by IPC, and the gain of dmgd over each row."""
+        top1 = self._lines("top-1 %", lambda row, ipc: mean_and_spread(self._values(row, ipc, "top1")))
+        return top1 + self._lines("gain of dmgd ± standard error, paired", self._gain)
 
-    def gain_over(row: str, ipc: int) -> str:
-        mine, other = values("dmgd", ipc, "top1"), values(row, ipc, "top1")
+    def placed(self) -> str:
+        """Where the sets lie among the real images."""
+        shown = (("transport distance", "ot", 3), ("diversity", "diversity", 2), ("nearest real", "nearest", 2))
+        return "".join(
+            self._lines(title, lambda row, ipc, n=name, d=digits: mean_and_spread(self._values(row, ipc, n), d))
+            for title, name, digits in shown
+        )
+
+    def _values(self, row: str, ipc: int, name: str) -> list[Any]:
+        return [getattr(self.found[row, ipc, s], name) for s in range(self.seeds) if (row, ipc, s) in self.found]
+
+    def _gain(self, row: str, ipc: int) -> str:
+        mine, other = self._values("dmgd", ipc, "top1"), self._values(row, ipc, "top1")
         return gain(mine, other) if row != "dmgd" and other and len(mine) == len(other) else "–"
 
-    return "\n".join(
-        [
-            *lines("top-1 %", lambda row, ipc: mean_and_spread(values(row, ipc, "top1"))),
-            *lines("gain of dmgd ± standard error, paired", gain_over),
-            *lines("transport distance", lambda row, ipc: mean_and_spread(values(row, ipc, "ot"), 3)),
-            *lines("diversity", lambda row, ipc: mean_and_spread(values(row, ipc, "diversity"), 2)),
-            *lines("nearest real", lambda row, ipc: mean_and_spread(values(row, ipc, "nearest"), 2)),
-        ]
-    )
+    def _lines(self, title: str, cell: Callable[[str, int], str]) -> str:
+        lines = [[row, *(cell(row, ipc) for ipc in self.ipcs)] for row in self.rows]
+        head, *body = (f"| {' | '.join(cells)} |" for cells in [[title, *(f"IPC {ipc}" for ipc in self.ipcs)], *lines])
+        return "\n".join([head, "|" + "---|" * (1 + len(self.ipcs)), *body, "", ""])
 
 
 def ensure_prior(dataset: str, data: str | None, given: str | None) -> str:
@@ -274,8 +312,7 @@ def main() -> None:
     stem = arguments.dataset + ("" if arguments.split == "test" else "-validation")
     log, page = (arguments.results / f"{stem}.{kind}" for kind in ("jsonl", "md"))
     log.parent.mkdir(parents=True, exist_ok=True)
-    known = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    found = {(entry.pop("row"), entry.pop("ipc"), entry.pop("seed")): Figures(**entry) for entry in known}
+    found = read_figures(log)
 
     prior = ensure_prior(arguments.dataset, arguments.data, arguments.prior)
     tasks = [
@@ -283,10 +320,10 @@ def main() -> None:
         for seed, ipc, row in itertools.product(range(arguments.seeds), arguments.ipc, arguments.rows)
         if (row, ipc, seed) not in found
     ]
-    for (row, ipc, seed, _), figures in measured(tasks, (arguments.dataset, arguments.data, prior), arguments.jobs):
+    opened = partial(open_bench, arguments.dataset, arguments.data, prior)
+    for (row, ipc, seed, _), figures in measured(tasks, opened, arguments.jobs):
         found[row, ipc, seed] = figures
-        with log.open("a") as file:
-            print(json.dumps({"row": row, "ipc": ipc, "seed": seed, **vars(figures)}), file=file)
+        append_figures(log, (row, ipc, seed), figures)
         print(f"seed {seed}  IPC {ipc:2}  {row:30} {figures.top1:.1f}", flush=True)
 
     machine = f"{platform.processor() or platform.machine()}, one thread each, torch {version('torch')}"
@@ -296,7 +333,8 @@ def main() -> None:
         f"population standard deviation; {machine}.\n\n"
     )
     shown = [row for row in [*REAL, *ROWS] if any((row, ipc, 0) in found for ipc in arguments.ipc)]
-    page.write_text(heading + table(found, shown, arguments.ipc, arguments.seeds))
+    results = Results(found, shown, arguments.ipc, arguments.seeds)
+    page.write_text(heading + (results.learned() + results.placed()).rstrip("\n") + "\n")
     print(page.read_text())
 
 

@@ -73,31 +73,44 @@ def tied_dit(recipe: Recipe, channels: int, size: int, num_classes: int) -> DiTT
     return model
 
 
-def train(images: Tensor, labels: Tensor, recipe: Recipe) -> DiTTransformer2DModel:
-    """The averaged network after training on `images` (n, c, h, w) in [−1, 1] (or latents) with `labels` (n,)."""
+def train(
+    images: Tensor, labels: Tensor, recipe: Recipe, *, mirrored: Tensor | None = None, max_minutes: float = math.inf
+) -> DiTTransformer2DModel:
+    """The averaged network after training on `images` (n, c, h, w) in [−1, 1] (or latents) with `labels` (n,).
+
+    `mirrored` (n, c, h, w) are the latents of the mirror images: turning a latent round is not the same. Training ends
+    after `max_minutes` if its steps are not done by then; the learning rate falls with whichever goes on faster.
+    """
     torch.manual_seed(recipe.seed)
-    device = images.device
+    device, started = images.device, time.perf_counter()
     model = tied_dit(recipe, *images.shape[1:3], int(labels.max()) + 1).to(device).train()
     noising = DDPMScheduler()  # linear betas 1e-4 ... 0.02
     average = copy.deepcopy(model).eval()
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01, betas=(0.9, 0.99))
 
+    def done(step: int) -> float:
+        """The share of the training that lies behind, in steps or in time."""
+        return min(1.0, max(step / recipe.steps, (time.perf_counter() - started) / 60 / max_minutes))
+
     def factor(step: int) -> float:
-        return min(1.0, (step + 1) / recipe.warmup) * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+        return min(1.0, (step + 1) / recipe.warmup) * 0.5 * (1 + math.cos(math.pi * done(step)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     # On CPUs the flash kernel's backward pass in bf16 takes longer than all matrix products together.
     attention = [SDPBackend.MATH]
     if not (recipe.bf16 and device.type == "cpu"):
         attention += [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
-    recent, started = torch.zeros((), device=device), time.perf_counter()
+    recent = torch.zeros((), device=device)
     for step in range(recipe.steps):
+        if done(step) == 1:
+            print(f"time is up after {step} of {recipe.steps} steps", flush=True)
+            break
         pick = torch.randint(len(images), (recipe.batch,))
         x0, noise = images[pick], torch.randn(recipe.batch, *images.shape[1:]).to(device)
         t = torch.randint(1000, (recipe.batch,)).to(device)
         if recipe.flip:
-            mirrored = torch.rand(recipe.batch) < 0.5
-            x0 = torch.where(mirrored[:, None, None, None].to(device), x0.flip(3), x0)
+            turned = x0.flip(3) if mirrored is None else mirrored[pick]
+            x0 = torch.where((torch.rand(recipe.batch) < 0.5)[:, None, None, None].to(device), turned, x0)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16), sdpa_kernel(attention):
             predicted = model(noising.add_noise(x0, noise, t), timestep=t, class_labels=labels[pick]).sample
             loss = F.mse_loss(predicted.float(), noise)
@@ -127,15 +140,21 @@ def pixels_of(source: Source, size: int, channels: int) -> tuple[Tensor, Tensor]
 
 
 def save_prior(
-    model: DiTTransformer2DModel, out: Path, name: str, classes: Sequence[str], guidance_scale: float
+    model: DiTTransformer2DModel,
+    out: Path,
+    name: str,
+    classes: Sequence[str],
+    guidance_scale: float,
+    vae: Path | None = None,
 ) -> None:
-    """Write the network as a diffusers folder, in half precision, with the description that dmgd reads."""
+    """Write the network as a diffusers folder, in half precision, with the description that dmgd reads. `vae` is the
+    folder of the autoencoder that its latents are of."""
     out.mkdir(parents=True, exist_ok=True)
     model.save_config(out)
     weights = {name: tensor.detach().half().cpu().clone() for name, tensor in model.state_dict().items()}
     save_file(weights, out / "diffusion_pytorch_model.safetensors")
     described = {"id": name, "numerics": "diffusers", "guidance_scale": guidance_scale, "classes": list(classes)}
-    write_json(out / "dmgd.json", described)
+    write_json(out / "dmgd.json", described | ({"vae": str(vae.resolve())} if vae else {}))
 
 
 def main() -> None:
