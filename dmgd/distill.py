@@ -45,7 +45,8 @@ def distill(
     units = plan_units(len(statistics.classes), config)
     for note in placement_notes(config.method, statistics):
         progress.note(note)
-    denoise = in_portions(prior.predict, config.in_flight, progress)
+    network = replace(prior, network=prior.network.compiled()) if config.compile else prior
+    denoise = in_portions(network.predict, config.in_flight, progress)
     with (
         RunDirectory.writer(out, manifest(config, prior, statistics)) as run,
         progress.task("distil", len(statistics.classes) * config.ipc, "images") as task,

@@ -96,8 +96,7 @@ def command(
 
     display = Display()
     given = Statistics.load(stats) if stats else None
-    on = options.torch_device(device)
-    loaded = load_prior(config.prior, vae=vae, precision=precision, device=on, compile=compile)  # type: ignore[arg-type]
+    loaded = load_prior(config.prior, vae=vae, precision=precision, device=options.torch_device(device))  # type: ignore[arg-type]
     loaded = with_encoder(loaded, encoder) if encoder else loaded
     if given:
         config = config.with_statistics_of(given.header["k"])

@@ -95,7 +95,7 @@ def test_the_batch_that_fits_is_a_power_of_two(memory, images):
 
 
 def test_what_suits_a_cpu_follows_from_the_patches(prior):
-    assert suitable_batch(prior) == 2048 // 16
+    assert suitable_batch(prior) == 320 // 16
 
 
 @pytest.mark.parametrize("order", ["joint", "greedy"])

@@ -1,11 +1,15 @@
 """The lean DiT against diffusers' module, and the two ways in which weights are written."""
 
+import functools
+import subprocess
+import sys
+
 import pytest
 import torch
 from diffusers import DiTTransformer2DModel
 from safetensors.torch import save_file
 
-from dmgd.errors import ArtifactError
+from dmgd.errors import ArtifactError, DmgdError
 from dmgd.priors.checkpoints import fold_gamma, load_diffusers_dit, load_original_dit
 from dmgd.priors.dit import DiT, DiTConfig
 
@@ -132,3 +136,36 @@ def test_what_does_not_fit_is_named(tmp_path, golden):
     (tmp_path / "broken.safetensors").write_bytes(b"\0" * 100)
     with pytest.raises(ArtifactError, match="broken"):
         load_original_dit(tmp_path / "broken.safetensors", 4)
+
+
+COMPILED = """
+import sys, torch
+from dmgd.priors.checkpoints import load_diffusers_dit
+network, _, _ = load_diffusers_dit(__import__("pathlib").Path(sys.argv[1]), None)
+fast = network.compiled()
+for rows in (3, 2):
+    z, label = torch.randn(rows, 4, 8, 8), network.label_embedding(torch.arange(rows))
+    for t in (999, 20):
+        with torch.no_grad():
+            torch.testing.assert_close(fast(z, t, label), network(z, t, label), rtol=1e-5, atol=1e-5)
+assert "trunk" in vars(fast) and "trunk" not in vars(network)
+"""
+
+
+def test_the_compiled_network_computes_the_same(tmp_path):
+    """In another batch size, too, and without touching the network that it was made from. In a process of its own,
+    because the shapes that pytest checks in every signature cannot be compiled."""
+    folder = saved(diffusers_dit(tied=True), tmp_path)
+    done = subprocess.run([sys.executable, "-c", COMPILED, folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_cannot_be_compiled_is_one_clear_line(tmp_path, monkeypatch):
+    network, _, _ = load_diffusers_dit(saved(diffusers_dit(tied=True), tmp_path), None)
+    monkeypatch.setattr(torch, "compile", lambda call, **options: functools.partial(_without_compiler, call))
+    with pytest.raises(DmgdError, match=r"cannot be compiled here \(no C\+\+ compiler\); leave --compile out"):
+        network.compiled()(torch.zeros(1, 4, 8, 8), 0, network.label_embedding(torch.tensor([1])))
+
+
+def _without_compiler(call, *arguments):
+    raise torch._dynamo.exc.TorchDynamoException("no C++ compiler\nand much more")

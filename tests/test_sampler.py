@@ -137,6 +137,20 @@ def test_a_solver_of_second_order_sees_the_guided_prediction(prior):
         torch.testing.assert_close(found, target)
 
 
+BF16_BOUND = 0.1
+
+
+@pytest.mark.parametrize("method", ["dit", "dmgd"])
+def test_half_precision_stays_within_its_bound(prior, statistics, method):
+    """The final latents in bf16: the network's rounding, carried through all fifty steps."""
+    half = load_prior("digits", precision="bf16")
+    config = DistillConfig(ipc=2, method_name=method, method=METHODS[method])
+    (unit,) = plan_units(10, config)
+    exact, found = (sample_unit(unit, config, one, statistics, [])[0] for one in (prior, half))
+    distance = (found - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+    assert 0 < distance.mean().item() < BF16_BOUND
+
+
 def test_recorded_noise_is_what_is_sampled_from(prior):
     label = prior.label_embedding([5])
     recorded = SeededNoise([7], prior.latent_shape)

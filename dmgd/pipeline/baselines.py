@@ -14,6 +14,7 @@ from dmgd.evaluation.imageset import ImageSet, stack_images
 from dmgd.evaluation.selection import herding, nearest_distinct, random_selection
 from dmgd.evaluation.train import fitting_threads
 from dmgd.matching.quantize import class_seed, quantize
+from dmgd.pipeline.batching import suitable_batch
 from dmgd.pipeline.imagesets import Shape, source_labels, source_set
 from dmgd.pipeline.latents import ClassLatents, encode_source
 from dmgd.pipeline.sampling import plan_units, sample_unit
@@ -114,7 +115,13 @@ def sample_plain(
 ) -> ImageSet:
     """Samples of the prior without any matching, with its own guidance scale, as the method "dit" makes them."""
     config = DistillConfig(
-        source.name, prior.identity.id, max(counts), seed, method_name="dit", method=method_named("dit")
+        source.name,
+        prior.identity.id,
+        max(counts),
+        seed,
+        method_name="dit",
+        method=method_named("dit"),
+        batch_size=suitable_batch(prior),
     )
     classes = prior.match_classes(source.classes)
     size = int(torch.tensor(prior.latent_shape).prod())

@@ -13,8 +13,9 @@ from dmgd.errors import DmgdError
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 
-# Patches in flight from which on a device makes no more images a second (benchmarks/sampling_speed.py).
-FULL = {"cpu": 1 << 11, "cuda": 1 << 16}
+# Patches of images in flight from which on a device makes no more images a second (benchmarks/sampling_speed.py); on
+# CPUs what stays in the cache.
+FULL = {"cpu": 320, "cuda": 1 << 16}
 MEMORY_SHARE = 0.8
 PROBED = (4, 8)  # images of the two network calls whose peak memory is measured
 

@@ -4,6 +4,7 @@ One network reads the weights of both worlds (see `checkpoints.py`). Compared wi
 *embedding*, which semantic matching changes, and computes the conditioning vector once a call instead of once a block.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from dmgd.errors import DmgdError
 
 FREQUENCIES = 256
 
@@ -119,20 +122,29 @@ class DiT(nn.Module):
         shift, scale = self.final_modulation(condition[0])[:, None].chunk(2, dim=-1)
         return self._unpatched(self.final(_modulated(x, shift, scale, 1e-6)))
 
-    def compile_trunk(self) -> None:
-        """Have the trunk compiled, on its first call with each batch size; on a GPU as a CUDA graph.
+    def compiled(self) -> "DiT":
+        """This network with its trunk compiled, on the first call with each batch size; on a GPU as a CUDA graph.
 
         The timestep stays outside: a number that changes with every call would be compiled anew each time. What is
-        compiled is kept between processes, in `TORCHINDUCTOR_CACHE_DIR`.
+        compiled is kept between processes, in `TORCHINDUCTOR_CACHE_DIR`. A call raises DmgdError where torch cannot
+        compile.
         """
+        from torch._dynamo.exc import TorchDynamoException  # slow to import
+
         on_gpu = self.position.is_cuda
-        compiled = torch.compile(self.trunk, dynamic=False, mode="reduce-overhead" if on_gpu else None)
+        fast = torch.compile(self.trunk, dynamic=False, mode="reduce-overhead" if on_gpu else None)
 
         def trunk(z: Tensor, conditions: Tensor) -> Tensor:
-            output = compiled(z, conditions)
+            try:
+                output = fast(z, conditions)
+            except TorchDynamoException as error:
+                reason = str(error).splitlines()[0][:150]
+                raise DmgdError(f"the network cannot be compiled here ({reason}); leave --compile out") from error
             return output.clone() if on_gpu else output  # the graph's own memory is written again by its next call
 
-        self.trunk = trunk  # type: ignore[method-assign]
+        twin = copy.copy(self)  # the weights are shared
+        twin.trunk = trunk  # type: ignore[method-assign]
+        return twin
 
     def _unpatched(self, x: Float[Tensor, "b n p"]) -> Float[Tensor, "b o h w"]:
         side, patch = self.config.sample_size // self.config.patch_size, self.config.patch_size

@@ -47,19 +47,14 @@ NAMES = ("digits", *PUBLISHED)
 
 
 def load_prior(
-    name: str,
-    *,
-    vae: str | None = None,
-    precision: Precision = "fp32",
-    device: torch.device | str = "cpu",
-    compile: bool = False,
+    name: str, *, vae: str | None = None, precision: Precision = "fp32", device: torch.device | str = "cpu"
 ) -> Prior:
     """The prior called `name`: `digits` (embedded), `dit-xl-2-256`, `dit-xl-2-512`, a Hub id, a folder in diffusers'
     DiT layout (a pipeline's, or a transformer's alone), or an original-format checkpoint file.
 
     `vae` (a folder or Hub id) replaces the codec that the prior brings; "none" does without one: the prior then samples
     latents, but neither encodes nor decodes images. `precision` is the network's; the rest of the
-    sampler and the codec compute in float32. With `compile` the network is compiled when it is first called.
+    sampler and the codec compute in float32.
 
     Raises UsageError for a name that is none of these, ArtifactError for weights that are damaged or cannot be had.
     """
@@ -72,14 +67,11 @@ def load_prior(
     identity = PriorIdentity(
         id=described.id or name, revision=revision, digest=_digest([weights, *codec_weights]), numerics=numerics
     )
-    network = network.to(device, PRECISIONS[precision]).eval().requires_grad_(False)
-    if compile:
-        network.compile_trunk()
     return Prior(
         identity=identity,
         classes=_classes(described, network.config.num_classes),
         defaults=PriorDefaults(described.guidance_scale, described.guided_channels),
-        network=network,
+        network=network.to(device, PRECISIONS[precision]).eval().requires_grad_(False),
         codec=codec,
         device=torch.device(device),
     )

@@ -1,0 +1,310 @@
+"""How fast images are sampled: each method by images in flight, beside the device's measured matrix-product ceiling.
+
+    python benchmarks/sampling_speed.py digits
+    python benchmarks/sampling_speed.py dit-xl-2 --precision bf16 --compile --profile     # on a GPU
+    python benchmarks/sampling_speed.py dit-small --steps 4 --batches 1 4                 # the same way, on a CPU
+
+`digits` samples the embedded prior; the others are DiTs with random weights and made-up statistics, so nothing is
+downloaded. Every figure is the least of --repeats passes, which take turns. "of the ceiling" is the network's
+arithmetic (counted by torch) over the time, as a share of what one large matrix product reaches in the same precision;
+"overhead" is the time over that of plain sampling (`dit`) with as many images in flight. With `digits`, all rows of a
+method make the same 100 images, and how far they are apart is shown; in flight "plain" is one image after another
+through diffusers' module, which computes the conditioning in every block: a loop as one writes it with the libraries,
+and as the authors' released code does it. Figures are appended to --results, with versions.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from diffusers import DiTTransformer2DModel
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+import dmgd.priors
+from dmgd.artifacts.run import Unit
+from dmgd.artifacts.statistics import Statistics
+from dmgd.config import METHODS, DistillConfig, StatisticsConfig
+from dmgd.diffusion.sampler import Denoiser
+from dmgd.fit_stats import fit_statistics
+from dmgd.pipeline.batching import in_portions, suitable_batch
+from dmgd.pipeline.sampling import sample_unit
+from dmgd.priors.codec import NoCodec
+from dmgd.priors.dit import DiT, DiTConfig
+from dmgd.priors.load import PRECISIONS, load_prior
+from dmgd.priors.prior import Prior, PriorDefaults, PriorIdentity
+from dmgd.records import ClassInfo
+from dmgd.sources.source import open_source
+
+LATENTS = {"patch_size": 2, "in_channels": 4, "out_channels": 8, "num_classes": 1000}
+SHAPES = {
+    "dit-xl-2": DiTConfig(sample_size=32, width=1152, depth=28, num_heads=16, **LATENTS),
+    "dit-small": DiTConfig(sample_size=16, width=384, depth=12, num_heads=6, **LATENTS),
+}
+PLAIN = 0  # in flight: one image after another, through diffusers' module
+BATCHES = {"digits": (PLAIN, 1, 10, 20, 100), "dit-xl-2": (1, 8, 32, 64, 128, 256), "dit-small": (1, 8, 32)}
+METHOD_NAMES = ("dit", "dmgd")
+CLASSES, IPC = 10, 10
+DIGITS = Path(dmgd.priors.__file__).parent / "digits"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; memory is the peak in MiB beyond the weights and statistics."""
+
+    method: str
+    batch: int
+    seconds_per_image: float
+    of_ceiling: float
+    overhead: float | None
+    peak_mib: float
+
+
+def random_prior(shape: DiTConfig, device: str, precision: str) -> Prior:
+    """A prior of random weights without an autoencoder."""
+    torch.manual_seed(0)
+    network = DiT(shape).to(device, PRECISIONS[precision]).eval().requires_grad_(False)
+    classes = tuple(ClassInfo(str(i)) for i in range(shape.num_classes))
+    identity = PriorIdentity("random", None, "", "original")
+    return Prior(identity, classes, PriorDefaults(4.0, 3), network, NoCodec(), torch.device(device))
+
+
+def random_statistics(prior: Prior, k: int) -> Statistics:
+    """`k` support points of unequal masses for every class, as far apart as those of real latents."""
+    generator = torch.Generator().manual_seed(0)
+    mass = 0.1 + torch.rand(CLASSES, k, generator=generator)
+    return Statistics(
+        support=torch.randn(CLASSES, k, math.prod(prior.latent_shape), generator=generator),
+        mass=mass / mass.sum(1, keepdim=True),
+        count=torch.full((CLASSES,), 100),
+        classes=tuple(ClassInfo(str(c), None, c) for c in range(CLASSES)),
+        header={},
+    )
+
+
+def plain_denoiser(folder: Path) -> Denoiser:
+    """The network of a diffusers folder as diffusers' own module, told label embeddings."""
+    model = DiTTransformer2DModel.from_pretrained(folder, low_cpu_mem_usage=False).float().eval()
+    for block in model.transformer_blocks:
+        block.norm1.emb.class_embedder = torch.nn.Identity()
+    return lambda z, t, label: model(z, timestep=torch.full((len(z),), t), class_labels=label[:, 0]).sample
+
+
+class Sampling:
+    """A prior and statistics to sample with."""
+
+    def __init__(
+        self, name: str, device: str, precision: str, compiled: bool, steps: int, grid: tuple[int, int] | None
+    ):
+        self.name, self.steps, self._grid = name, steps, grid
+        if name == "digits":
+            self.prior = load_prior("digits", device=device, precision=precision)  # type: ignore[arg-type]
+            source = open_source("digits")
+            self.fitted = {k: fit_statistics(source, self.prior, StatisticsConfig(k=k)) for k in (10, 2 * IPC)}
+            self.plain = plain_denoiser(DIGITS)
+        else:
+            self.prior = random_prior(SHAPES[name], device, precision)
+            self.fitted = {k: random_statistics(self.prior, k) for k in (10, 2 * IPC)}
+        self.flop = self._flop_of_an_image()
+        if compiled:
+            self.prior = replace(self.prior, network=self.prior.network.compiled())
+
+    def _flop_of_an_image(self) -> int:
+        """The operations of an image's two rows in one step."""
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            z = torch.zeros(2, *self.prior.latent_shape, device=self.prior.device)
+            self.prior.predict(z, 0, self.prior.null_embedding(2))
+        return counter.get_total_flops()
+
+    def grid(self, batch: int) -> tuple[int, int]:
+        """Classes and images of each that are sampled: those asked for, with digits the same for all rows, else about
+        one batch."""
+        if self._grid or self.name == "digits":
+            return self._grid or (CLASSES, IPC)
+        return max(1, min(CLASSES, batch // IPC)), min(IPC, batch) if batch <= CLASSES * IPC else batch // CLASSES
+
+    def latents(self, method: str, batch: int) -> Tensor:
+        """The latents of a method's images, class by class, with the network seeing `batch` images at a time."""
+        if batch == PLAIN:
+            return self.plain_latents(method)
+        classes, ipc = self.grid(batch)
+        config = DistillConfig(ipc=ipc, method=replace(METHODS[method], steps=self.steps), batch_size=batch)
+        statistics = self.fitted[config.k if config.k in self.fitted else 2 * IPC]
+        greedy = config.method.order == "greedy"
+        images = [range(i, i + 1) for i in range(ipc)] if greedy else [range(ipc)]
+        denoise, parts = in_portions(self.prior.predict, batch), []
+        for own in images:
+            unit = Unit(range(classes), own)
+            made, _ = sample_unit(unit, config, self.prior, statistics, parts if greedy else [], denoise)
+            parts.append(made.reshape(classes, len(own), -1))
+        return torch.cat(parts, dim=1).flatten(0, 1)
+
+    def plain_latents(self, method: str) -> Tensor:
+        """The latents of a method's images, class by class, made one image after another. Joint matching has to see all
+        of a class, so there only the network is given one image at a time."""
+        joint = METHODS[method].order == "joint"
+        config = DistillConfig(ipc=IPC, method=replace(METHODS[method], steps=self.steps), batch_size=1)
+        statistics, made = self.fitted[config.k], []
+        for c in range(CLASSES):
+            own: list[Tensor] = []
+            for images in [range(IPC)] if joint else [range(i, i + 1) for i in range(IPC)]:
+                unit = Unit(range(c, c + 1), images)
+                frozen = own if config.method.order == "greedy" else []
+                latents, _ = sample_unit(unit, config, self.prior, statistics, frozen, in_portions(self.plain, 1))
+                own.append(latents.reshape(1, len(images), -1))
+            made.append(torch.cat(own, dim=1)[0])
+        return torch.cat(made)
+
+
+def finished(device: torch.device) -> float:
+    """The time when the device has done all its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of one large matrix product, the best of several."""
+    size = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(8):
+        started = finished(device)
+        a @ b
+        best = min(best, finished(device) - started)
+    return 2 * size**3 / best
+
+
+def peak_mib(device: torch.device, work: Callable[[], object]) -> float:
+    """The peak of memory that `work` needs beyond what there is: allocated on a GPU, resident (Linux) on a CPU."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    before = resident("VmRSS")
+    work()
+    return (resident("VmHWM") - before) / 1024
+
+
+def resident(what: str) -> int:
+    """VmRSS, the resident memory, or VmHWM, its peak, in KiB."""
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if what in line)
+
+
+def measured(sampling: Sampling, batches: list[int], methods: list[str], repeats: int, ceiling: float) -> list[Row]:
+    """The table: every method with every number of images in flight, in turns."""
+    device, cells = sampling.prior.device, list(itertools.product(batches, methods))
+    best, peaks = dict.fromkeys(cells, float("inf")), {}
+    for batch, method in cells:
+        sampling.latents(method, batch)  # allocates, chooses kernels, compiles
+        peaks[batch, method] = peak_mib(device, lambda b=batch, m=method: sampling.latents(m, b))  # type: ignore[misc]
+    for _ in range(repeats):
+        for batch, method in cells:
+            started = finished(device)
+            count = len(sampling.latents(method, batch))
+            best[batch, method] = min(best[batch, method], (finished(device) - started) / count)
+    return [
+        Row(
+            method,
+            batch,
+            best[batch, method],
+            sampling.flop * sampling.steps / best[batch, method] / ceiling,
+            best[batch, method] / best[batch, "dit"] - 1 if "dit" in methods and method != "dit" else None,
+            peaks[batch, method],
+        )
+        for batch, method in cells
+    ]
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown."""
+    lines = [
+        "| method | in flight | s/image | × one by one | of the ceiling | overhead | peak MiB |",
+        "|---|" + "--:|" * 6,
+    ]
+    slowest = {row.method: row.seconds_per_image for row in rows if row.batch == min(r.batch for r in rows)}
+    for row in rows:
+        over = "" if row.overhead is None else f"{100 * row.overhead:+.1f} %"
+        lines.append(
+            f"| {row.method} | {row.batch or 'plain'} | {row.seconds_per_image:.4f} | "
+            f"{slowest[row.method] / row.seconds_per_image:.1f} | {100 * row.of_ceiling:.0f} % | {over} | "
+            f"{row.peak_mib:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def largest_distance(sampling: Sampling, batches: list[int], methods: list[str]) -> float:
+    """How far the images of the smallest and the largest batch are apart, relative to their size; the worst."""
+    worst = 0.0
+    for method in methods:
+        one, other = (sampling.latents(method, batch) for batch in (min(batches), max(batches)))
+        worst = max(worst, ((one - other).norm(dim=1) / one.norm(dim=1)).max().item())
+    return worst
+
+
+def profiled(sampling: Sampling, batch: int) -> str:
+    """Where the time of `dmgd` goes, by operator."""
+    on_gpu = sampling.prior.device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as found:
+        sampling.latents("dmgd", batch)
+        finished(sampling.prior.device)
+    order = "self_cuda_time_total" if on_gpu else "self_cpu_time_total"
+    return found.key_averages().table(sort_by=order, row_limit=15, max_name_column_width=48)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=("digits", *SHAPES))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS)
+    parser.add_argument("--tf32", action="store_true", help="let fp32 matrix products use TF32, as the released code")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--batches", type=int, nargs="+", help="images in flight")
+    parser.add_argument(
+        "--grid", type=int, nargs=2, metavar=("CLASSES", "IPC"), help="images sampled, whatever in flight"
+    )
+    parser.add_argument("--methods", nargs="+", default=METHOD_NAMES, choices=METHODS, metavar="METHOD")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--results", type=Path, help="a .jsonl file that the figures are appended to")
+    arguments = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = arguments.tf32
+    sampling = Sampling(
+        arguments.model, arguments.device, arguments.precision, arguments.compile, arguments.steps, arguments.grid
+    )
+    device, batches = sampling.prior.device, arguments.batches or list(BATCHES[arguments.model])
+    named = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    ceiling = matmul_ceiling(device, PRECISIONS[arguments.precision])
+    setting = {
+        "model": arguments.model, "device": named, "threads": torch.get_num_threads(), "steps": arguments.steps,
+        "precision": arguments.precision, "tf32": arguments.tf32, "compile": arguments.compile,
+        "ceiling_tflops": round(ceiling / 1e12, 3), "suitable_batch": suitable_batch(sampling.prior),
+        "versions": {name: version(name) for name in ("dmgd", "torch", "pot")}, "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+    print(json.dumps(setting))
+    rows = measured(sampling, batches, list(arguments.methods), arguments.repeats, ceiling)
+    print(table(rows))
+    if arguments.model == "digits":
+        print(f"\nlargest relative distance of images: {largest_distance(sampling, batches, arguments.methods):.1e}")
+    if arguments.results:
+        with arguments.results.open("a") as file:
+            for row in rows:
+                print(json.dumps({**setting, **asdict(row)}), file=file)
+    if arguments.profile:
+        print(profiled(sampling, max(batches)))
+
+
+if __name__ == "__main__":
+    main()
