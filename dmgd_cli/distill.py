@@ -36,7 +36,7 @@ def command(
     ] = None,
     precision: Annotated[str, typer.Option(help="The network's: fp32, bf16 or fp16.")] = DEFAULTS.precision,
     compile: Annotated[
-        bool, typer.Option("--compile", help="Compile the network: a minute at first, then faster on GPUs.")
+        bool, typer.Option("--compile", help="Compile the network, which takes a minute; meant for GPUs.")
     ] = False,
     device: options.Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Only continue the run in --out; begin no new one.")] = False,
