@@ -42,6 +42,16 @@ def test_statistics_given_or_fitted_make_the_same_run(dmgd, tmp_path):
     assert {record.other_class for record in run.records()} == {None}
 
 
+def test_solver_and_guidance_interval_reach_the_run(dmgd, tmp_path):
+    arguments = ("--source", "digits", "--ipc", 1, "--steps", 5)
+    dmgd("distill", *arguments, "--out", tmp_path / "ddpm")
+    dmgd("distill", *arguments, "--solver", "dpm++", "--guidance-interval", 1, 3, "--out", tmp_path / "dpm")
+    one, other = (RunDirectory.open(tmp_path / name) for name in ("ddpm", "dpm"))
+    assert (other.config.method.solver, other.config.method.guidance_interval) == ("dpm++", (1, 3))
+    pairs = zip(one.records(), other.records(), strict=True)
+    assert all(a.pixels_sha256 != b.pixels_sha256 for a, b in pairs)
+
+
 REFUSED = [
     (["--source", "digit"], 2, "did you mean 'digits'"),
     (["--prior", "digit"], 2, "did you mean 'digits'"),
@@ -49,6 +59,9 @@ REFUSED = [
     (["--ipc", "0"], 2, "ipc must be at least 1, not 0"),
     (["--window", "9", "3"], 2, "window must be two rising numbers"),
     (["--method", "dit", "--rho", "1"], 2, "rho has no effect"),
+    (["--solver", "euler"], 2, "known: ddpm, dpm++"),
+    (["--guidance-interval", "9", "3"], 2, "guidance-interval must be two rising numbers"),
+    (["--batch-size", "0"], 2, "batch size must be at least 1, not 0"),
     (["--precision", "fp8"], 2, "known: fp32, bf16, fp16"),
     (["--device", "tpu"], 2, "try --device cpu"),
     (["--stats", "missing.safetensors"], 1, "dmgd fit-stats"),
