@@ -151,13 +151,22 @@ def test_work_behind_is_done_in_order_and_its_errors_are_raised():
         begin()
     assert done[:2] == [0, 1]
 
+    def begin_the_last():
+        with Behind() as behind:
+            behind.run(work, 2)
+
+    with pytest.raises(OSError, match="disk full"):
+        begin_the_last()
+
 
 def test_an_interrupt_waits_for_what_was_begun():
-    done = []
+    done, gate = [], threading.Event()
 
     def begin():
         with Behind() as behind:
+            behind.run(gate.wait)
             behind.run(done.append, 1)
+            threading.Timer(0.1, gate.set).start()
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
