@@ -13,15 +13,13 @@ from dmgd.artifacts.run import MANIFEST, RunDirectory, Unit
 from dmgd.artifacts.statistics import Statistics
 from dmgd.config import DistillConfig
 from dmgd.files import canonical_json, sha256_bytes
-from dmgd.pipeline.batching import Portions, in_portions, suitable_batch
+from dmgd.pipeline.batching import decode, in_portions, suitable_batch
 from dmgd.pipeline.behind import Behind
 from dmgd.pipeline.methods import placement, placement_notes
 from dmgd.pipeline.sampling import plan_units, sample_unit
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.records import ClassInfo
-
-DECODED = 16  # images that the autoencoder sees at a time: it needs far more memory for each than the network
 
 
 def distill(
@@ -54,8 +52,7 @@ def distill(
     ):
 
         def store(unit: Unit, latents: Tensor, notes: list[dict[str, Any]]) -> None:
-            images = Portions(DECODED).run(prior.decode, latents)
-            run.write_unit(unit, images.cpu().numpy(), latents, notes)
+            run.write_unit(unit, decode(prior, latents, progress).numpy(), latents, notes)
             task.advance(len(unit))
 
         frozen: list[Tensor] = []  # the finished images of the classes being made, each (c, n, d)

@@ -151,7 +151,20 @@ def test_the_lock_of_a_dead_process_is_taken_over(make):
 
 def start(out, stats_file, **options):
     """A running `dmgd distill` of two batches."""
-    command = [DMGD, "distill", "--source", "digits", "--method", "dit", "--steps", "4", "--ipc", "20"]
+    command = [
+        DMGD,
+        "distill",
+        "--source",
+        "digits",
+        "--method",
+        "dit",
+        "--steps",
+        "4",
+        "--ipc",
+        "20",
+        "--batch-size",
+        "100",
+    ]
     return subprocess.Popen(
         [*command, "--stats", stats_file, "--out", out], stderr=subprocess.PIPE, text=True, **options
     )

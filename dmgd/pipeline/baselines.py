@@ -14,7 +14,7 @@ from dmgd.evaluation.imageset import ImageSet, stack_images
 from dmgd.evaluation.selection import herding, nearest_distinct, random_selection
 from dmgd.evaluation.train import fitting_threads
 from dmgd.matching.quantize import class_seed, quantize
-from dmgd.pipeline.batching import suitable_batch
+from dmgd.pipeline.batching import decode, suitable_batch
 from dmgd.pipeline.imagesets import Shape, source_labels, source_set
 from dmgd.pipeline.latents import ClassLatents, encode_source
 from dmgd.pipeline.sampling import plan_units, sample_unit
@@ -140,7 +140,7 @@ def sample_plain(
     ):
         for unit in plan_units(len(classes), config):
             latents, _ = sample_unit(unit, config, prior, nothing, [])
-            for (label, i), image in zip(unit.cells(), prior.decode(latents).cpu().numpy(), strict=True):
+            for (label, i), image in zip(unit.cells(), decode(prior, latents).numpy(), strict=True):
                 if i < counts[label]:
                     pixels.append(shape.apply(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)))
                     labels.append(label)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dmgd.diffusion.sampler import Denoiser
@@ -17,6 +17,7 @@ from dmgd.progress import SILENT, Progress
 # CPUs what stays in the cache.
 FULL = {"cpu": 320, "cuda": 1 << 16}
 MEMORY_SHARE = 0.8
+DECODED = 16  # images that the autoencoder sees at a time: it needs far more memory for each than the network
 PROBED = (4, 8)  # images of the two network calls whose peak memory is measured
 
 
@@ -95,3 +96,8 @@ def in_portions(denoise: Denoiser, images: int, progress: Progress = SILENT) -> 
         return portions.run(lambda some, labels: denoise(some, t, labels), z, label)
 
     return predict
+
+
+def decode(prior: Prior, latents: Float[Tensor, "b z y x"], progress: Progress = SILENT) -> UInt8[Tensor, "b h w c"]:
+    """The uint8 images of latents, on the CPU, decoded a few at a time."""
+    return Portions(DECODED, progress).run(lambda some: prior.decode(some).cpu(), latents)

@@ -8,6 +8,7 @@ from torch import Tensor
 from dmgd.artifacts.run import Unit
 from dmgd.artifacts.statistics import Statistics
 from dmgd.config import DistillConfig
+from dmgd.pipeline.batching import decode
 from dmgd.pipeline.sampling import plan_units, sample_unit
 from dmgd.priors.prior import Prior
 
@@ -55,5 +56,5 @@ def regenerate(
 
     for unit in units:
         if wanted := [(row, cell) for row, cell in enumerate(unit.cells()) if cell in cells]:
-            pixels = prior.decode(sampled(unit)).cpu().numpy()
+            pixels = decode(prior, sampled(unit)).numpy()
             yield from ((*cell, pixels[row]) for row, cell in wanted)
