@@ -13,8 +13,8 @@ from dmgd.errors import DmgdError
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 
-# Patches of images in flight from which on a device makes no more images a second (benchmarks/sampling_speed.py); on
-# CPUs what stays in the cache.
+# Patches of images in flight that fill a device: on CPUs what stays in the cache, measured with the digits
+# (benchmarks/sampling_speed.py); on GPUs reasoned, not yet measured.
 FULL = {"cpu": 320, "cuda": 1 << 16}
 MEMORY_SHARE = 0.8
 DECODED = 16  # images that the autoencoder sees at a time: it needs far more memory for each than the network
