@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+from remarks import Remarks
 
 from dmgd.artifacts.run import RunDirectory
 from dmgd.config import DistillConfig, StatisticsConfig, method_named
@@ -15,18 +16,7 @@ from dmgd.fit_stats import fit_statistics
 from dmgd.pipeline.batching import Portions, fitting, in_portions, suitable_batch
 from dmgd.pipeline.behind import Behind
 from dmgd.priors.load import load_prior
-from dmgd.progress import SILENT
 from dmgd.sources.source import open_source
-
-
-class Remarks:
-    """A listener that keeps the warnings."""
-
-    def __init__(self):
-        self.warnings, self.task, self.note = [], SILENT.task, SILENT.note
-
-    def warn(self, text):
-        self.warnings.append(text)
 
 
 @pytest.fixture(scope="module")

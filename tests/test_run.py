@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from made_run import tree
+from remarks import Remarks
 
 from dmgd.artifacts.run import RunDirectory
 from dmgd.config import DistillConfig, StatisticsConfig, method_named
@@ -54,18 +55,6 @@ def make(prior, statistics, tmp_path):
         return distill(DistillConfig(ipc=ipc, method=method), prior, statistics, tmp_path / name, **options)
 
     return run
-
-
-class Remarks:
-    """A listener that keeps the warnings."""
-
-    def __init__(self):
-        from dmgd.progress import SILENT
-
-        self.warnings, self.task, self.note = [], SILENT.task, SILENT.note
-
-    def warn(self, text):
-        self.warnings.append(text)
 
 
 def test_a_greedy_run_grows_and_keeps_its_first_images(make):
