@@ -7,14 +7,14 @@
 `digits` samples the embedded prior; the others are DiTs with random weights and made-up statistics, so nothing is
 downloaded. Every figure is the least of --repeats passes, which take turns. "of the ceiling" is the network's
 arithmetic (counted by torch) over the time, as a share of what one large matrix product reaches in the same precision;
-"overhead" is the time over that of plain sampling (`dit`) with as many images in flight. With `digits`, all rows of a
+"overhead" is the time that a method spends outside the network beyond what plain sampling (`dit`) with as many images
+in flight spends there, as a share of plain sampling's whole time. With `digits`, all rows of a
 method make the same 100 images, and how far they are apart is shown; in flight "plain" is one image after another
 through diffusers' module, which computes the conditioning in every block: a loop as one writes it with the libraries,
 and as the authors' released code does it. Figures are appended to --results, with versions.
 """
 
 import argparse
-import itertools
 import json
 import math
 import platform
@@ -31,13 +31,12 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import dmgd.priors
-from dmgd.artifacts.run import Unit
 from dmgd.artifacts.statistics import Statistics
 from dmgd.config import METHODS, DistillConfig, StatisticsConfig
 from dmgd.diffusion.sampler import Denoiser
 from dmgd.fit_stats import fit_statistics
 from dmgd.pipeline.batching import in_portions, suitable_batch
-from dmgd.pipeline.sampling import sample_unit
+from dmgd.pipeline.sampling import plan_units, sample_unit
 from dmgd.priors.codec import NoCodec
 from dmgd.priors.dit import DiT, DiTConfig
 from dmgd.priors.load import PRECISIONS, load_prior
@@ -106,6 +105,7 @@ class Sampling:
         self, name: str, device: str, precision: str, compiled: bool, steps: int, grid: tuple[int, int] | None
     ):
         self.name, self.steps, self._grid = name, steps, grid
+        self._inside: float | None = None  # the seconds in the network, while they are counted
         if name == "digits":
             self.prior = load_prior("digits", device=device, precision=precision)  # type: ignore[arg-type]
             source = open_source("digits")
@@ -125,6 +125,25 @@ class Sampling:
             self.prior.predict(z, 0, self.prior.null_embedding(2))
         return counter.get_total_flops()
 
+    def outside(self, method: str, batch: int) -> float:
+        """The seconds of one pass that are not spent in the network, for which the device is waited for."""
+        self._inside, started = 0.0, finished(self.prior.device)
+        self.latents(method, batch)
+        outside = finished(self.prior.device) - started - self._inside
+        self._inside = None
+        return outside
+
+    def _counted(self, denoise: Denoiser) -> Denoiser:
+        def counted(z: Tensor, t: int, label: Tensor) -> Tensor:
+            if self._inside is None:
+                return denoise(z, t, label)
+            started = finished(self.prior.device)
+            output = denoise(z, t, label)
+            self._inside += finished(self.prior.device) - started
+            return output
+
+        return counted
+
     def grid(self, batch: int) -> tuple[int, int]:
         """Classes and images of each that are sampled: those asked for, with digits the same for all rows, else about
         one batch."""
@@ -133,36 +152,20 @@ class Sampling:
         return max(1, min(CLASSES, batch // IPC)), min(IPC, batch) if batch <= CLASSES * IPC else batch // CLASSES
 
     def latents(self, method: str, batch: int) -> Tensor:
-        """The latents of a method's images, class by class, with the network seeing `batch` images at a time."""
-        if batch == PLAIN:
-            return self.plain_latents(method)
+        """The latents of a method's images, class by class, made as `dmgd distill` makes them with `batch` images in
+        flight. Joint matching sees all of a class: with fewer in flight, only the network gets them in parts."""
         classes, ipc = self.grid(batch)
-        config = DistillConfig(ipc=ipc, method=replace(METHODS[method], steps=self.steps), batch_size=batch)
+        config = DistillConfig(ipc=ipc, method=replace(METHODS[method], steps=self.steps), batch_size=batch or 1)
         statistics = self.fitted[config.k if config.k in self.fitted else 2 * IPC]
-        greedy = config.method.order == "greedy"
-        images = [range(i, i + 1) for i in range(ipc)] if greedy else [range(ipc)]
-        denoise, parts = in_portions(self.prior.predict, batch), []
-        for own in images:
-            unit = Unit(range(classes), own)
-            made, _ = sample_unit(unit, config, self.prior, statistics, parts if greedy else [], denoise)
-            parts.append(made.reshape(classes, len(own), -1))
-        return torch.cat(parts, dim=1).flatten(0, 1)
-
-    def plain_latents(self, method: str) -> Tensor:
-        """The latents of a method's images, class by class, made one image after another. Joint matching has to see all
-        of a class, so there only the network is given one image at a time."""
-        joint = METHODS[method].order == "joint"
-        config = DistillConfig(ipc=IPC, method=replace(METHODS[method], steps=self.steps), batch_size=1)
-        statistics, made = self.fitted[config.k], []
-        for c in range(CLASSES):
-            own: list[Tensor] = []
-            for images in [range(IPC)] if joint else [range(i, i + 1) for i in range(IPC)]:
-                unit = Unit(range(c, c + 1), images)
-                frozen = own if config.method.order == "greedy" else []
-                latents, _ = sample_unit(unit, config, self.prior, statistics, frozen, in_portions(self.plain, 1))
-                own.append(latents.reshape(1, len(images), -1))
-            made.append(torch.cat(own, dim=1)[0])
-        return torch.cat(made)
+        network = self._counted(self.prior.predict if batch else self.plain)
+        made: list[list[Tensor]] = [[] for _ in range(classes)]
+        for unit in plan_units(classes, config):
+            greedy = config.method.order == "greedy" and unit.images[0] > 0
+            frozen = [torch.stack([torch.stack(made[c]) for c in unit.classes]).flatten(2)] if greedy else []
+            latents, _ = sample_unit(unit, config, self.prior, statistics, frozen, in_portions(network, batch or 1))
+            for (c, _), latent in zip(unit.cells(), latents, strict=True):
+                made[c].append(latent)
+        return torch.stack([latent for own in made for latent in own])
 
 
 def finished(device: torch.device) -> float:
@@ -204,26 +207,37 @@ def resident(what: str) -> int:
 
 def measured(sampling: Sampling, batches: list[int], methods: list[str], repeats: int, ceiling: float) -> list[Row]:
     """The table: every method with every number of images in flight, in turns."""
-    device, cells = sampling.prior.device, list(itertools.product(batches, methods))
-    best, peaks = dict.fromkeys(cells, float("inf")), {}
-    for batch, method in cells:
-        sampling.latents(method, batch)  # allocates, chooses kernels, compiles
-        peaks[batch, method] = peak_mib(device, lambda b=batch, m=method: sampling.latents(m, b))  # type: ignore[misc]
-    for _ in range(repeats):
-        for batch, method in cells:
-            started = finished(device)
-            count = len(sampling.latents(method, batch))
-            best[batch, method] = min(best[batch, method], (finished(device) - started) / count)
+    device, cells = sampling.prior.device, [(method, batch) for batch in batches for method in methods]
+    best = dict.fromkeys(cells, float("inf"))
+    peaks: dict[tuple[str, int], float] = {}
+    outside: dict[tuple[str, int], float] = {}
+    for cell in cells:
+        count = len(sampling.latents(*cell))  # allocates, chooses kernels, compiles
+
+        def counted(cell: tuple[str, int] = cell, count: int = count) -> None:
+            outside[cell] = sampling.outside(*cell) / count
+
+        peaks[cell] = peak_mib(device, counted)
+    for cell in cells * repeats:
+        started = finished(device)
+        count = len(sampling.latents(*cell))
+        best[cell] = min(best[cell], (finished(device) - started) / count)
+
+    def overhead(method: str, batch: int) -> float | None:
+        if "dit" not in methods or method == "dit":
+            return None
+        return (outside[method, batch] - outside["dit", batch]) / best["dit", batch]
+
     return [
         Row(
             method,
             batch,
-            best[batch, method],
-            sampling.flop * sampling.steps / best[batch, method] / ceiling,
-            best[batch, method] / best[batch, "dit"] - 1 if "dit" in methods and method != "dit" else None,
-            peaks[batch, method],
+            best[method, batch],
+            sampling.flop * sampling.steps / best[method, batch] / ceiling,
+            overhead(method, batch),
+            peaks[method, batch],
         )
-        for batch, method in cells
+        for method, batch in cells
     ]
 
 
@@ -249,7 +263,7 @@ def largest_distance(sampling: Sampling, batches: list[int], methods: list[str])
     worst = 0.0
     for method in methods:
         one, other = (sampling.latents(method, batch) for batch in (min(batches), max(batches)))
-        worst = max(worst, ((one - other).norm(dim=1) / one.norm(dim=1)).max().item())
+        worst = max(worst, ((one - other).flatten(1).norm(dim=1) / one.flatten(1).norm(dim=1)).max().item())
     return worst
 
 
