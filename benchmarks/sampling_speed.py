@@ -77,15 +77,15 @@ def random_prior(shape: DiTConfig, device: str, precision: str) -> Prior:
     return Prior(identity, classes, PriorDefaults(4.0, 3), network, NoCodec(), torch.device(device))
 
 
-def random_statistics(prior: Prior, k: int) -> Statistics:
-    """`k` support points of unequal masses for every class, as far apart as those of real latents."""
+def random_statistics(prior: Prior, classes: int, k: int) -> Statistics:
+    """`k` support points of unequal masses for each of so many classes, as far apart as those of real latents."""
     generator = torch.Generator().manual_seed(0)
-    mass = 0.1 + torch.rand(CLASSES, k, generator=generator)
+    mass = 0.1 + torch.rand(classes, k, generator=generator)
     return Statistics(
-        support=torch.randn(CLASSES, k, math.prod(prior.latent_shape), generator=generator),
+        support=torch.randn(classes, k, math.prod(prior.latent_shape), generator=generator),
         mass=mass / mass.sum(1, keepdim=True),
-        count=torch.full((CLASSES,), 100),
-        classes=tuple(ClassInfo(str(c), None, c) for c in range(CLASSES)),
+        count=torch.full((classes,), 100),
+        classes=tuple(ClassInfo(str(c), None, c) for c in range(classes)),
         header={},
     )
 
@@ -113,7 +113,8 @@ class Sampling:
             self.plain = plain_denoiser(DIGITS)
         else:
             self.prior = random_prior(SHAPES[name], device, precision)
-            self.fitted = {k: random_statistics(self.prior, k) for k in (10, 2 * IPC)}
+            classes = grid[0] if grid else CLASSES
+            self.fitted = {k: random_statistics(self.prior, classes, k) for k in (10, 2 * IPC)}
         self.flop = self._flop_of_an_image()
         if compiled:
             self.prior = replace(self.prior, network=self.prior.network.compiled())
