@@ -176,6 +176,12 @@ def finished(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def cpu_name() -> str:
+    """What the processor calls itself (Linux), or its architecture."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+
+
 def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second of one large matrix product, the best of several."""
     size = 8192 if device.type == "cuda" else 2048
@@ -300,11 +306,11 @@ def main() -> None:
         arguments.model, arguments.device, arguments.precision, arguments.compile, arguments.steps, arguments.grid
     )
     device, batches = sampling.prior.device, arguments.batches or list(BATCHES[arguments.model])
-    named = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    named = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     ceiling = matmul_ceiling(device, PRECISIONS[arguments.precision])
     setting = {
         "model": arguments.model, "device": named, "threads": torch.get_num_threads(), "steps": arguments.steps,
-        "precision": arguments.precision, "tf32": arguments.tf32, "compile": arguments.compile,
+        "grid": arguments.grid, "precision": arguments.precision, "tf32": arguments.tf32, "compile": arguments.compile,
         "ceiling_tflops": round(ceiling / 1e12, 3), "suitable_batch": suitable_batch(sampling.prior),
         "versions": {name: version(name) for name in ("dmgd", "torch", "pot")}, "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
