@@ -5,13 +5,14 @@
     python benchmarks/sampling_speed.py dit-small --steps 4 --batches 1 4                 # the same way, on a CPU
 
 `digits` samples the embedded prior; the others are DiTs with random weights and made-up statistics, so nothing is
-downloaded. Every figure is the least of --repeats passes, which take turns. "of the ceiling" is the network's
+downloaded. Seconds are the least of --repeats passes, which take turns. "of the ceiling" is the network's
 arithmetic (counted by torch) over the time, as a share of what one large matrix product reaches in the same precision;
 "overhead" is the time that a method spends outside the network beyond what plain sampling (`dit`) with as many images
-in flight spends there, as a share of plain sampling's whole time. With `digits`, all rows of a
-method make the same 100 images, and how far they are apart is shown; in flight "plain" is one image after another
-through diffusers' module, which computes the conditioning in every block: a loop as one writes it with the libraries,
-and as the authors' released code does it. Figures are appended to --results, with versions.
+in flight spends there, as a share of plain sampling's whole time; it and the memory come from one pass, and on a
+busy machine the overhead is uncertain by several points. With `digits`, all rows of a method make the same 100 images,
+and how far they are apart is shown; in flight "plain" (`--batches 0`) is one image after another through diffusers'
+module, which computes the conditioning in every block: a loop as one writes it with the libraries. Figures are appended
+to --results, with versions.
 """
 
 import argparse
@@ -301,6 +302,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--results", type=Path, help="a .jsonl file that the figures are appended to")
     arguments = parser.parse_args()
+    if arguments.model != "digits" and PLAIN in (arguments.batches or ()):
+        parser.error(f"--batches {PLAIN}, the plain loop, is for digits: {arguments.model} has no folder of diffusers")
     torch.backends.cuda.matmul.allow_tf32 = arguments.tf32
     sampling = Sampling(
         arguments.model, arguments.device, arguments.precision, arguments.compile, arguments.steps, arguments.grid
