@@ -55,6 +55,7 @@ COMPARED = {name: METHODS[name] for name in ("dit", "mgd3", "dmgd-paper", "dmgd-
 ABLATIONS = {
     "dmgd, plain labels": replace(DMGD, semantic="none"),
     "dmgd, no transport": replace(DMGD, distribution="none", order="independent"),
+    "dmgd, bare means": replace(DMGD, keep_spread=False),
     "dmgd, greedy": replace(DMGD, order="greedy"),
     "dmgd, steps 30–45": replace(DMGD, window=(30, 45)),
     "dmgd, ρ 0.25": replace(DMGD, rho=0.25),
@@ -134,6 +135,7 @@ class Bench:
         return Statistics(
             support=torch.stack([torch.from_numpy(fit.support) for fit in fits]),
             mass=torch.stack([torch.from_numpy(fit.mass) for fit in fits]).float(),
+            spread=torch.stack([torch.from_numpy(fit.spread) for fit in fits]),
             count=torch.tensor(split.known.counts),
             classes=classes,
             header={},

@@ -36,7 +36,12 @@ def statistics_of(support: torch.Tensor, mass: torch.Tensor) -> Statistics:
     """Statistics from support points (c, k, d) and masses (c, k), with numbered classes."""
     classes = tuple(ClassInfo(str(c)) for c in range(len(support)))
     return Statistics(
-        support, mass / mass.sum(1, keepdim=True), torch.ones(len(support), dtype=torch.int64), classes, {}
+        support=support,
+        mass=mass / mass.sum(1, keepdim=True),
+        spread=torch.zeros(*mass.shape, mass.shape[1], dtype=torch.float64),
+        count=torch.ones(len(support), dtype=torch.int64),
+        classes=classes,
+        header={},
     )
 
 

@@ -82,9 +82,11 @@ def random_statistics(prior: Prior, classes: int, k: int) -> Statistics:
     """`k` support points of unequal masses for each of so many classes, as far apart as those of real latents."""
     generator = torch.Generator().manual_seed(0)
     mass = 0.1 + torch.rand(classes, k, generator=generator)
+    support = torch.randn(classes, k, math.prod(prior.latent_shape), generator=generator)
     return Statistics(
-        support=torch.randn(classes, k, math.prod(prior.latent_shape), generator=generator),
+        support=support,
         mass=mass / mass.sum(1, keepdim=True),
+        spread=(support @ support.mT).double(),
         count=torch.full((classes,), 100),
         classes=tuple(ClassInfo(str(c), None, c) for c in range(classes)),
         header={},

@@ -35,10 +35,11 @@ class Method:
     `guidance_scale` 1 + ω and `guided_channels`: None takes the prior's own. `stages` (refine until, explore from) are
     step indices for the paper's soft labels, original timesteps for the released code's. `window` (first, last) are the
     step indices in which distribution matching acts. None places either where the statistics say. `rho` is ρ: the share
-    of the way in [0, 1] that a barycentric step goes, the gradient's factor, or λ of mgd3. `k` support points a class
-    (None: from IPC, see `DistillConfig.k`). `order`: one image of a class after another, all at once as a set, or each
-    for itself. `solver` takes the steps: DDPM, or SDE-DPM-Solver++(2M) for fewer of them. `guidance_interval` (first,
-    last) are the step indices with classifier-free guidance (None: all).
+    of the way in [0, 1] that a barycentric step goes, the gradient's factor, or λ of mgd3. With `keep_spread`
+    barycentric steps lead to means that vary as the images of the class do, else to bare means. `k` support points a
+    class (None: from IPC, see `DistillConfig.k`). `order`: one image of a class after another, all at once as a set, or
+    each for itself. `solver` takes the steps: DDPM, or SDE-DPM-Solver++(2M) for fewer of them. `guidance_interval`
+    (first, last) are the step indices with classifier-free guidance (None: all).
     """
 
     semantic: Semantic = "none"
@@ -51,6 +52,7 @@ class Method:
     stages: tuple[int, int] | None = None
     window: tuple[int, int] | None = None
     rho: float = 0.5
+    keep_spread: bool = True
     k: int | None = None
     epsilon: float = 0.1
     sinkhorn_iterations: int = 5

@@ -94,7 +94,7 @@ def is_whole(run: RunDirectory, unit: Unit, progress: Progress) -> bool:
 
 def manifest(config: DistillConfig, prior: Prior, statistics: Statistics) -> dict[str, Any]:
     """Everything that the images depend on, for run.json."""
-    tensors = b"".join(t.numpy().tobytes() for t in (statistics.support, statistics.mass, statistics.count))
+    tensors = b"".join(t.numpy().tobytes() for t in statistics.tensors().values())
     header = canonical_json(statistics.header).encode()
     return {
         "config": config.to_json(),

@@ -19,6 +19,7 @@ from dmgd.config import StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError
 from dmgd.files import canonical_json, safe_name, write_json
 from dmgd.matching.quantize import class_seed, quantization_error, quantize, reproducible
+from dmgd.matching.spread import spread_along
 from dmgd.pipeline.latents import encode_source
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
@@ -73,6 +74,7 @@ def fit_statistics(
     statistics = Statistics(
         support=torch.stack([torch.from_numpy(fit.support) for fit in fits]),
         mass=torch.stack([torch.from_numpy(fit.mass) for fit in fits]).float(),
+        spread=torch.stack([torch.from_numpy(fit.spread) for fit in fits]),
         count=torch.tensor(counts),
         classes=classes,
         header=header,
@@ -85,11 +87,13 @@ def fit_statistics(
 
 @dataclass(frozen=True)
 class ClassFit:
-    """The support points and masses of one class, and how well they stand for it: `w2` is W₂², the mean squared
-    distance of a latent to its nearest point, `w2_of_one_point` the same with the mean as the only point."""
+    """The support points and masses of one class, the covariance of its latents along them (`spread`), and how well
+    they stand for it: `w2` is W₂², the mean squared distance of a latent to its nearest point, `w2_of_one_point` the
+    same with the mean as the only point."""
 
     support: ndarray
     mass: ndarray
+    spread: ndarray
     w2: float
     w2_of_one_point: float
 
@@ -104,7 +108,8 @@ def fit_classes(
         support, mass = quantize(rows, config.k, class_seed(config.seed, classes[index].identity))
         mean = rows.mean(0, dtype="float64", keepdims=True).astype("float32")
         errors = (quantization_error(rows, points) for points in (support[mass > 0], mean))
-        return ClassFit(support, mass, *(float(f"{error:.6g}") for error in errors))
+        spread = spread_along(support, mass, rows)
+        return ClassFit(support, mass, spread, *(float(f"{error:.6g}") for error in errors))
 
     threads = available_cores()
     with progress.task("k-means", len(classes), "classes") as task, reproducible(), ThreadPoolExecutor(threads) as pool:

@@ -6,12 +6,15 @@ import numpy as np
 import ot
 import pytest
 import torch
+from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 
 from dmgd.config import METHODS, DistillConfig, Method, StatisticsConfig
 from dmgd.diffusion.schedule import ddpm_schedule
 from dmgd.fit_stats import fit_statistics
-from dmgd.matching.barycentric import barycentric_projection
+from dmgd.matching.barycentric import barycentric_projection, exact_plan
+from dmgd.matching.quantize import quantize
+from dmgd.matching.spread import Spread, spread_along, with_spread
 from dmgd.matching.window import CLEAR, VISIBLE, decided_at
 from dmgd.pipeline.methods import BarycentricShift, placed
 from dmgd.pipeline.sampling import plan_units, sample_unit
@@ -65,13 +68,74 @@ def test_a_step_is_the_same_share_of_the_way_at_any_scale_and_with_finished_imag
     schedule, method = ddpm_schedule(), Method(distribution="barycentric", order="greedy", rho=0.25, window=(0, 49))
     frozen, new = latents[:, :4], latents[:, 4:]
     steps = [
-        BarycentricShift(schedule, scale * support, mass, scale * frozen, method)(7, scale * new.flatten(0, 1), new)
+        BarycentricShift(schedule, scale * support, mass, None, scale * frozen, method)(
+            7, scale * new.flatten(0, 1), new
+        )
         for scale in (1.0, 1000.0)
     ]
     expected = schedule.mean_x0[7] * 0.25 * (barycentric_projection(latents, support, mass)[0] - latents)[:, 4:]
     torch.testing.assert_close(steps[0], expected.flatten(0, 1))
     torch.testing.assert_close(steps[1], 1000 * steps[0])
-    assert BarycentricShift(schedule, support, mass, frozen, replace(method, window=(8, 9)))(7, new, new) is None
+    assert BarycentricShift(schedule, support, mass, None, frozen, replace(method, window=(8, 9)))(7, new, new) is None
+
+
+@pytest.fixture
+def parts():
+    """A class of 60 latents in 5 dimensions, its 20 support points, the weights of 8 means of them and its spread."""
+    latents = (
+        torch.randn(60, 5, generator=torch.Generator().manual_seed(3)) * torch.tensor([4.0, 2.0, 1.0, 0.5, 0.2]) + 1
+    )
+    support, mass = quantize(latents.numpy(), 20, seed=0)
+    along = torch.from_numpy(spread_along(support, mass, latents.numpy()))[None]
+    support, mass = torch.from_numpy(support)[None], torch.from_numpy(mass).float()[None]
+    weights = 8 * exact_plan(torch.cdist(latents[None, :8], support).square(), mass)
+    return latents, weights, support, mass, Spread(along, torch.tensor([60]))
+
+
+def deviations(weights, support, latents):
+    return (weights @ support)[0].double() - latents.double().mean(0)
+
+
+def spread_out(parts, count):
+    """The deviations of the 8 targets as if the class had so many images."""
+    latents, weights, support, mass, spread = parts
+    weights = with_spread(weights, support, mass, replace(spread, count=torch.tensor([count])))
+    return deviations(weights, support, latents)
+
+
+def test_targets_vary_as_the_class_by_the_map_that_moves_them_least(parts):
+    """Against the map between Gaussians, Σ_T^−½ (Σ_T^½ Σ Σ_T^½)^½ Σ_T^−½, in latent space."""
+    latents, weights, support, _, _ = parts
+    means, found = deviations(weights, support, latents), spread_out(parts, 10**9)
+    of_means, of_class = (np.cov(x.numpy().T, bias=True) for x in (means, latents.double()))
+    root = sqrtm(of_means)
+    wanted = means.numpy() @ np.linalg.inv(root) @ sqrtm(root @ of_class @ root) @ np.linalg.inv(root)
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5)
+    np.testing.assert_allclose(np.cov(found.numpy().T, bias=True), of_class, atol=1e-5)
+    np.testing.assert_allclose(found.mean(0).numpy(), 0, atol=1e-5)
+
+
+def test_nothing_is_widened_by_more_than_averaging_takes_away(parts):
+    latents, weights, support, _, _ = parts
+    means = deviations(weights, support, latents)
+    for count in (8, 12, 60):
+        found = spread_out(parts, count)
+        widening = torch.linalg.lstsq(means, found).solution
+        assert torch.linalg.eigvals(widening).real.max().item() <= (count / 8) ** 0.5 + 1e-5
+        assert count > 8 or torch.allclose(found, means, atol=1e-5)
+
+
+def test_targets_that_are_one_stay_one(parts):
+    """One image has the mean; images of one support point are not told apart by rounding."""
+    latents, weights, support, mass, spread = parts
+    alone = with_spread(weights.mean(1, keepdim=True), support, mass, spread)
+    torch.testing.assert_close(deviations(alone, support, latents)[0], torch.zeros(5).double(), atol=1e-5, rtol=0)
+    pair = torch.zeros(1, 4, 20)
+    pair[0, :2, 0] = pair[0, 2:, 1] = 1
+    two = torch.tensor([[0.5, 0.5, *[0.0] * 18]])
+    targets = with_spread(pair, support, two, spread) @ support
+    torch.testing.assert_close(targets[0, 0], targets[0, 1])
+    assert targets.isfinite().all()
 
 
 def test_two_points_are_told_apart_where_the_noise_lets_them():

@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float32, Int64
+import torch
+from jaxtyping import Float32, Float64, Int64
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -15,16 +16,19 @@ from dmgd.errors import ArtifactError
 from dmgd.files import canonical_json, sha256_bytes, written_whole
 from dmgd.records import ClassInfo
 
-FORMAT = 1
+FORMAT = 2
+TENSORS = ("support", "mass", "spread", "count")
 
 
 @dataclass(frozen=True)
 class Statistics:
     """Per class `support` points in latent space and their `mass` (sums to 1; 0 for points that a small class lacks),
-    the number of images `count`, the class table, and the `header`: source, prior, settings and versions."""
+    the covariance of its images along them, `spread` (see `spread_along`), the number of images `count`, the class
+    table, and the `header`: source, prior, settings and versions."""
 
     support: Float32[Tensor, "c k d"]
     mass: Float32[Tensor, "c k"]
+    spread: Float64[Tensor, "c k k"]
     count: Int64[Tensor, " c"]
     classes: tuple[ClassInfo, ...]
     header: dict[str, Any]
@@ -61,10 +65,25 @@ class Statistics:
             )
         ]
 
+    def of_classes(self, classes: slice, device: torch.device) -> "Statistics":
+        """The statistics of some classes, the support points on a device; float64, which not all have, stays here."""
+        return Statistics(
+            support=self.support[classes].to(device),
+            mass=self.mass[classes].to(device),
+            spread=self.spread[classes],
+            count=self.count[classes],
+            classes=self.classes[classes],
+            header=self.header,
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The numbers, by name."""
+        return {name: getattr(self, name) for name in TENSORS}
+
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all; equal statistics give equal bytes."""
         header = {**self.header, "format": FORMAT, "classes": [info.to_json() for info in self.classes]}
-        tensors = {"support": self.support, "mass": self.mass, "count": self.count}
+        tensors = self.tensors()
         header["sha256"] = _checksum(header, tensors)
         with written_whole(path) as temporary:
             save_file(
@@ -77,7 +96,8 @@ class Statistics:
         try:
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {})["dmgd"])
-                tensors = {name: file.get_tensor(name) for name in ("support", "mass", "count")}
+                same_format = header.get("format") == FORMAT
+                tensors = {name: file.get_tensor(name) for name in TENSORS} if same_format else {}
         except FileNotFoundError as error:
             raise ArtifactError(f"the statistics {path} do not exist; make them with dmgd fit-stats") from error
         except (SafetensorError, KeyError, ValueError, OSError) as error:
@@ -85,7 +105,7 @@ class Statistics:
                 f"{path} is damaged or is no statistics file ({error}); run dmgd fit-stats again"
             ) from error
         checksum = header.pop("sha256", None)
-        if header.get("format") != FORMAT:
+        if not same_format:
             raise ArtifactError(f"{path} was written by another version of dmgd; run dmgd fit-stats again")
         if checksum != _checksum(header, tensors):
             raise ArtifactError(f"{path} is damaged or was changed (its checksum differs); run dmgd fit-stats again")

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dmgd.matching.spread import Spread, with_spread
+
 Latents = Float[Tensor, "c n d"]
 Support = Float[Tensor, "c k d"]
 Mass = Float[Tensor, "c k"]
@@ -28,12 +30,18 @@ def exact_plan(cost: Float[Tensor, "c n k"], mass: Mass) -> Float[Tensor, "c n k
     return torch.from_numpy(np.stack(plans)).to(cost)
 
 
-def barycentric_projection(latents: Latents, support: Support, mass: Mass) -> tuple[Latents, Float[Tensor, " c"]]:
+def barycentric_projection(
+    latents: Latents, support: Support, mass: Mass, spread: Spread | None = None
+) -> tuple[Latents, Float[Tensor, " c"]]:
     """T(x_i), the mean of the part of its class that each latent stands for, and W₂² between the latents and the class.
+    With `spread`, the means of a class are drawn apart until they vary as its images do.
 
     Source: Ferradans et al. 2014, "Regularized discrete optimal transport" (barycentric projection); the gradient of
     W₂² as in Cuturi & Doucet 2014, Eq. 8.
     """
     squared = torch.cdist(latents, support, compute_mode="donot_use_mm_for_euclid_dist").square()
     plan = exact_plan(squared, mass)
-    return latents.shape[1] * plan @ support, (plan * squared).sum((1, 2))
+    weights = latents.shape[1] * plan
+    if spread:
+        weights = with_spread(weights, support, mass, spread)
+    return weights @ support, (plan * squared).sum((1, 2))

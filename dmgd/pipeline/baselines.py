@@ -128,6 +128,7 @@ def sample_plain(
     nothing = Statistics(
         support=torch.zeros(len(classes), 1, size),
         mass=torch.ones(len(classes), 1),
+        spread=torch.zeros(len(classes), 1, 1, dtype=torch.float64),
         count=torch.ones(len(classes), dtype=torch.int64),
         classes=classes,
         header={},

@@ -14,6 +14,7 @@ from dmgd.diffusion.sampler import Condition, Shift
 from dmgd.diffusion.schedule import Schedule, ddpm_schedule, dpm_schedule
 from dmgd.matching.barycentric import barycentric_projection
 from dmgd.matching.semantic import paper_certainty, paper_label, released_pair
+from dmgd.matching.spread import Spread
 from dmgd.matching.transport import loss_and_gradient, sphere_cost
 from dmgd.matching.window import CLEAR, VISIBLE, decided_at
 
@@ -144,12 +145,14 @@ class BarycentricShift:
     """ẑ_0 replaced by ẑ_0 + ρ (T(ẑ_0) − ẑ_0) in the posterior mean, inside the window.
 
     The batch is a grid of c classes × n images, which are matched together with the m finished ones of each class,
-    `frozen`. `losses` keeps W₂² of every class at every step.
+    `frozen`. With `spread`, T(ẑ_0) varies as the images of the class do, without it as means of them. `losses` keeps
+    W₂² of every class at every step.
     """
 
     schedule: Schedule
     support: Float[Tensor, "c k d"]
     mass: Float[Tensor, "c k"]
+    spread: Spread | None
     frozen: Float[Tensor, "c m d"]
     method: Method
     losses: dict[int, Float[Tensor, " c"]] = field(default_factory=dict)
@@ -159,7 +162,7 @@ class BarycentricShift:
             return None
         images = x0.reshape(len(self.support), -1, self.support.shape[-1])
         together = torch.cat([self.frozen, images], dim=1)
-        target, self.losses[k] = barycentric_projection(together, self.support, self.mass)
+        target, self.losses[k] = barycentric_projection(together, self.support, self.mass, self.spread)
         step = target[:, self.frozen.shape[1] :] - images
         return self.schedule.mean_x0[k] * self.method.rho * step.reshape(x0.shape)
 
@@ -179,14 +182,16 @@ def mode_shift(method: Method, modes: Float[Tensor, "b d"]) -> Shift:
 def make_shift(
     method: Method,
     schedule: Schedule,
-    support: Float[Tensor, "c k d"],
-    mass: Float[Tensor, "c k"],
+    statistics: Statistics,
     frozen: Float[Tensor, "c m d"],
     images: Sequence[int],
 ) -> Shift:
-    """How distribution matching moves the posterior mean of a grid of classes × `images` (indices within the class)."""
+    """How distribution matching moves the posterior mean of a grid of classes × `images` (indices within the class).
+    `statistics` are those of these classes."""
+    support, mass = statistics.support, statistics.mass
     if method.distribution == "barycentric":
-        return BarycentricShift(schedule, support, mass, frozen, method)
+        spread = Spread(statistics.spread, statistics.count) if method.keep_spread else None
+        return BarycentricShift(schedule, support, mass, spread, frozen, method)
     if method.distribution in ("paper", "released"):
         return TransportShift(schedule, support, mass, frozen, method, times_sigma=method.distribution == "released")
     if method.distribution == "mgd3":

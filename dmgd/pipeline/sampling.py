@@ -57,10 +57,9 @@ def sample_unit(
         noise=label_noise(seeds, prior, uniform=draws_uniform(method)),
     )
     # Distribution matching: how the mean is moved.
-    classes = slice(unit.classes[0], unit.classes[-1] + 1)
-    support, mass = statistics.support[classes].to(device), statistics.mass[classes].to(device)
-    finished = torch.cat([support[:, :0], *frozen], dim=1)
-    shift = make_shift(method, schedule, support, mass, finished, list(unit.images))
+    known = statistics.of_classes(slice(unit.classes[0], unit.classes[-1] + 1), device)
+    finished = torch.cat([known.support[:, :0], *frozen], dim=1)
+    shift = make_shift(method, schedule, known, finished, list(unit.images))
 
     defaults, channels = prior.defaults, method.guided_channels
     latents = sample(
