@@ -11,6 +11,7 @@ from dmgd.config import METHODS, DistillConfig, StatisticsConfig
 from dmgd.diffusion.noise import RecordedNoise, SeededNoise
 from dmgd.diffusion.sampler import sample
 from dmgd.diffusion.schedule import ddpm_schedule, dpm_schedule
+from dmgd.errors import DmgdError
 from dmgd.fit_stats import fit_statistics
 from dmgd.pipeline.sampling import plan_units, sample_unit
 from dmgd.priors.load import load_prior
@@ -141,6 +142,18 @@ def test_a_solver_of_second_order_sees_the_guided_prediction(prior):
         ways.append(torch.stack(way))
     torch.testing.assert_close(*ways)
     torch.testing.assert_close(ways[0][-1], target)
+
+
+@pytest.mark.parametrize("method", ["dit", "dmgd"])
+def test_a_network_that_gives_no_numbers_is_refused(prior, statistics, method):
+    """In the middle of the way, as half precision that overflows does."""
+    config, calls = DistillConfig(ipc=2, method=METHODS[method]), iter(range(50))
+
+    def denoise(z, t, label):
+        return prior.predict(z, t, label) * (float("inf") if next(calls) == 30 else 1)
+
+    with pytest.raises(DmgdError, match=r"infinite values at step 19; .* precision fp32"):
+        sample_unit(Unit(range(1), range(2)), config, prior, statistics, [], denoise)
 
 
 BF16_BOUND = 0.1

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dmgd.diffusion.noise import Noise
 from dmgd.diffusion.schedule import Schedule
+from dmgd.errors import DmgdError
 
 Label = Float[Tensor, "b g e"]
 
@@ -44,6 +45,8 @@ def sample(
     on the first `guided_channels` channels (None: all) and in the step indices of `guidance_interval` (first, last;
     None: all); elsewhere the null rows are skipped. `condition` and `shift` are where semantic and distribution
     matching enter; `observe` sees every step. Everything outside the network is computed in float32.
+
+    Raises DmgdError if the network gives NaN or infinite values, of which no image could be made.
     """
     z, previous = noise.start().float(), None
     for k in reversed(range(schedule.num_steps)):
@@ -52,6 +55,10 @@ def sample(
         predicted = guided(denoise, z, schedule.timestep[k], *condition(k), scale, guided_channels)
         # Drawn here, so that a GPU, which is still busy with the network, does not wait for it.
         fresh = noise.step(k) if k > 0 else None
+        if not predicted.isfinite().all():
+            raise DmgdError(
+                f"the network gave NaN or infinite values at step {k}; check its weights, or take precision fp32"
+            )
         epsilon, variance = predicted[:, : z.shape[1]], predicted[:, z.shape[1] :]
         # ẑ_0 = (z_t − √(1−ᾱ_t) ε) / √ᾱ_t
         alpha_bar = schedule.alpha_bar[k]
