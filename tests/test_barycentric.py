@@ -89,7 +89,7 @@ def parts():
     along = torch.from_numpy(spread_along(support, mass, latents.numpy()))[None]
     support, mass = torch.from_numpy(support)[None], torch.from_numpy(mass).float()[None]
     weights = 8 * exact_plan(torch.cdist(latents[None, :8], support).square(), mass)
-    return latents, weights, support, mass, Spread(along, torch.tensor([60]))
+    return latents, weights, support, Spread.of(support, mass, along, torch.tensor([60]))
 
 
 def deviations(weights, support, latents):
@@ -98,14 +98,13 @@ def deviations(weights, support, latents):
 
 def spread_out(parts, count):
     """The deviations of the 8 targets as if the class had so many images."""
-    latents, weights, support, mass, spread = parts
-    weights = with_spread(weights, support, mass, replace(spread, count=torch.tensor([count])))
-    return deviations(weights, support, latents)
+    latents, weights, support, spread = parts
+    return deviations(with_spread(weights, replace(spread, count=torch.tensor([count]))), support, latents)
 
 
 def test_targets_vary_as_the_class_by_the_map_that_moves_them_least(parts):
     """Against the map between Gaussians, Σ_T^−½ (Σ_T^½ Σ Σ_T^½)^½ Σ_T^−½, in latent space."""
-    latents, weights, support, _, _ = parts
+    latents, weights, support, _ = parts
     means, found = deviations(weights, support, latents), spread_out(parts, 10**9)
     of_means, of_class = (np.cov(x.numpy().T, bias=True) for x in (means, latents.double()))
     root = sqrtm(of_means)
@@ -116,7 +115,7 @@ def test_targets_vary_as_the_class_by_the_map_that_moves_them_least(parts):
 
 
 def test_nothing_is_widened_by_more_than_averaging_takes_away(parts):
-    latents, weights, support, _, _ = parts
+    latents, weights, support, _ = parts
     means = deviations(weights, support, latents)
     for count in (8, 12, 60):
         found = spread_out(parts, count)
@@ -127,13 +126,13 @@ def test_nothing_is_widened_by_more_than_averaging_takes_away(parts):
 
 def test_targets_that_are_one_stay_one(parts):
     """One image has the mean; images of one support point are not told apart by rounding."""
-    latents, weights, support, mass, spread = parts
-    alone = with_spread(weights.mean(1, keepdim=True), support, mass, spread)
+    latents, weights, support, spread = parts
+    alone = with_spread(weights.mean(1, keepdim=True), spread)
     torch.testing.assert_close(deviations(alone, support, latents)[0], torch.zeros(5).double(), atol=1e-5, rtol=0)
     pair = torch.zeros(1, 4, 20)
     pair[0, :2, 0] = pair[0, 2:, 1] = 1
     two = torch.tensor([[0.5, 0.5, *[0.0] * 18]])
-    targets = with_spread(pair, support, two, spread) @ support
+    targets = with_spread(pair, Spread.of(support, two, spread.along, spread.count)) @ support
     torch.testing.assert_close(targets[0, 0], targets[0, 1])
     assert targets.isfinite().all()
 

@@ -43,5 +43,5 @@ def barycentric_projection(
     plan = exact_plan(squared, mass)
     weights = latents.shape[1] * plan
     if spread:
-        weights = with_spread(weights, support, mass, spread)
+        weights = with_spread(weights, spread)
     return weights @ support, (plan * squared).sum((1, 2))

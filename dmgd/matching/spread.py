@@ -22,15 +22,6 @@ from torch import Tensor
 NEGLIGIBLE = 1e-8
 
 
-@dataclass(frozen=True)
-class Spread:
-    """How the images of each class vary: their covariance `along` the support points, see `spread_along`, and their
-    `count` N."""
-
-    along: Float64[Tensor, "c k k"]
-    count: Int64[Tensor, " c"]
-
-
 def spread_along(
     support: Float[ndarray, "k d"], mass: Float[ndarray, " k"], latents: Float[ndarray, "n d"]
 ) -> Float64[ndarray, "k k"]:
@@ -41,30 +32,52 @@ def spread_along(
     return along.T @ along / len(latents)
 
 
-def with_spread(
-    weights: Float[Tensor, "c n k"], support: Float[Tensor, "c k d"], mass: Float[Tensor, "c k"], spread: Spread
-) -> Float[Tensor, "c n k"]:
+@dataclass(frozen=True)
+class Spread:
+    """How the images of each class vary, as its support points see it, in float64 on the CPU: the shares of the mean,
+    the points' `inner` products S Sᵀ and the class's covariance `along` them (see `spread_along`), and the number of
+    images N."""
+
+    centre: Float64[Tensor, "c 1 k"]
+    inner: Float64[Tensor, "c k k"]
+    along: Float64[Tensor, "c k k"]
+    count: Int64[Tensor, " c"]
+
+    @classmethod
+    def of(
+        cls,
+        support: Float[Tensor, "c k d"],
+        mass: Float[Tensor, "c k"],
+        along: Float64[Tensor, "c k k"],
+        count: Int64[Tensor, " c"],
+    ) -> "Spread":
+        """What support points and their masses add to the covariance along them."""
+        points, shares = support.double().cpu(), mass.double().cpu()
+        centre = (shares / shares.sum(1, keepdim=True))[:, None]
+        deviations = points - centre @ points
+        return cls(centre, deviations @ deviations.mT, along, count)
+
+
+def with_spread(weights: Float[Tensor, "c n k"], spread: Spread) -> Float[Tensor, "c n k"]:
     """Weights of the support points that give the n targets of each class the spread of its images; their mean stays.
     `weights` are those of the means: rows sum to 1, columns to n times the masses.
 
-    Computed in float64 on the CPU. Source: Gelbrich 1990; Peyré & Cuturi 2019, "Computational Optimal Transport",
-    Remark 2.31 (the map between Gaussians).
+    Source: Gelbrich 1990; Peyré & Cuturi 2019, "Computational Optimal Transport", Remark 2.31 (the map between
+    Gaussians).
     """
-    rows, points, shares = (part.double().cpu() for part in (weights, support, mass))
-    centre = (shares / shares.sum(1, keepdim=True))[:, None]
-    deviations, num_targets = points - centre @ points, rows.shape[1]
-    root, inverse = (_power(rows @ (deviations @ deviations.mT) @ rows.mT, p) for p in (0.5, -0.5))
-    covariance = rows @ spread.along.cpu() @ rows.mT
-    gain, direction = torch.linalg.eigh(num_targets**0.5 * inverse @ _power(covariance, 0.5) @ inverse)
-    lost_by_averaging = (spread.count.cpu() / num_targets).clamp_min(1).sqrt()
+    rows, num_targets = weights.double().cpu(), weights.shape[1]
+    root, inverse = _powers(rows @ spread.inner @ rows.mT, 0.5, -0.5)
+    (covariance_root,) = _powers(rows @ spread.along @ rows.mT, 0.5)
+    gain, direction = torch.linalg.eigh(num_targets**0.5 * inverse @ covariance_root @ inverse)
+    lost_by_averaging = (spread.count / num_targets).clamp_min(1).sqrt()
     gain = gain.minimum(lost_by_averaging[:, None])
-    widened = root @ (direction * gain[:, None] @ direction.mT) @ inverse @ (rows - centre)
-    return (centre + widened).to(weights)
+    widened = root @ (direction * gain[:, None] @ direction.mT) @ inverse @ (rows - spread.centre)
+    return (spread.centre + widened).to(weights)
 
 
-def _power(matrix: Float64[Tensor, "c n n"], exponent: float) -> Float64[Tensor, "c n n"]:
-    """A power of a symmetric positive semidefinite matrix within its range."""
+def _powers(matrix: Float64[Tensor, "c n n"], *exponents: float) -> list[Float64[Tensor, "c n n"]]:
+    """Powers of a symmetric positive semidefinite matrix within its range."""
     values, vectors = torch.linalg.eigh(matrix)
     within = values > NEGLIGIBLE * values[:, -1:].clamp_min(torch.finfo(values.dtype).tiny)
-    powers = torch.where(within, values, 1).pow(exponent) * within
-    return vectors * powers[:, None] @ vectors.mT
+    values = torch.where(within, values, 1)
+    return [vectors * (values.pow(exponent) * within)[:, None] @ vectors.mT for exponent in exponents]

@@ -190,7 +190,8 @@ def make_shift(
     `statistics` are those of these classes."""
     support, mass = statistics.support, statistics.mass
     if method.distribution == "barycentric":
-        spread = Spread(statistics.spread, statistics.count) if method.keep_spread else None
+        known = (support, mass, statistics.spread, statistics.count)
+        spread = Spread.of(*known) if method.keep_spread else None
         return BarycentricShift(schedule, support, mass, spread, frozen, method)
     if method.distribution in ("paper", "released"):
         return TransportShift(schedule, support, mass, frozen, method, times_sigma=method.distribution == "released")
