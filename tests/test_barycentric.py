@@ -9,6 +9,7 @@ import torch
 from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 
+from dmgd.artifacts.run import Unit
 from dmgd.config import METHODS, DistillConfig, Method, StatisticsConfig
 from dmgd.diffusion.schedule import ddpm_schedule
 from dmgd.fit_stats import fit_statistics
@@ -16,6 +17,7 @@ from dmgd.matching.barycentric import barycentric_projection, exact_plan
 from dmgd.matching.quantize import quantize
 from dmgd.matching.spread import Spread, spread_along, with_spread
 from dmgd.matching.window import CLEAR, VISIBLE, decided_at
+from dmgd.pipeline.latents import encode_source
 from dmgd.pipeline.methods import BarycentricShift, placed
 from dmgd.pipeline.sampling import plan_units, sample_unit
 from dmgd.priors.load import load_prior
@@ -135,6 +137,23 @@ def test_targets_that_are_one_stay_one(parts):
     targets = with_spread(pair, Spread.of(support, two, spread.along, spread.count)) @ support
     torch.testing.assert_close(targets[0, 0], targets[0, 1])
     assert targets.isfinite().all()
+
+
+def test_a_sampled_set_varies_as_its_class():
+    """From the images to the last step, which goes all the way: it has the variance of the class in the directions that
+    it spans, of which bare means fall short."""
+    prior, source = load_prior("digits"), open_source("digits")
+    statistics = fit_statistics(source, prior, StatisticsConfig(k=10), cache=False)
+    latents = encode_source(source, prior, workers=0, cache=False)
+    for keep, least, most in ((True, 0.999, 1.001), (False, 0.3, 0.9)):
+        config = DistillConfig(ipc=5, method=replace(METHODS["dmgd"], steps=12, rho=1.0, keep_spread=keep))
+        made, _ = sample_unit(Unit(range(3, 5), range(5)), config, prior, statistics, [])
+        for c, images in zip((3, 4), made.reshape(2, 5, -1).double().numpy(), strict=True):
+            own = latents[c].rows.astype(np.float64)
+            offsets = images - own.mean(0)
+            within = np.linalg.svd(offsets)[2][:4]
+            ratio = ((offsets @ within.T) ** 2).mean(0).sum() / (((own - own.mean(0)) @ within.T) ** 2).mean(0).sum()
+            assert least < ratio < most, (keep, c, ratio)
 
 
 def test_two_points_are_told_apart_where_the_noise_lets_them():

@@ -190,9 +190,8 @@ def make_shift(
     `statistics` are those of these classes."""
     support, mass = statistics.support, statistics.mass
     if method.distribution == "barycentric":
-        known = (support, mass, statistics.spread, statistics.count)
-        spread = Spread.of(*known) if method.keep_spread else None
-        return BarycentricShift(schedule, support, mass, spread, frozen, method)
+        spread = Spread.of(support, mass, statistics.spread, statistics.count)
+        return BarycentricShift(schedule, support, mass, spread if method.keep_spread else None, frozen, method)
     if method.distribution in ("paper", "released"):
         return TransportShift(schedule, support, mass, frozen, method, times_sigma=method.distribution == "released")
     if method.distribution == "mgd3":
