@@ -276,8 +276,9 @@ class Results:
         return [getattr(self.found[row, ipc, s], name) for s in range(self.seeds) if (row, ipc, s) in self.found]
 
     def _gain(self, row: str, ipc: int) -> str:
-        mine, other = self._values("dmgd", ipc, "top1"), self._values(row, ipc, "top1")
-        return gain(mine, other) if row != "dmgd" and other and len(mine) == len(other) else "–"
+        both = [s for s in range(self.seeds) if (row, ipc, s) in self.found and ("dmgd", ipc, s) in self.found]
+        pairs = [[self.found[name, ipc, s].top1 for s in both] for name in ("dmgd", row)]
+        return gain(*pairs) if row != "dmgd" and both else "–"
 
     def _lines(self, title: str, cell: Callable[[str, int], str]) -> str:
         lines = [[row, *(cell(row, ipc) for ipc in self.ipcs)] for row in self.rows]
