@@ -51,8 +51,7 @@ def export(
     """
     write = layout_named(layout).write
     check_image_format(image_format)
-    run.require_complete()
-    records = run.records()
+    records = run.complete_records()
     keys = [record.key for record in records]
     logits = read_soft_labels(teacher, keys, len(run.classes)) if teacher else None
     description = Description(run.classes, image_format, limits, soft_labels=logits is not None)

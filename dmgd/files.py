@@ -50,10 +50,15 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def is_temporary(name: str, of: str = "") -> bool:
+    """Whether a file is called as the temporary one of `written_whole`, of the file named `of` or of any."""
+    return re.fullmatch(rf"\.{re.escape(of) or '.+'}\.\d+\.tmp", name) is not None
+
+
 def remove_temporaries(folder: Path) -> None:
     """Remove what `written_whole` left under `folder` when a process was killed. Only for the folder's one writer."""
     for path in folder.rglob(".*.tmp"):
-        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+        if is_temporary(path.name):
             path.unlink(missing_ok=True)
 
 

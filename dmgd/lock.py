@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dmgd.errors import ArtifactError, UsageError
 
-LOCK = ".lock"
+LOCK = ".dmgd.lock"
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from dmgd.artifacts.run import RunDirectory
 from dmgd.config import DistillConfig, StatisticsConfig, method_named
 from dmgd.distill import distill
 from dmgd.errors import ArtifactError, MismatchError, UsageError
+from dmgd.export import export
 from dmgd.fit_stats import fit_statistics
 from dmgd.lock import LOCK, locked
 from dmgd.priors.load import load_prior
@@ -103,6 +104,19 @@ def test_a_unit_without_its_record_is_made_again_and_leftovers_are_cleared(make)
     assert tree(run.path) == before
 
 
+def test_a_damaged_record_is_made_again_and_a_missing_one_makes_the_run_unfinished(make):
+    run = make()
+    before, record = tree(run.path), next((run.path / "units").glob("*.json"))
+    record.write_text(record.read_text()[:50])
+    remarks = Remarks()
+    make(progress=remarks)
+    assert tree(run.path) == before
+    assert [str(record) in warning for warning in remarks.warnings] == [True]
+    record.unlink()
+    with pytest.raises(ArtifactError, match="unfinished"):
+        export(run, "parquet", run.path.parent / "out")
+
+
 def test_resume_begins_no_new_run(make, tmp_path):
     with pytest.raises(UsageError, match="not a run"):
         make(resume=True)
@@ -113,10 +127,18 @@ def test_resume_begins_no_new_run(make, tmp_path):
 
 def test_a_folder_of_something_else_is_left_alone(make, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "thesis.txt").write_text("dear")
-    with pytest.raises(UsageError, match=r"thesis\.txt"):
+    for name in (".lock", ".notes.42.tmp", "thesis.txt"):
+        (tmp_path / "run" / name).write_text("dear")
+    with pytest.raises(UsageError, match=r"it holds \.lock"):
         make()
-    assert list(tree(tmp_path / "run")) == ["thesis.txt"]
+    assert sorted(tree(tmp_path / "run")) == [".lock", ".notes.42.tmp", "thesis.txt"]
+    assert (tmp_path / "run" / ".lock").read_text() == "dear"
+
+
+def test_a_run_that_was_killed_at_its_first_file_begins_anew(make, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.json.42.tmp").write_text("{")
+    assert tree(make().path) == tree(make("fresh").path)
 
 
 def test_two_processes_do_not_write_one_run(make, dmgd, stats_file, tmp_path):

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from made_run import make_run, tree
+from PIL import Image
 
 from dmgd.artifacts.lockfile import compare_locks, make_lock
 from dmgd.artifacts.run import RunDirectory
@@ -62,6 +63,15 @@ def test_every_file_that_is_changed_removed_or_added_is_named(run, tmp_path, inl
     assert "extra.png: is not part of" in inline("verify", folder, code=1).stdout
     (folder / "extra.png").unlink()
     inline("verify", folder)
+
+
+def test_a_preview_may_be_compressed_in_another_way(run, inline):
+    preview = Image.open(run.path / "preview.png")
+    preview.load()
+    preview.save(run.path / "preview.png", compress_level=1)
+    inline("verify", run.path)
+    preview.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(run.path / "preview.png")
+    assert "does not show the run's images" in inline("verify", run.path, code=1).stdout
 
 
 def test_images_labels_and_counts_must_agree_with_the_index(run, tmp_path, inline):

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
-from dmgd.artifacts.preview import preview_png
-from dmgd.artifacts.run import MANIFEST, PREVIEW, RunDirectory, image_path
+import numpy as np
+from numpy import ndarray
+
+from dmgd.artifacts.preview import preview_pixels
+from dmgd.artifacts.run import MANIFEST, PREVIEW, RunDirectory, decode_png, image_path
 from dmgd.errors import ArtifactError
 from dmgd.files import sha256_bytes, sha256_file
 from dmgd.lock import LOCK
@@ -34,9 +38,8 @@ def run_problems(run: RunDirectory) -> Iterator[str]:
             expected.add(record.path)
             seen.add((record.class_index, record.image_index))
             yield from _image_problems(run, record)
-    cells = {(c, i) for c in range(len(run.classes)) for i in range(run.config.ipc)}
-    yield from (f"class {c}: image {i} has no record" for c, i in sorted(cells - seen))
-    yield from (f"class {c}: image {i} is not part of the run" for c, i in sorted(seen - cells))
+    yield from (f"class {c}: image {i} has no record" for c, i in sorted(run.cells - seen))
+    yield from (f"class {c}: image {i} is not part of the run" for c, i in sorted(seen - run.cells))
     yield from _preview_problems(run)
     found = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
     yield from (f"{path}: is not part of the run" for path in sorted(found - expected))
@@ -47,8 +50,16 @@ def _preview_problems(run: RunDirectory) -> Iterator[str]:
     if run.complete and not path.is_file():
         yield f"{PREVIEW}: is missing"
     with suppress(ArtifactError):  # an image that is missing or was changed has been named already
-        if path.is_file() and run.unit_names() and path.read_bytes() != preview_png(run):
+        if path.is_file() and run.unit_names() and not _shows(path, preview_pixels(run)):
             yield f"{PREVIEW}: does not show the run's images"
+
+
+def _shows(path: Path, pixels: ndarray) -> bool:
+    """Whether the file is a picture of these pixels; its bytes depend on the compressor."""
+    try:
+        return np.array_equal(decode_png(path.read_bytes()), pixels)
+    except OSError:
+        return False
 
 
 def _image_problems(run: RunDirectory, record: ImageRecord) -> Iterator[str]:

@@ -12,11 +12,11 @@ ROWS, COLUMNS, CELL, GAP = 20, 10, 64, 4
 
 def write_preview(run: RunDirectory) -> None:
     """Write the run's preview, the same bytes for the same images."""
-    write_bytes(run.path / PREVIEW, preview_png(run))
+    write_bytes(run.path / PREVIEW, encode_png(preview_pixels(run)))
 
 
-def preview_png(run: RunDirectory) -> bytes:
-    """The PNG file of at most 20 × 10 images, 64 pixels high each. Raises ArtifactError if one is missing."""
+def preview_pixels(run: RunDirectory) -> ndarray:
+    """uint8 (h, w, c) of at most 20 × 10 images, 64 pixels high each. Raises ArtifactError if one is missing."""
     shown = [r for r in run.records() if r.class_index < ROWS and r.image_index < COLUMNS]
     pitch = CELL + GAP
     height, width = (1 + max(getattr(r, index) for r in shown) for index in ("class_index", "image_index"))
@@ -24,7 +24,7 @@ def preview_png(run: RunDirectory) -> bytes:
     for r in shown:
         top, left = GAP + r.class_index * pitch, GAP + r.image_index * pitch
         sheet[top : top + CELL, left : left + CELL] = _cell(run.pixels(r))
-    return encode_png(sheet)
+    return sheet
 
 
 def _cell(pixels: ndarray) -> ndarray:

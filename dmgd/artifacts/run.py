@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save
 
 from dmgd.config import DistillConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.files import remove_temporaries, safe_name, sha256_bytes, sha256_file, write_bytes, write_json
+from dmgd.files import is_temporary, remove_temporaries, safe_name, sha256_bytes, sha256_file, write_bytes, write_json
 from dmgd.lock import LOCK, locked_folder
 from dmgd.records import ClassInfo, ImageRecord
 
@@ -74,13 +74,10 @@ class RunDirectory:
         """
         wanted = {"format": FORMAT, **manifest}
         with locked_folder(path):
+            _require_own(path)
             remove_temporaries(path)
             if (path / MANIFEST).is_file():
                 run = cls.open(path)._continued(wanted)
-            elif others := [other.name for other in path.iterdir() if other.name != LOCK]:
-                raise UsageError(
-                    f"{path} exists and is not a run (it holds {min(others)}); choose a new or empty --out folder"
-                )
             else:
                 run = cls(path, {**wanted, "status": "running"})
                 write_json(path / MANIFEST, run.manifest)
@@ -123,13 +120,20 @@ class RunDirectory:
         return tuple(ClassInfo.from_json(fields) for fields in self.manifest["classes"])
 
     @property
+    def cells(self) -> set[tuple[int, int]]:
+        """(class index, image index) of every image that belongs to the run."""
+        return {(c, i) for c in range(len(self.classes)) for i in range(self.config.ipc)}
+
+    @property
     def complete(self) -> bool:
         return self.manifest["status"] == "complete"
 
-    def require_complete(self) -> None:
-        """Raise ArtifactError, with the way to go on, unless every image of the run is there."""
-        if not self.complete:
+    def complete_records(self) -> list[ImageRecord]:
+        """The records of all images. Raises ArtifactError, with the way to go on, if any is not there."""
+        records = self.records()
+        if not self.complete or {(record.class_index, record.image_index) for record in records} != self.cells:
             raise ArtifactError(f"{self.path} is unfinished; repeat its dmgd distill command to continue it")
+        return records
 
     def has(self, unit: Unit) -> bool:
         """Whether the unit is finished."""
@@ -137,7 +141,10 @@ class RunDirectory:
 
     def damage(self, unit: Unit) -> Path | None:
         """The first file of a finished unit that is missing or was changed, or None if all is well."""
-        records, latents_sha256 = self.read_unit(unit.name)
+        try:
+            records, latents_sha256 = self.read_unit(unit.name)
+        except ArtifactError:
+            return self._record_path(unit)
         digests = {self.path / record.path: record.sha256 for record in records}
         digests[self._latent_path(unit)] = latents_sha256
         for path, digest in digests.items():
@@ -188,9 +195,7 @@ class RunDirectory:
 
     def pixels(self, record: ImageRecord) -> ndarray:
         """The uint8 pixels (h, w, c) of one image. Raises ArtifactError if the file is missing or was changed."""
-        data = self.image_bytes(record)
-        pixels = np.array(Image.open(io.BytesIO(data)))
-        return pixels[:, :, None] if pixels.ndim == 2 else pixels
+        return decode_png(self.image_bytes(record))
 
     def image_bytes(self, record: ImageRecord) -> bytes:
         """The bytes of one image's file, checked. Raises ArtifactError if it is missing or was changed."""
@@ -234,6 +239,21 @@ def encode_png(pixels: ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def decode_png(data: bytes) -> ndarray:
+    """The uint8 pixels (h, w, c) of a PNG file. Raises OSError for other bytes."""
+    pixels = np.array(Image.open(io.BytesIO(data)))
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _require_own(path: Path) -> None:
+    """Raise UsageError if the folder holds something, and no run."""
+    others = [
+        other.name for other in path.iterdir() if other.name != LOCK and not is_temporary(other.name, of=MANIFEST)
+    ]
+    if others and MANIFEST not in others:
+        raise UsageError(f"{path} exists and is not a run (it holds {min(others)}); choose a new or empty --out folder")
 
 
 def _grows(found: dict[str, Any], wanted: dict[str, Any]) -> bool:

@@ -69,8 +69,7 @@ def read_labelled(path: Path) -> Labelled:
 
 def read_run(run: RunDirectory) -> Labelled:
     """A finished run's images. Raises ArtifactError for an unfinished or damaged one."""
-    run.require_complete()
-    records = run.records()
+    records = run.complete_records()
     return Labelled(
         name=run.path.name,
         images=[Image.open(io.BytesIO(run.image_bytes(record))) for record in records],
