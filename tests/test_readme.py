@@ -7,6 +7,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from made_run import make_run
+
+from dmgd.export import export
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -47,9 +50,12 @@ def test_links_lead_somewhere():
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_the_python_example_runs(tmp_path):
-    block = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[-1]
-    subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True, capture_output=True, text=True)
+def test_the_python_examples_run(tmp_path):
+    run = make_run(tmp_path / "run")
+    export(run, "webdataset", tmp_path / "demo" / "webdataset")
+    export(run, "parquet", tmp_path / "demo" / "huggingface")
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
+        subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert len(list((tmp_path / "runs" / "one").rglob("images/*/*.png"))) == 10
 
 

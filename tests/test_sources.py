@@ -67,6 +67,9 @@ def test_splits_of_every_layout(tmp_path):
         list(bare.items("test"))
     apart = open_source("imagenette", data=str(folder / "train"), test_data=str(shards / "val-000.tar"))
     assert len(list(apart.items("test"))) == 10
+    for whole in (folder, parquet, shards):
+        beside = open_source("imagenette", data=str(folder / "train"), test_data=str(whole))
+        assert len(list(beside.items("test"))) == 10, f"the test split of {whole.name} is {len(test)} images"
 
 
 def labelled(tmp_path, labels) -> str:

@@ -33,6 +33,10 @@ class FolderLayout:
     def place(self) -> str:
         return str(self.root)
 
+    @property
+    def has_test(self) -> bool:
+        return self.test is not None
+
     def labels(self) -> list[str]:
         return [folder.name for folder in _class_folders(self.train)]
 

@@ -38,6 +38,10 @@ class HuggingFaceLayout:
     files: tuple[Path, ...]
     revision: str | None = None
 
+    @property
+    def has_test(self) -> bool:
+        return any(name in self.splits for name in TEST_NAMES)
+
     def labels(self) -> list[str]:
         return self._labels
 

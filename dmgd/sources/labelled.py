@@ -73,7 +73,12 @@ class LabelledSource:
 
     def _where(self, split: str) -> tuple[Layout, str]:
         """The layout that holds the split, and which of its splits it is."""
-        return (self.test, "train") if split == "test" and self.test else (self.layout, split)
+        if split == "test" and self.test:
+            return (
+                self.test,
+                "test" if self.test.has_test else "train",
+            )  # without splits it is the test split as a whole
+        return self.layout, split
 
 
 def any_source(

@@ -27,6 +27,10 @@ class Layout(Protocol):
     @property
     def place(self) -> str: ...
 
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split."""
+
     def labels(self) -> list[str]:
         """The labels of the training split, each once."""
 

@@ -39,6 +39,10 @@ class ShardLayout:
             train, test = files, []
         return cls(pattern, {"train": train, "test": test})
 
+    @property
+    def has_test(self) -> bool:
+        return bool(self.shards["test"])
+
     def labels(self) -> list[str]:
         return self._labels
 
