@@ -12,7 +12,6 @@ from dmgd.artifacts.preview import write_preview
 from dmgd.artifacts.run import MANIFEST, RunDirectory, Unit
 from dmgd.artifacts.statistics import Statistics
 from dmgd.config import DistillConfig
-from dmgd.files import canonical_json, sha256_bytes
 from dmgd.pipeline.batching import decode, in_portions, suitable_batch
 from dmgd.pipeline.behind import Behind
 from dmgd.pipeline.methods import placement, placement_notes
@@ -31,7 +30,8 @@ def distill(
     resume: bool = False,
     progress: Progress = SILENT,
 ) -> RunDirectory:
-    """The finished run at `out`: `config.ipc` images for every class of the statistics.
+    """The finished run at `out`: `config.ipc` images for every class of the statistics, whose number of support points
+    is used and recorded.
 
     A run that was interrupted or damaged is continued, and ends with the bytes that it would have had undisturbed; a
     greedy run of fewer images per class grows. `resume` refuses to begin a new run. Raises UsageError if `out` holds
@@ -39,7 +39,7 @@ def distill(
     """
     if resume:
         RunDirectory.open(out)
-    config = with_batch_size(config, prior, out)
+    config = with_batch_size(config, prior, out).with_statistics_of(statistics.header["k"])
     units = plan_units(len(statistics.classes), config)
     for note in placement_notes(config.method, statistics):
         progress.note(note)
@@ -94,13 +94,11 @@ def is_whole(run: RunDirectory, unit: Unit, progress: Progress) -> bool:
 
 def manifest(config: DistillConfig, prior: Prior, statistics: Statistics) -> dict[str, Any]:
     """Everything that the images depend on, for run.json."""
-    tensors = b"".join(t.numpy().tobytes() for t in statistics.tensors().values())
-    header = canonical_json(statistics.header).encode()
     return {
         "config": config.to_json(),
         "classes": [info.to_json() for info in statistics.classes],
         "prior": prior.identity.to_json(),
-        "statistics": {**statistics.header, "sha256": sha256_bytes(header + tensors)},
+        "statistics": {**statistics.header, "sha256": statistics.digest},
         **placement(config.method, statistics),
         "device": prior.device.type,
         "versions": {name: version(name) for name in ("dmgd", "torch", "numpy", "pillow", "pot")},

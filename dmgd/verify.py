@@ -12,7 +12,7 @@ from dmgd.artifacts.check import run_problems
 from dmgd.artifacts.lockfile import compare_locks, make_lock, read_lock, write_lock
 from dmgd.artifacts.run import MANIFEST, RunDirectory
 from dmgd.artifacts.statistics import Statistics
-from dmgd.config import DistillConfig
+from dmgd.config import DistillConfig, StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.exporters.check import export_problems
 from dmgd.exporters.encode import LOSSLESS, decode
@@ -89,6 +89,31 @@ def verify_lock(target: Target, path: Path, report: Report) -> None:
 def lock(target: Target, path: Path) -> None:
     """Write the target's lock file to `path`."""
     write_lock(path, make_lock(target.manifest, ((c, pixels) for c, _, pixels in target.images())))
+
+
+def statistics_config(target: Target, prior: Prior) -> StatisticsConfig:
+    """The settings with which the target's statistics are fitted again. Raises MismatchError if `prior` is another, or
+    encodes images in another way."""
+    _check_prior(target, prior)
+    made_with = target.manifest["statistics"]
+    if prior.encoder_identity["digest"] != made_with["encoder"]["digest"]:
+        raise MismatchError(
+            f"the statistics of {target.path} were made with the encoder {made_with['encoder']['id']!r}, not "
+            f"{prior.encoder_identity['id']!r}; name it with --encoder, or give the statistics with --stats"
+        )
+    config = target.config
+    return StatisticsConfig(config.source, config.prior, made_with["k"], made_with["seed"], made_with["mirror"])
+
+
+def load_statistics(target: Target, path: Path) -> Statistics:
+    """The statistics file that the target was made with. Raises MismatchError for another."""
+    statistics = Statistics.load(path)
+    if statistics.digest != target.manifest["statistics"]["sha256"]:
+        raise MismatchError(
+            f"{path} holds other statistics than {target.path} was made with; give the run's own, or leave "
+            "--stats out to fit them again"
+        )
+    return statistics
 
 
 def verify_regenerated(

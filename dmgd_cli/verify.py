@@ -32,6 +32,7 @@ def command(
     columns: options.Columns = None,
     class_map: options.ClassMap = None,
     vae: options.Vae = None,
+    encoder: options.Encoder = None,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
@@ -42,7 +43,19 @@ def command(
       dmgd verify runs/digits --regenerate 10
       dmgd verify runs/digits --lock digits.lock.json
     """
-    from dmgd.verify import Report, open_target, require_sound, verify_lock, verify_records, verify_regenerated
+    from dmgd.fit_stats import fit_statistics
+    from dmgd.priors.encoder import with_encoder
+    from dmgd.priors.load import load_prior
+    from dmgd.verify import (
+        Report,
+        load_statistics,
+        open_target,
+        require_sound,
+        statistics_config,
+        verify_lock,
+        verify_records,
+        verify_regenerated,
+    )
     from dmgd.verify import lock as write_lock_file
 
     display, report = Display(), Report()
@@ -55,14 +68,14 @@ def command(
     if lock and not report.problems:
         verify_lock(opened, lock, report)
     if regenerate and not report.problems:
-        prior, statistics = _prior_and_statistics(
-            opened.config,
-            options.open_source(opened.config.source, data, test_data, variant, columns, class_map),
-            stats,
-            vae,
-            device,
-            display,
-        )
+        config = opened.config
+        prior = load_prior(config.prior, vae=vae, precision=config.precision, device=options.torch_device(device))  # type: ignore[arg-type]
+        prior = with_encoder(prior, encoder) if encoder else prior
+        if stats:
+            statistics = load_statistics(opened, stats)
+        else:
+            source = options.open_source(config.source, data, test_data, variant, columns, class_map)
+            statistics = fit_statistics(source, prior, statistics_config(opened, prior), progress=display)
         verify_regenerated(opened, regenerate, prior, statistics, report, tolerance=tolerance, progress=display)
 
     if json:
@@ -74,20 +87,3 @@ def command(
             typer.echo(f"ok  {line}")
     if report.problems:
         raise typer.Exit(1)
-
-
-def _prior_and_statistics(config, source, stats, vae, device, display):
-    """What sampling needs, as dmgd distill has it."""
-    from dmgd.artifacts.statistics import Statistics
-    from dmgd.config import StatisticsConfig
-    from dmgd.fit_stats import check_statistics, fit_statistics
-    from dmgd.priors.load import load_prior
-
-    prior = load_prior(config.prior, vae=vae, precision=config.precision, device=options.torch_device(device))
-    if stats is None:
-        return prior, fit_statistics(
-            source, prior, StatisticsConfig(config.source, config.prior, config.k), progress=display
-        )
-    statistics = Statistics.load(stats)
-    check_statistics(statistics, source, prior, config.k)
-    return prior, statistics

@@ -94,6 +94,17 @@ def test_images_made_again_are_equal(digits, inline, target):
     assert "4 images made again" in said
 
 
+def test_statistics_are_fitted_again_as_the_run_has_them_and_others_are_refused(digits, tmp_path, inline):
+    fit = ("fit-stats", "--source", "digits", "--k", 12, "--seed", 7, "--out", tmp_path / "seven")
+    inline(*fit)
+    make = ("distill", "--source", "digits", "--ipc", 1, "--method", "dmgd", "--steps", 3, "--window", 0, 2)
+    inline(*make, "--stats", tmp_path / "seven", "--out", tmp_path / "run")
+    inline("verify", tmp_path / "run", "--regenerate", 2, "--tolerance", 1)
+    others = ("--stats", digits / "stats.safetensors")
+    refused = inline("verify", tmp_path / "run", "--regenerate", 2, *others, code=1)
+    assert "holds other statistics" in refused.stderr
+
+
 def test_a_run_that_does_not_reproduce_is_told(digits, tmp_path, inline):
     """The seed in the manifest is not the one that the images were made with."""
     shutil.copytree(digits / "run", tmp_path / "run")

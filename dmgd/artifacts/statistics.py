@@ -76,6 +76,12 @@ class Statistics:
             header=self.header,
         )
 
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the header and the numbers: what a run knows its statistics by."""
+        tensors = b"".join(t.numpy().tobytes() for t in self.tensors().values())
+        return sha256_bytes(canonical_json(self.header).encode() + tensors)
+
     def tensors(self) -> dict[str, Tensor]:
         """The numbers, by name."""
         return {name: getattr(self, name) for name in TENSORS}
