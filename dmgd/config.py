@@ -16,6 +16,7 @@ IMAGENET_PRIOR = "dit-xl-2-256"
 
 PAIRS = ("stages", "window", "guidance_interval")
 UNMEASURED_BATCH = 100
+MAX_STEPS = 1000
 
 
 def _at_least(name: str, value: float | None, least: float) -> None:
@@ -68,6 +69,10 @@ class Method:
         _at_least("k", self.k, 1)
         _at_least("sinkhorn iterations", self.sinkhorn_iterations, 1)
         _at_least("steps", self.steps, 2)
+        if self.steps > MAX_STEPS:
+            raise UsageError(
+                f"steps must be at most {MAX_STEPS}, the timesteps of the noise schedule, not {self.steps}"
+            )
         if self.epsilon <= 0:
             raise UsageError(f"epsilon must be above 0, not {self.epsilon}")
         if self.distribution == "barycentric" and self.rho > 1:
@@ -78,6 +83,25 @@ class Method:
             pair = getattr(self, name)
             if pair and not 0 <= pair[0] < pair[1]:
                 raise UsageError(f"{_option(name)} must be two rising numbers from 0 up, not {pair[0]},{pair[1]}")
+            if pair and pair[0] >= self.steps and name in self._step_indices:
+                raise UsageError(
+                    f"{_option(name)} {pair[0]},{pair[1]} has no effect: the steps are 0 to {self.steps - 1}"
+                )
+
+    @property
+    def _step_indices(self) -> tuple[str, ...]:
+        """The pairs that are step indices; the released code's stages are timesteps."""
+        return tuple(name for name in PAIRS if name != "stages" or self.semantic != "released")
+
+    def respaced(self, steps: int) -> "Method":
+        """The method in another number of steps: what acts from one step index to another does so at the same noise."""
+        share = (steps - 1) / (self.steps - 1)
+        moved: dict[str, Any] = {}
+        for name in self._step_indices:
+            if pair := getattr(self, name):
+                first, last = (round(index * share) for index in pair)
+                moved[name] = (first, max(last, first + 1))
+        return replace(self, steps=steps, **moved)
 
     def acts_at(self, k: int) -> bool:
         """Whether distribution matching acts at step index `k`."""
@@ -127,6 +151,7 @@ def method_named(name: str, *, semantic: bool = True, distribution: bool = True,
     if not distribution:
         method = replace(method, distribution="none", order="independent")
     given = {key: value for key, value in overrides.items() if value is not None}
+    method = method.respaced(given.get("steps", method.steps))
     for what, kinds in SETTINGS.items():
         kind = getattr(method, what)
         if idle := [key for key in given if key not in kinds[kind] and any(key in names for names in kinds.values())]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from numpy import ndarray
 
-from dmgd.artifacts.run import RunDirectory
+from dmgd.artifacts.run import RunDirectory, published
 from dmgd.command_line import distill_command
+from dmgd.config import DistillConfig
 from dmgd.errors import ArtifactError, MismatchError
 from dmgd.exporters.card import Provenance, card
 from dmgd.exporters.check import export_problems
@@ -100,7 +101,7 @@ def settings(
         "limits": {"images": description.limits.images, "bytes": description.limits.bytes},
         "soft_labels": logits and sha256_bytes(b"".join(logits[key].tobytes() for key in sorted(logits))),
         "results": results and sha256_bytes(results.encode()),
-        "run": {key: value for key, value in run.manifest.items() if key != "status"},
+        "run": published(run.manifest),
     }
 
 
@@ -145,14 +146,14 @@ def images_per_class(run: RunDirectory, records: Sequence[ImageRecord]) -> list[
 
 def provenance(run: RunDirectory, results: str | None) -> Provenance:
     """What the card tells of the run."""
-    manifest = run.manifest
+    manifest = published(run.manifest)
     return Provenance(
         config=manifest["config"],
         source=manifest["statistics"]["source"],
         prior=manifest["prior"],
         versions=manifest["versions"],
         device=manifest["device"],
-        command=distill_command(run.config),
+        command=distill_command(DistillConfig.from_json(manifest["config"])),
         evaluation=results,
     )
 

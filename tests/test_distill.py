@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from dmgd.artifacts.run import RunDirectory
+from dmgd.config import method_named
+from dmgd.diffusion.schedule import ddpm_schedule
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -52,11 +54,23 @@ def test_solver_and_guidance_interval_reach_the_run(dmgd, tmp_path):
     assert all(a.pixels_sha256 != b.pixels_sha256 for a, b in pairs)
 
 
+def test_what_a_method_fixes_stays_at_its_noise_in_fewer_steps():
+    noise = [ddpm_schedule(steps).alpha_bar for steps in (50, 20)]
+    for name in ("dmgd-paper", "dmgd-released", "mgd3"):
+        whole, fewer = method_named(name), method_named(name, steps=20)
+        for first, last in zip(whole.window, fewer.window, strict=True):
+            assert abs(noise[0][first] - noise[1][last]) < 0.03
+    assert method_named("dmgd-paper", steps=20).stages == (10, 17)
+    assert method_named("dmgd-released", steps=20).stages == (500, 900)
+
+
 REFUSED = [
     (["--source", "digit"], 2, "did you mean 'digits'"),
     (["--prior", "digit"], 2, "did you mean 'digits'"),
     (["--method", "dgmd"], 2, "did you mean 'dmgd'"),
     (["--ipc", "0"], 2, "ipc must be at least 1, not 0"),
+    (["--window", "60", "70"], 2, "window 60,70 has no effect: the steps are 0 to 49"),
+    (["--steps", "5000"], 2, "steps must be at most 1000"),
     (["--window", "9", "3"], 2, "window must be two rising numbers"),
     (["--method", "dit", "--rho", "1"], 2, "rho has no effect"),
     (["--solver", "euler"], 2, "known: ddpm, dpm++"),

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -17,6 +18,8 @@ from made_run import make_run, tree
 from PIL import Image
 from safetensors.numpy import save_file
 
+from dmgd.command_line import distill_command
+from dmgd.config import DistillConfig, method_named
 from dmgd.exporters.example import Limits
 
 LAYOUTS = ("webdataset", "parquet", "imagefolder", "tensors")
@@ -253,6 +256,27 @@ def test_the_card_has_yaml_a_class_table_and_the_command_that_makes_the_run(digi
     command = next(line for line in text.splitlines() if line.startswith("dmgd distill")).split()[1:]
     dmgd(*command, "--out", tmp_path / "again")
     assert tree(tmp_path / "again") == tree(digits)
+
+
+def test_the_command_has_options_that_exist_and_says_what_it_cannot_do():
+    paper = DistillConfig(method_name="dmgd-paper", method=method_named("dmgd-paper", steps=20), compile=True)
+    assert distill_command(paper) == ("dmgd distill --source digits --ipc 10 --method dmgd-paper --compile --steps 20")
+    means = DistillConfig(method=replace(method_named("dmgd"), keep_spread=False))
+    assert distill_command(means).endswith("--ipc 10  # with Method(keep_spread=False), from Python")
+
+
+def test_where_the_data_lay_is_not_published(run, tmp_path, inline):
+    manifest = json.loads((run.path / "run.json").read_text())
+    manifest["config"] |= {"source": "folder:/home/me/secret/photos", "prior": "/home/me/secret/weights"}
+    manifest["statistics"]["source"]["name"], manifest["prior"]["id"] = "folder:photos", "weights"
+    (run.path / "run.json").write_text(json.dumps(manifest))
+    inline("export", run.path, "--out", tmp_path / "out")
+    inline("verify", run.path, "--write-lock", tmp_path / "lock.json")
+    inline("verify", tmp_path / "out", "--lock", tmp_path / "lock.json")
+    texts = [path.read_text() for path in (*tmp_path.glob("out/*.*"), tmp_path / "lock.json")]
+    assert len(texts) == 3
+    assert not any("secret" in text for text in texts)
+    assert all("folder:photos" in text for text in texts)
 
 
 def test_the_card_shows_what_networks_learned(digits, run, tmp_path, inline, dmgd):

@@ -132,7 +132,13 @@ def test_the_lock_file_holds_run_and_exports_and_finds_differences(run, tmp_path
 def test_a_pixel_rounded_otherwise_is_within_the_locks_tolerance():
     rng = np.random.default_rng(0)
     images = [(0, rng.integers(1, 255, (16, 16, 3), dtype=np.uint8)) for _ in range(4)]
-    manifest = {"classes": [{"name": "cat", "wnid": None}], "config": {}, "prior": {"digest": "0"}, "versions": {}}
+    manifest = {
+        "classes": [{"name": "cat", "wnid": None}],
+        "config": {"source": "digits", "prior": "digits"},
+        "prior": {"id": "digits", "digest": "0"},
+        "statistics": {"source": {"name": "digits"}},
+        "versions": {},
+    }
     rounded = [(0, images[0][1].copy()), *images[1:]]
     rounded[0][1][3, 3, 0] += 1
     lock, near = make_lock(manifest, images), make_lock(manifest, rounded)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
-from dmgd.artifacts.run import differences
+from dmgd.artifacts.run import differences, published
 from dmgd.errors import ArtifactError
 from dmgd.files import write_json
 
@@ -34,7 +34,7 @@ def make_lock(manifest: dict[str, Any], images: Iterable[tuple[int, ndarray]]) -
     return {
         "format": FORMAT,
         "tolerance": TOLERANCE,
-        "config": manifest["config"],
+        "config": published(manifest)["config"],
         "prior": manifest["prior"]["digest"],
         "versions": manifest["versions"],
         "classes": [

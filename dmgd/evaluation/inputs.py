@@ -75,7 +75,7 @@ def read_run(run: RunDirectory) -> Labelled:
         images=[Image.open(io.BytesIO(run.image_bytes(record))) for record in records],
         labels=[record.class_index for record in records],
         classes=run.classes,
-        source_name=run.manifest["statistics"]["source"]["name"],
+        source_name=run.config.source,
     )
 
 
