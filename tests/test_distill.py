@@ -80,6 +80,8 @@ REFUSED = [
     (["--device", "tpu"], 2, "try --device cpu"),
     (["--stats", "missing.safetensors"], 1, "dmgd fit-stats"),
     (["--prior", "dit-xl-2-256"], 1, "HF_HOME"),
+    (["--encoder", "./taesdd"], 2, "the encoder ./taesdd does not exist"),
+    (["--encoder", "taesdd"], 1, "the encoder 'taesdd' is not in the cache"),
 ]
 
 

@@ -1,9 +1,13 @@
 """What can be evaluated and what is refused: layouts, classes, networks, teachers, metrics."""
 
+import io
 import json
 import math
+import tarfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from made_run import make_run
@@ -22,7 +26,7 @@ from dmgd.evaluation.protocols import PROTOCOLS, EvaluateConfig
 from dmgd.evaluation.selection import herding, nearest_distinct, random_selection
 from dmgd.evaluation.teacher import load_teacher
 from dmgd.evaluation.train import require_finite, to_unit, train
-from dmgd.pipeline.imagesets import Shape, labelled_set, source_set
+from dmgd.pipeline.imagesets import Shape, labelled_set, read_sets, source_set
 from dmgd.records import ClassInfo
 from dmgd.sources.source import open_source
 
@@ -49,6 +53,38 @@ def test_every_export_reads_like_its_run(tmp_path, dmgd, layout):
     assert found.source_name == "made"
     for image, own in zip(found.images, wanted.images, strict=True):
         assert np.array_equal(np.array(image), np.array(own))
+
+
+def write_shard(path, files):
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_labels_of_other_tools_that_are_no_class_numbers_are_named(tmp_path):
+    image = (write_folder(tmp_path / "set", ["cat"]) / "cat" / "0.png").read_bytes()
+    for label in (b"cat", b"-1"):
+        shard = write_shard(tmp_path / "a.tar", {"0.png": image, "0.cls": label})
+        with pytest.raises(ArtifactError, match=rf"a\.tar, sample 0 has the label '{label.decode()}'"):
+            read_labelled(shard)
+    shard = write_shard(tmp_path / "a.tar", {"0.png": image, "0.cls": b"1", "0.json": b"{"})
+    with pytest.raises(ArtifactError, match=r"the \.json of a\.tar, sample 0 is damaged"):
+        read_labelled(shard)
+    labels = [None]
+    pq.write_table(pa.table({"image": [{"bytes": image}], "label": labels}), tmp_path / "a.parquet")
+    with pytest.raises(ArtifactError, match=r"a\.parquet, row 0 has the label None"):
+        read_labelled(tmp_path / "a.parquet")
+
+
+def test_every_set_has_a_name_of_its_own(tmp_path):
+    one, other = (write_folder(tmp_path / at, ["cat"]) for at in ("dit", "other/dit"))
+    assert [found.name for found in read_sets([one, other])] == [str(one), str(other)]
+    assert read_sets([write_folder(tmp_path / "mine", ["cat"])])[0].name == "mine"
+    with pytest.raises(UsageError, match="given twice"):
+        read_sets([one, tmp_path / "other" / ".." / "dit"])
 
 
 def test_another_tools_folders_are_matched_by_name_or_wnid(tmp_path):

@@ -117,6 +117,13 @@ def test_a_damaged_record_is_made_again_and_a_missing_one_makes_the_run_unfinish
         export(run, "parquet", run.path.parent / "out")
 
 
+def test_a_manifest_that_lacks_something_is_damaged(make):
+    run = make()
+    (run.path / "run.json").write_text('{"format": 1}')
+    with pytest.raises(ArtifactError, match="it lacks classes, config"):
+        RunDirectory.open(run.path)
+
+
 def test_resume_begins_no_new_run(make, tmp_path):
     with pytest.raises(UsageError, match="not a run"):
         make(resume=True)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # torch is slow to import, and reading images does without
 
 FORMAT = 1
 MANIFEST = "run.json"
+MANIFEST_KEYS = {"config", "classes", "prior", "statistics", "device", "versions", "status"}
 PREVIEW = "preview.png"
 
 
@@ -109,6 +110,8 @@ class RunDirectory:
             raise ArtifactError(f"{path / MANIFEST} is damaged ({error})") from error
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise ArtifactError(f"{path} was written by another version of dmgd; distil it again")
+        if lacking := sorted(MANIFEST_KEYS - manifest.keys()):
+            raise ArtifactError(f"{path / MANIFEST} is damaged (it lacks {', '.join(lacking)})")
         return cls(path, manifest)
 
     @property

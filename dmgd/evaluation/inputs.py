@@ -155,9 +155,23 @@ def _tar_sample(place: str, sample: dict[str, bytes]) -> Sample:
     kind = next((kind for kind in sample if f".{kind}" in IMAGE_SUFFIXES), None)
     if kind is None or "cls" not in sample:
         raise ArtifactError(f"{place} has no {'image' if kind is None else '.cls'} field")
-    described: dict[str, Any] = json.loads(sample["json"]) if "json" in sample else {}
-    name = described.get("wnid") or described.get("class_name")
-    return open_image(sample[kind], place), int(sample["cls"]), name
+    try:
+        described = json.loads(sample.get("json", b"{}"))
+    except ValueError as error:
+        raise ArtifactError(f"the .json of {place} is damaged ({error})") from error
+    name = (described.get("wnid") or described.get("class_name")) if isinstance(described, dict) else None
+    return open_image(sample[kind], place), _number(sample["cls"].decode(errors="replace"), place), name
+
+
+def _number(label: Any, place: str) -> int:
+    """The number of a class. Raises ArtifactError for another label."""
+    try:
+        number = int(label)
+    except (TypeError, ValueError):
+        number = -1
+    if number < 0:
+        raise ArtifactError(f"{place} has the label {label!r}; labels must be the numbers of classes, from 0 on")
+    return number
 
 
 def _from_parquet(name: str, paths: list[Path], table: _Table | None) -> Labelled:
@@ -177,7 +191,8 @@ def _from_parquet(name: str, paths: list[Path], table: _Table | None) -> Labelle
             zip(content["image"].to_pylist(), content[label].to_pylist(), strict=True)
         ):
             data = image["bytes"] if isinstance(image, dict) else image
-            samples.append((open_image(data, f"{path.name}, row {number}"), int(value), None))
+            place = f"{path.name}, row {number}"
+            samples.append((open_image(data, place), _number(value, place), None))
     if names and not table:
         table = _Table(tuple(ClassInfo(label) for label in names), None)
     return _from_samples(name, iter(samples), table)

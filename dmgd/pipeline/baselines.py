@@ -136,7 +136,7 @@ def sample_plain(
     pixels: list[Tensor] = []
     labels: list[int] = []
     with (
-        fitting_threads(shape.size, prior.device),
+        fitting_threads(prior.image_size, prior.device),
         progress.task("sample dit", len(classes) * max(counts), "images") as task,
     ):
         for unit in plan_units(len(classes), config):

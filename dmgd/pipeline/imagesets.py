@@ -13,6 +13,7 @@ from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.evaluation.classes import match_labels
 from dmgd.evaluation.imageset import ImageSet, stack_images
 from dmgd.evaluation.inputs import Labelled, read_labelled
+from dmgd.evaluation.protocols import BASELINES
 from dmgd.progress import SILENT, Progress
 from dmgd.records import ClassInfo
 from dmgd.sources.image import to_square
@@ -93,6 +94,14 @@ def source_named(name: str | None, sets: Sequence[Labelled]) -> str:
 
 
 def read_sets(paths: Sequence[Path]) -> list[Labelled]:
-    """The sets at `paths`; the first is called by its folder, the others by their path as given."""
-    first, *others = paths
-    return [read_labelled(first), *(replace(read_labelled(path), name=str(path)) for path in others)]
+    """The sets at `paths`; the first is called by its folder, the others by their path as given.
+
+    A folder named like a baseline or another set is called by its whole path. Raises UsageError for a set given twice.
+    """
+    first, *others = (path.resolve() for path in paths)
+    if first in others or len(set(others)) < len(others):
+        raise UsageError("a set is given twice; compare each with others only")
+    names = [first.name, *map(str, paths[1:])]
+    if first.name in (*BASELINES, *names[1:]):
+        names[0] = str(first)
+    return [replace(read_labelled(path), name=name) for path, name in zip(paths, names, strict=True)]

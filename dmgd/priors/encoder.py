@@ -8,7 +8,7 @@ import torch
 from dmgd.errors import ArtifactError, UsageError
 from dmgd.files import sha256_file
 from dmgd.priors.codec import AutoencoderCodec
-from dmgd.priors.load import _fetch
+from dmgd.priors.load import fetch
 from dmgd.priors.prior import Encoder, Prior
 
 KNOWN = {"taesd": "madebyollin/taesd"}
@@ -20,7 +20,7 @@ def with_encoder(prior: Prior, name: str) -> Prior:
     Raises UsageError if its latents have another shape than the prior's.
     """
     local = Path(name).expanduser()
-    folder = local if local.is_dir() else _fetch(KNOWN.get(name, name))[0]
+    folder = local if local.is_dir() else fetch(KNOWN.get(name, name), "encoder")[0]
     codec = AutoencoderCodec(folder, prior.device)
     size = prior.network.config.sample_size * codec.factor
     shape = tuple(codec.encode(torch.zeros(1, size, size, 3, dtype=torch.uint8)).shape[1:])

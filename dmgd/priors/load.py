@@ -88,21 +88,21 @@ def _locate(name: str) -> tuple[Path, str | None, Description]:
         return path, None, Description()
     for short, (hub_id, description) in PUBLISHED.items():
         if name in (short, hub_id):
-            return *_fetch(hub_id), description
+            return *fetch(hub_id), description
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.suffix:
-        return *_fetch(name), Description()
+        return *fetch(name), Description()
     if "/" in name or path.suffix in CHECKPOINT_SUFFIXES:
         raise UsageError(f"the prior {name} does not exist; give a folder, a checkpoint or one of {', '.join(NAMES)}")
     raise unknown_choice("prior", name, (*NAMES, "a folder", "a checkpoint", "a Hub id"))
 
 
-def _fetch(hub_id: str) -> tuple[Path, str]:
-    """The cached snapshot of a Hub model, downloaded if need be, and its commit.
+def fetch(hub_id: str, kind: str = "prior") -> tuple[Path, str]:
+    """The cached snapshot of a Hub model (a prior, vae or encoder), downloaded if need be, and its commit.
 
     Pickled weights (`.bin`) are fetched only for a model that has no others.
     """
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     def snapshot(*kinds: str) -> Path:
         patterns = [f"{part}*{kind}" for part in ("", "transformer/", "vae/") for kind in kinds]
@@ -112,11 +112,13 @@ def _fetch(hub_id: str) -> tuple[Path, str]:
         found = snapshot(".json", ".safetensors")
         if not all(any(config.parent.glob("*.safetensors")) for config in found.rglob("config.json")):
             found = snapshot(".json", ".safetensors", ".bin")
+    except HFValidationError as error:
+        raise UsageError(f"the {kind} {hub_id} does not exist; give --{kind} a folder or a Hub id") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ArtifactError(
-            f"the prior {hub_id!r} is not in the cache ({constants.HF_HUB_CACHE}) and the Hub cannot be reached or has "
-            f"no such model ({type(error).__name__}); connect once, set HF_HOME to a cache that has it, or give "
-            "--prior the path of a local copy"
+            f"the {kind} {hub_id!r} is not in the cache ({constants.HF_HUB_CACHE}) and the Hub cannot be reached or "
+            f"has no such model ({type(error).__name__}); connect once, set HF_HOME to a cache that has it, or give "
+            f"--{kind} the path of a local copy"
         ) from error
     return found, found.name
 
@@ -145,7 +147,7 @@ def _load_codec(path: Path, vae: str | None, network: DiT, device: Any) -> tuple
     if vae == "none":
         return NoCodec(), []
     if vae is not None:
-        folder = Path(vae).expanduser() if Path(vae).expanduser().is_dir() else _fetch(vae)[0]
+        folder = Path(vae).expanduser() if Path(vae).expanduser().is_dir() else fetch(vae, "vae")[0]
     elif (path / "vae").is_dir():
         folder = path / "vae"
     elif network.config.in_channels in (1, 3):
