@@ -69,6 +69,15 @@ def test_a_greedy_run_grows_and_keeps_its_first_images(make):
     assert len(grown.records()) == 40
 
 
+def test_a_run_that_is_to_grow_beyond_its_support_points_says_how(dmgd, tmp_path):
+    greedy = ("distill", "--source", "digits", "--order", "greedy", "--steps", 2, "--window", 0, 1)
+    dmgd(*greedy, "--ipc", 1, "--out", tmp_path / "run")
+    assert "begin with --k 12" in dmgd(*greedy, "--ipc", 6, "--out", tmp_path / "run", code=1).stderr
+    for ipc in (1, 6):
+        dmgd(*greedy, "--ipc", ipc, "--k", 12, "--out", tmp_path / "grows")
+    assert len(RunDirectory.open(tmp_path / "grows").records()) == 60
+
+
 def test_a_run_never_shrinks_and_other_orders_do_not_grow(make, prior, statistics, tmp_path):
     make(ipc=3)
     with pytest.raises(MismatchError, match=r"config\.ipc: 3 there, 2 asked for"):

@@ -91,6 +91,13 @@ class RunDirectory:
         if not differing:
             return self
         if not _grows(found, wanted):
+            points, more_points = (one["statistics"].get("k") for one in (found, wanted))
+            if points != more_points and _grows({**wanted, "config": found["config"]}, wanted):
+                raise MismatchError(
+                    f"{self.path} was made with {points} support points a class, as its images ask for; "
+                    f"more images ask for {more_points}. Choose another --out and begin with --k {more_points}: such a "
+                    "run grows"
+                )
             raise MismatchError(
                 f"{self.path} holds a run with other settings: {'; '.join(differing)}; "
                 "choose another --out, or repeat the settings of that run to continue it"
