@@ -26,6 +26,7 @@ from dmgd.evaluation.protocols import PROTOCOLS, EvaluateConfig
 from dmgd.evaluation.selection import herding, nearest_distinct, random_selection
 from dmgd.evaluation.teacher import load_teacher
 from dmgd.evaluation.train import require_finite, to_unit, train
+from dmgd.imagenet import imagenet_classes, imagenet_subset
 from dmgd.pipeline.imagesets import Shape, labelled_set, read_sets, source_set
 from dmgd.records import ClassInfo
 from dmgd.sources.source import open_source
@@ -92,6 +93,17 @@ def test_another_tools_folders_are_matched_by_name_or_wnid(tmp_path):
     data = labelled_set(read_labelled(folder), CATS, Shape(8, 8, 3))
     assert data.labels.tolist() == [1, 1, 0, 0]
     assert data.classes == CATS
+
+
+def test_one_of_several_names_is_enough_unless_two_classes_have_it():
+    table = imagenet_classes()
+    crane = [i for i, info in enumerate(table) if "crane" in info.name.split(", ")]
+    assert len(crane) == 2
+    named = tuple(ClassInfo(name) for name in ("Tinca tinca", "English_Springer", table[crane[0]].wnid))
+    rows = match_labels("set", named, table, "name")
+    assert rows == [0, table.index(imagenet_subset("imagenette")[1]), crane[0]]
+    with pytest.raises(MismatchError, match=r"lacks: crane \(ambiguous\)"):
+        match_labels("set", (ClassInfo("crane"),), table)
 
 
 def test_another_order_is_refused_unless_told():

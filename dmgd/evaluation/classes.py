@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from dmgd.classnames import ClassIndex
 from dmgd.errors import MismatchError, unknown_choice
 from dmgd.files import safe_name
 from dmgd.records import ClassInfo
@@ -32,9 +33,14 @@ def match_labels(
         raise unknown_choice("class matching", matching, MATCHINGS)
     if matching == "index":
         return _by_position(name, found, wanted)
-    positions = {key: i for i, info in enumerate(wanted) for key in reversed(_keys(info)) if key}
-    places = [next((positions[key] for key in _keys(info) if key in positions), None) for info in found]
-    missing = [info.identity for info, place in zip(found, places, strict=True) if place is None]
+    index = ClassIndex(wanted)
+    by_folder = ClassIndex([ClassInfo(safe_name(info.name)) for info in wanted])
+    places = [_place(info, index, by_folder) for info in found]
+    missing = [
+        f"{info.identity} (ambiguous)" if index.find(info.name) else info.identity
+        for info, place in zip(found, places, strict=True)
+        if place is None
+    ]
     if missing:
         raise MismatchError(
             f"{name} has {len(missing)} classes that the test source lacks: {_listed(missing)} (it has: "
@@ -62,9 +68,10 @@ def _by_position(name: str, found: Sequence[ClassInfo], wanted: Sequence[ClassIn
     return list(range(len(found)))
 
 
-def _keys(info: ClassInfo) -> list[str]:
-    """What may name the class, the surest first."""
-    return [key for key in (info.wnid, info.name, safe_name(info.name)) if key]
+def _place(info: ClassInfo, index: ClassIndex, by_folder: ClassIndex) -> int | None:
+    """The one class that the WordNet id means, or else the name, as it is or as a folder is called; or None."""
+    candidates = (index.find(info.wnid or ""), index.find(info.name), by_folder.find(safe_name(info.name)))
+    return next((rows[0] for rows in candidates if len(rows) == 1), None)
 
 
 def folder_class(folder: str) -> tuple[int | None, str]:
