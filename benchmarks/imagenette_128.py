@@ -26,7 +26,8 @@ from pathlib import Path
 
 import torch
 from contact_sheet import contact_sheet
-from methods import COMPARED, KEYS, REAL, Bench, Figures, Results, append_figures, measured, read_figures
+from figures import KEYS, Figures, Results, append_figures, read_figures
+from methods import COMPARED, REAL, Bench, measured
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from train_prior import Recipe, save_prior, train

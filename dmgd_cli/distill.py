@@ -99,8 +99,8 @@ def command(
     loaded = load_prior(config.prior, vae=vae, precision=precision, device=options.torch_device(device))  # type: ignore[arg-type]
     loaded = with_encoder(loaded, encoder) if encoder else loaded
     if given:
-        config = config.with_statistics_of(given.header["k"])
-        check_statistics(given, opened, loaded, config.k, progress=display)
+        wanted = config.with_statistics_of(given.header["k"]).k
+        check_statistics(given, opened, loaded, wanted, progress=display)
         statistics = given
     else:
         statistics = fit_statistics(opened, loaded, StatisticsConfig(source, config.prior, config.k), progress=display)

@@ -1,25 +1,19 @@
 """What `dmgd export` writes, read back with the libraries that people read it with."""
 
-import errno
 import hashlib
 import io
 import json
 import re
-from dataclasses import replace
-from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 import torch
 import webdataset as wds
-import yaml
 from made_run import make_run, tree
 from PIL import Image
 from safetensors.numpy import save_file
 
-from dmgd.command_line import distill_command
-from dmgd.config import DistillConfig, method_named
 from dmgd.exporters.example import Limits
 
 LAYOUTS = ("webdataset", "parquet", "imagefolder", "tensors")
@@ -249,48 +243,6 @@ def test_shards_are_limited_by_count_and_by_size(run, tmp_path, layout, suffix):
     assert [file["images"] for file in by_size["files"] if file["path"].endswith(suffix)] == [1] * 6
 
 
-def test_the_card_has_yaml_a_class_table_and_the_command_that_makes_the_run(digits, tmp_path, dmgd):
-    dmgd("export", digits, "--format", "parquet", "--out", tmp_path / "out")
-    _, head, text = (tmp_path / "out" / "README.md").read_text().split("---\n", 2)
-    assert yaml.safe_load(head)["dataset_info"]["splits"][0]["num_examples"] == 100
-    command = next(line for line in text.splitlines() if line.startswith("dmgd distill")).split()[1:]
-    dmgd(*command, "--out", tmp_path / "again")
-    assert tree(tmp_path / "again") == tree(digits)
-
-
-def test_the_command_has_options_that_exist_and_says_what_it_cannot_do():
-    paper = DistillConfig(method_name="dmgd-paper", method=method_named("dmgd-paper", steps=20), compile=True)
-    assert distill_command(paper) == ("dmgd distill --source digits --ipc 10 --method dmgd-paper --compile --steps 20")
-    means = DistillConfig(method=replace(method_named("dmgd"), keep_spread=False))
-    assert distill_command(means).endswith("--ipc 10  # with Method(keep_spread=False), from Python")
-
-
-def test_where_the_data_lay_is_not_published(run, tmp_path, inline):
-    manifest = json.loads((run.path / "run.json").read_text())
-    manifest["config"] |= {"source": "folder:/home/me/secret/photos", "prior": "/home/me/secret/weights"}
-    manifest["statistics"]["source"]["name"], manifest["prior"]["id"] = "folder:photos", "weights"
-    (run.path / "run.json").write_text(json.dumps(manifest))
-    inline("export", run.path, "--out", tmp_path / "out")
-    inline("verify", run.path, "--write-lock", tmp_path / "lock.json")
-    inline("verify", tmp_path / "out", "--lock", tmp_path / "lock.json")
-    texts = [path.read_text() for path in (*tmp_path.glob("out/*.*"), tmp_path / "lock.json")]
-    assert len(texts) == 3
-    assert not any("secret" in text for text in texts)
-    assert all("folder:photos" in text for text in texts)
-
-
-def test_the_card_shows_what_networks_learned(digits, run, tmp_path, inline, dmgd):
-    options = ("--epochs", 1, "--repeats", 2, "--json")
-    (tmp_path / "scores.json").write_text(dmgd("evaluate", digits, *options).stdout)
-    inline("export", run.path, "--out", tmp_path / "out", "--evaluation", tmp_path / "scores.json")
-    card = (tmp_path / "out" / "README.md").read_text()
-    assert "Protocol `quick`" in card
-    assert "| random | 100 |" in card
-    refused = inline("export", run.path, "--out", tmp_path / "new", "--evaluation", run.path / "run.json", code=1)
-    assert "dmgd evaluate --json" in refused.stderr
-    assert not (tmp_path / "new").exists()
-
-
 def test_exporting_again_into_the_same_folder_changes_nothing(run, tmp_path, inline):
     inline("export", run.path, "--out", tmp_path / "out")
     before = tree(tmp_path / "out")
@@ -298,35 +250,6 @@ def test_exporting_again_into_the_same_folder_changes_nothing(run, tmp_path, inl
     refused = inline("export", run.path, "--format", "parquet", "--out", tmp_path / "out", code=1)
     assert "another export" in refused.stderr
     assert tree(tmp_path / "out") == before
-
-
-def test_wrong_input_is_refused_and_nothing_is_written(run, tmp_path, inline):
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "thesis.txt").write_text("dear")
-    for arguments, said in (
-        ((run.path, "--format", "webdatset", "--out", tmp_path / "x"), "did you mean 'webdataset'"),
-        ((other, "--out", tmp_path / "x"), "is not a run"),
-        ((run.path, "--out", other), "thesis.txt"),
-        ((run.path, "--out", other / "thesis.txt"), "is a file"),
-    ):
-        refused = inline("export", *arguments, code=2)
-        assert said in refused.stderr
-        assert len(refused.stderr.strip().splitlines()) == 1
-    assert not (tmp_path / "x").exists()
-    assert tree(other) == {"thesis.txt": hashlib.sha256(b"dear").hexdigest()}
-
-
-def test_an_unfinished_or_changed_run_is_not_exported(run, tmp_path, inline):
-    image = run.path / run.records()[3].path
-    data = image.read_bytes()
-    image.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert str(image) in inline("export", run.path, "--out", tmp_path / "x", code=1).stderr
-    image.write_bytes(data)
-    manifest = json.loads((run.path / "run.json").read_text())
-    (run.path / "run.json").write_text(json.dumps({**manifest, "status": "running"}))
-    assert "unfinished" in inline("export", run.path, "--out", tmp_path / "x", code=1).stderr
-    assert not (tmp_path / "x").exists()
 
 
 def test_images_are_stored_as_they_are(run, tmp_path):
@@ -337,46 +260,3 @@ def test_images_are_stored_as_they_are(run, tmp_path):
     stored = [sample["png"] for sample in wds.WebDataset(str(shard), shardshuffle=False)]
     assert stored == [run.image_bytes(record) for record in run.records()]
     assert Image.open(io.BytesIO(stored[0])).format == "PNG"
-
-
-@pytest.mark.parametrize("moves", range(4))
-def test_an_export_that_was_killed_is_made_again_whole(run, tmp_path, monkeypatch, moves):
-    """Killed after `moves` of its four files had reached the folder: a killed process tidies nothing up."""
-    from dmgd.export import export
-    from dmgd.exporters import staging
-
-    replace, left = Path.replace, [None] * moves
-
-    def replace_or_die(path, target):
-        if staging.STAGING not in str(target):
-            if not left:
-                raise SystemExit("killed")
-            left.pop()
-        return replace(path, target)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", replace_or_die)
-        patched.setattr(staging, "_remove_leftover", lambda out: None)
-        with pytest.raises(SystemExit):
-            export(run, "webdataset", tmp_path / "out", limits=Limits(images=3))
-    assert not (tmp_path / "out" / "index.json").exists()
-    # With other settings than before, so that no file of the first attempt may stay.
-    export(run, "webdataset", tmp_path / "out", limits=Limits(images=6))
-    export(run, "webdataset", tmp_path / "undisturbed", limits=Limits(images=6))
-    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
-
-
-def test_a_full_disk_leaves_no_export_and_names_the_file(run, tmp_path, monkeypatch, inline):
-    from dmgd.exporters.written import HashedFile
-
-    def full(self, data):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    before = tree(tmp_path)
-    with monkeypatch.context() as patched:
-        patched.setattr(HashedFile, "write", full)
-        said = inline("export", run.path, "--format", "imagefolder", "--out", tmp_path / "out", code=1).stderr
-    assert said.splitlines()[-1].startswith("error: No space left on device (")
-    assert tree(tmp_path) == before
-    assert not (tmp_path / "out").exists()
-    inline("export", run.path, "--format", "imagefolder", "--out", tmp_path / "out")

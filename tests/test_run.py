@@ -69,6 +69,10 @@ def test_a_greedy_run_grows_and_keeps_its_first_images(make):
     assert len(grown.records()) == 40
 
 
+def test_the_support_points_that_were_used_are_recorded(make):
+    assert make(ipc=6).config.method.k == 10  # and not 12, as six images would ask for
+
+
 def test_a_run_that_is_to_grow_beyond_its_support_points_says_how(dmgd, tmp_path):
     greedy = ("distill", "--source", "digits", "--order", "greedy", "--steps", 2, "--window", 0, 1)
     dmgd(*greedy, "--ipc", 1, "--out", tmp_path / "run")

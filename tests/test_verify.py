@@ -97,7 +97,7 @@ def test_images_made_again_are_equal(digits, inline, target):
 def test_statistics_are_fitted_again_as_the_run_has_them_and_others_are_refused(digits, tmp_path, inline):
     fit = ("fit-stats", "--source", "digits", "--k", 12, "--seed", 7, "--out", tmp_path / "seven")
     inline(*fit)
-    make = ("distill", "--source", "digits", "--ipc", 1, "--method", "dmgd", "--steps", 3, "--window", 0, 2)
+    make = ("distill", "--source", "digits", "--ipc", 4, "--method", "dmgd", "--steps", 3, "--window", 0, 2)
     inline(*make, "--stats", tmp_path / "seven", "--out", tmp_path / "run")
     inline("verify", tmp_path / "run", "--regenerate", 2, "--tolerance", 1)
     others = ("--stats", digits / "stats.safetensors")
@@ -135,7 +135,7 @@ def test_a_pixel_rounded_otherwise_is_within_the_locks_tolerance():
     manifest = {
         "classes": [{"name": "cat", "wnid": None}],
         "config": {"source": "digits", "prior": "digits"},
-        "prior": {"id": "digits", "digest": "0"},
+        "prior": {"id": "digits", "revision": None, "digest": "0"},
         "statistics": {"source": {"name": "digits"}},
         "versions": {},
     }

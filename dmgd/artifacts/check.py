@@ -58,7 +58,7 @@ def _shows(path: Path, pixels: ndarray) -> bool:
     """Whether the file is a picture of these pixels; its bytes depend on the compressor."""
     try:
         return np.array_equal(decode_png(path.read_bytes()), pixels)
-    except OSError:
+    except (OSError, SyntaxError, ValueError):  # whatever Pillow says of bytes that are no PNG file
         return False
 
 

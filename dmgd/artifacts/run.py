@@ -260,10 +260,9 @@ def decode_png(data: bytes) -> ndarray:
 def published(manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest as others may read it: of local data and weights the names, not where they lie on this machine."""
     config, source, prior = manifest["config"], manifest["statistics"]["source"], manifest["prior"]
-    is_local = prior["id"] == Path(config["prior"]).name
     shown = {
         "source": source["name"] if ":" in config["source"] else config["source"],
-        "prior": prior["id"] if is_local else config["prior"],
+        "prior": config["prior"] if prior["revision"] else prior["id"],  # only what the Hub has, has a revision
     }
     return {**{key: value for key, value in manifest.items() if key != "status"}, "config": {**config, **shown}}
 

@@ -98,10 +98,9 @@ def read_sets(paths: Sequence[Path]) -> list[Labelled]:
 
     A folder named like a baseline or another set is called by its whole path. Raises UsageError for a set given twice.
     """
-    first, *others = (path.resolve() for path in paths)
-    if first in others or len(set(others)) < len(others):
-        raise UsageError("a set is given twice; compare each with others only")
-    names = [first.name, *map(str, paths[1:])]
-    if first.name in (*BASELINES, *names[1:]):
-        names[0] = str(first)
+    places = [path.resolve() for path in paths]
+    if twice := next((path for path, place in zip(paths, places, strict=True) if places.count(place) > 1), None):
+        raise UsageError(f"{twice} is given twice; leave it out of --against")
+    first, *others = places[0].name, *map(str, paths[1:])
+    names = [str(places[0]) if first in (*BASELINES, *others) else first, *others]
     return [replace(read_labelled(path), name=name) for path, name in zip(paths, names, strict=True)]

@@ -65,7 +65,10 @@ def load_prior(
     network, numerics, weights = _load_network(path, described)
     codec, codec_weights = _load_codec(path, vae or described.vae, network, device)
     identity = PriorIdentity(
-        id=described.id or name, revision=revision, digest=_digest([weights, *codec_weights]), numerics=numerics
+        id=described.id or (name if revision else Path(name).name),
+        revision=revision,
+        digest=_digest([weights, *codec_weights]),
+        numerics=numerics,
     )
     return Prior(
         identity=identity,

@@ -74,10 +74,8 @@ class LabelledSource:
     def _where(self, split: str) -> tuple[Layout, str]:
         """The layout that holds the split, and which of its splits it is."""
         if split == "test" and self.test:
-            return (
-                self.test,
-                "test" if self.test.has_test else "train",
-            )  # without splits it is the test split as a whole
+            # Data without a test split is the test split as a whole, which layouts call "train".
+            return self.test, "test" if self.test.has_test else "train"
         return self.layout, split
 
 

@@ -1,0 +1,88 @@
+"""An export that is refused, killed or runs out of disk leaves nothing that looks whole."""
+
+import errno
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from made_run import make_run, tree
+
+from dmgd.exporters.example import Limits
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run")
+
+
+def test_wrong_input_is_refused_and_nothing_is_written(run, tmp_path, inline):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("dear")
+    for arguments, said in (
+        ((run.path, "--format", "webdatset", "--out", tmp_path / "x"), "did you mean 'webdataset'"),
+        ((other, "--out", tmp_path / "x"), "is not a run"),
+        ((run.path, "--out", other), "thesis.txt"),
+        ((run.path, "--out", other / "thesis.txt"), "is a file"),
+    ):
+        refused = inline("export", *arguments, code=2)
+        assert said in refused.stderr
+        assert len(refused.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "x").exists()
+    assert tree(other) == {"thesis.txt": hashlib.sha256(b"dear").hexdigest()}
+
+
+def test_an_unfinished_or_changed_run_is_not_exported(run, tmp_path, inline):
+    image = run.path / run.records()[3].path
+    data = image.read_bytes()
+    image.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert str(image) in inline("export", run.path, "--out", tmp_path / "x", code=1).stderr
+    image.write_bytes(data)
+    manifest = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**manifest, "status": "running"}))
+    assert "unfinished" in inline("export", run.path, "--out", tmp_path / "x", code=1).stderr
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("moves", range(4))
+def test_an_export_that_was_killed_is_made_again_whole(run, tmp_path, monkeypatch, moves):
+    """Killed after `moves` of its four files had reached the folder: a killed process tidies nothing up."""
+    from dmgd.export import export
+    from dmgd.exporters import staging
+
+    replace, left = Path.replace, [None] * moves
+
+    def replace_or_die(path, target):
+        if staging.STAGING not in str(target):
+            if not left:
+                raise SystemExit("killed")
+            left.pop()
+        return replace(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", replace_or_die)
+        patched.setattr(staging, "_remove_leftover", lambda out: None)
+        with pytest.raises(SystemExit):
+            export(run, "webdataset", tmp_path / "out", limits=Limits(images=3))
+    assert not (tmp_path / "out" / "index.json").exists()
+    # With other settings than before, so that no file of the first attempt may stay.
+    export(run, "webdataset", tmp_path / "out", limits=Limits(images=6))
+    export(run, "webdataset", tmp_path / "undisturbed", limits=Limits(images=6))
+    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
+
+
+def test_a_full_disk_leaves_no_export_and_names_the_file(run, tmp_path, monkeypatch, inline):
+    from dmgd.exporters.written import HashedFile
+
+    def full(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = tree(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(HashedFile, "write", full)
+        said = inline("export", run.path, "--format", "imagefolder", "--out", tmp_path / "out", code=1).stderr
+    assert said.splitlines()[-1].startswith("error: No space left on device (")
+    assert tree(tmp_path) == before
+    assert not (tmp_path / "out").exists()
+    inline("export", run.path, "--format", "imagefolder", "--out", tmp_path / "out")
