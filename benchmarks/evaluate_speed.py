@@ -36,7 +36,7 @@ from dmgd.evaluation.train import (
     top1,
     train,
 )
-from dmgd.sources.image import to_square
+from dmgd.images import to_square
 
 
 class PlainDataset(Dataset):

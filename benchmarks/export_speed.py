@@ -14,14 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dmgd.artifacts.run import RunDirectory, Unit, encode_png
+from dmgd.classes.info import ClassInfo
 from dmgd.config import DistillConfig
-from dmgd.export import export
 from dmgd.exporters.example import Example, Limits
 from dmgd.exporters.parquet import row
 from dmgd.exporters.webdataset import sample
 from dmgd.files import sha256_bytes, write_json
-from dmgd.records import ClassInfo, ImageRecord
+from dmgd.generation.batches import Unit
+from dmgd.runs.directory import RunDirectory, encode_png
+from dmgd.runs.record import ImageRecord
+from dmgd.workflows.export import export
 
 CLASSES = 100
 SHARD_IMAGES = 2_000

@@ -18,13 +18,14 @@ from pathlib import Path
 import torch
 
 from dmgd.config import StatisticsConfig
-from dmgd.fit_stats import fit_statistics
-from dmgd.pipeline.latents import ENCODE_BATCH
+from dmgd.images import to_square
 from dmgd.priors.encoder import with_encoder
 from dmgd.priors.load import load_prior
 from dmgd.priors.prior import Prior
-from dmgd.sources.image import to_square
-from dmgd.sources.source import Source, open_source
+from dmgd.sources.open import open_source
+from dmgd.sources.source import Source
+from dmgd.statistics.encoding import ENCODE_BATCH
+from dmgd.workflows.fit_stats import fit_statistics
 from dmgd_cli.progress import Display
 
 

@@ -32,14 +32,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from train_prior import Recipe, save_prior, train
 
-from dmgd.artifacts.latents import ClassLatents
 from dmgd.evaluation.imageset import ImageSet, stack_images
 from dmgd.evaluation.protocols import EvaluateConfig, Protocol
 from dmgd.files import write_bytes, written_whole
+from dmgd.images import read_image, to_square
 from dmgd.priors.codec import AutoencoderCodec
 from dmgd.priors.load import load_prior
-from dmgd.sources.image import read_image, to_square
-from dmgd.sources.source import open_source
+from dmgd.sources.open import open_source
+from dmgd.statistics.cache import ClassLatents
 
 ROWS = [*REAL, *(name for name in COMPARED if name != "dmgd-paper")]
 PROTOCOL, BATCH = "igd-adamw", 64

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dmgd.artifacts.latents import INDEX, LatentParts, Latents, PartRecord
+from dmgd.classes.info import ClassInfo
 from dmgd.config import StatisticsConfig
-from dmgd.fit_stats import fit_classes
-from dmgd.pipeline.latents import PART_ITEMS
-from dmgd.records import ClassInfo
+from dmgd.statistics.cache import INDEX, LatentParts, Latents, PartRecord
+from dmgd.statistics.encoding import PART_ITEMS
+from dmgd.statistics.fitting import fit_classes
 from dmgd_cli.progress import Display
 
 DIMENSION, MODES = 4 * 32 * 32, 12

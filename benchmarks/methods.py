@@ -27,25 +27,26 @@ from figures import Figures, Results, append_figures, read_figures
 from train_prior import RECIPES, pixels_of, save_prior
 from train_prior import train as train_prior
 
-from dmgd.artifacts.latents import ClassLatents
-from dmgd.artifacts.statistics import Statistics
 from dmgd.config import METHODS, DistillConfig, StatisticsConfig
+from dmgd.evaluation.baselines import kmeans_real
 from dmgd.evaluation.imageset import ImageSet, stack_images
+from dmgd.evaluation.measure import prior_features
 from dmgd.evaluation.metrics import mean_pairwise, nearest, nearest_among, transport_distance
+from dmgd.evaluation.preparation import Shape, source_set
 from dmgd.evaluation.protocols import Protocol, protocol_named, resolved
 from dmgd.evaluation.selection import random_selection
 from dmgd.evaluation.train import train
-from dmgd.fit_stats import fit_classes
-from dmgd.matching.quantize import class_seed
-from dmgd.pipeline.baselines import kmeans_real
-from dmgd.pipeline.imagesets import Shape, source_set
-from dmgd.pipeline.latents import encode_source
-from dmgd.pipeline.measure import prior_features
-from dmgd.pipeline.sampling import plan_units, sample_unit
+from dmgd.generation.batches import plan_units
+from dmgd.generation.sampling import sample_unit
 from dmgd.priors.load import load_prior
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT
-from dmgd.sources.source import open_source
+from dmgd.sources.open import open_source
+from dmgd.statistics.cache import ClassLatents
+from dmgd.statistics.encoding import encode_source
+from dmgd.statistics.file import Statistics
+from dmgd.statistics.fitting import fit_classes
+from dmgd.statistics.kmeans import class_seed
 
 DATASETS = {"digits": Shape(8, 8, 1), "imagenette-16": Shape(16, 16, 3)}
 FOLDS = 5

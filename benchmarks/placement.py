@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from dmgd.artifacts.statistics import Statistics
+from dmgd.classes.info import ClassInfo
 from dmgd.config import METHODS, StatisticsConfig
 from dmgd.diffusion.schedule import ddpm_schedule
-from dmgd.fit_stats import fit_statistics
-from dmgd.matching.quantize import class_seed, quantize
-from dmgd.pipeline.methods import placed
+from dmgd.images import to_square
+from dmgd.matching.methods import placed
 from dmgd.priors.codec import AutoencoderCodec
 from dmgd.priors.load import load_prior
-from dmgd.records import ClassInfo
-from dmgd.sources.image import to_square
-from dmgd.sources.source import open_source
+from dmgd.sources.open import open_source
+from dmgd.statistics.file import Statistics
+from dmgd.statistics.kmeans import class_seed, quantize
+from dmgd.workflows.fit_stats import fit_statistics
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "released_default.safetensors"
 POINTS, SIZE, BATCH = 20, 256, 10

@@ -19,10 +19,10 @@ from fit_stats_speed import stand_in
 
 from dmgd.config import StatisticsConfig
 from dmgd.files import sha256_file
-from dmgd.fit_stats import fit_statistics
 from dmgd.priors.encoder import with_encoder
 from dmgd.priors.load import load_prior
-from dmgd.sources.source import open_source
+from dmgd.sources.open import open_source
+from dmgd.workflows.fit_stats import fit_statistics
 from dmgd_cli.progress import Display
 
 Pictures = list[tuple[str, bytes]]

@@ -32,18 +32,19 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import dmgd.priors
-from dmgd.artifacts.statistics import Statistics
+from dmgd.classes.info import ClassInfo
 from dmgd.config import METHODS, DistillConfig, StatisticsConfig
 from dmgd.diffusion.sampler import Denoiser
-from dmgd.fit_stats import fit_statistics
-from dmgd.pipeline.batching import in_portions, suitable_batch
-from dmgd.pipeline.sampling import plan_units, sample_unit
+from dmgd.generation.batches import plan_units
+from dmgd.generation.micro_batches import in_portions, suitable_batch
+from dmgd.generation.sampling import sample_unit
 from dmgd.priors.codec import NoCodec
 from dmgd.priors.dit import DiT, DiTConfig
 from dmgd.priors.load import PRECISIONS, load_prior
 from dmgd.priors.prior import Prior, PriorDefaults, PriorIdentity
-from dmgd.records import ClassInfo
-from dmgd.sources.source import open_source
+from dmgd.sources.open import open_source
+from dmgd.statistics.file import Statistics
+from dmgd.workflows.fit_stats import fit_statistics
 
 LATENTS = {"patch_size": 2, "in_channels": 4, "out_channels": 8, "num_classes": 1000}
 SHAPES = {

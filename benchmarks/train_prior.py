@@ -24,8 +24,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dmgd.files import write_json
-from dmgd.sources.image import to_square
-from dmgd.sources.source import Source, open_source
+from dmgd.images import to_square
+from dmgd.sources.open import open_source
+from dmgd.sources.source import Source
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """What can go wrong in a way that a user can mend. Every message names the value, the place and the next step."""
 
+from collections.abc import Sequence
+
 
 class DmgdError(Exception):
     """The work could not be done, or what was checked differs. The command line prints it as one line."""
@@ -28,3 +30,8 @@ def unknown_choice(kind: str, value: str, choices: "list[str] | tuple[str, ...]"
     near = get_close_matches(value, choices, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return UsageError(f"unknown {kind} {value!r}{hint} (known: {', '.join(choices)})")
+
+
+def listed(items: Sequence[str], most: int = 10) -> str:
+    """The first few `items`, and how many more there are."""
+    return ", ".join(items[:most]) + (f", … ({len(items) - most} more)" if len(items) > most else "")

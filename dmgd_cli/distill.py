@@ -88,11 +88,12 @@ def command(
 
     opened = options.open_source(source, data, test_data, variant, columns, class_map)
 
-    from dmgd.artifacts.statistics import Statistics
-    from dmgd.distill import distill
-    from dmgd.fit_stats import check_statistics, fit_statistics
     from dmgd.priors.encoder import with_encoder
     from dmgd.priors.load import load_prior
+    from dmgd.statistics.content import check_statistics
+    from dmgd.statistics.file import Statistics
+    from dmgd.workflows.distill import distill
+    from dmgd.workflows.fit_stats import fit_statistics
 
     display = Display()
     given = Statistics.load(stats) if stats else None

@@ -81,9 +81,9 @@ def command(
     config = EvaluateConfig(protocol, repeats, seed, epochs, network, size, baselines)
     config.chosen()
 
-    from dmgd.evaluate import evaluate, needs_prior, write_report
-    from dmgd.pipeline.imagesets import read_sets, source_named
+    from dmgd.evaluation.preparation import read_sets, source_named
     from dmgd.priors.load import load_prior
+    from dmgd.workflows.evaluate import evaluate, needs_prior, write_report
 
     display, place = Display(), options.torch_device(device)
     found, *others = read_sets([run, *paths])

@@ -43,11 +43,11 @@ def command(
       dmgd export runs/digits --format webdataset --out digits-wds
       dmgd export runs/digits --format parquet --out digits-hf --push-to-hub me/digits
     """
-    from dmgd.artifacts.run import RunDirectory
     from dmgd.errors import UsageError
-    from dmgd.export import export, publish
     from dmgd.exporters.example import Limits
     from dmgd.exporters.hub import check_push
+    from dmgd.runs.directory import RunDirectory
+    from dmgd.workflows.export import export, publish
 
     if push_to_hub:
         check_push(push_to_hub)

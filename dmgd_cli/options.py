@@ -80,7 +80,7 @@ def open_source(
     class_map: Path | None,
 ) -> "OpenedSource":
     """The source that the options name; call it before importing torch, so that a wrong path is said at once."""
-    from dmgd.sources.source import open_source
+    from dmgd.sources.open import open_source
 
     return open_source(source, data=data, test_data=test_data, variant=variant, columns=columns, class_map=class_map)
 

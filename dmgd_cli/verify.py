@@ -43,10 +43,10 @@ def command(
       dmgd verify runs/digits --regenerate 10
       dmgd verify runs/digits --lock digits.lock.json
     """
-    from dmgd.fit_stats import fit_statistics
     from dmgd.priors.encoder import with_encoder
     from dmgd.priors.load import load_prior
-    from dmgd.verify import (
+    from dmgd.workflows.fit_stats import fit_statistics
+    from dmgd.workflows.verify import (
         Report,
         load_statistics,
         open_target,
@@ -56,7 +56,7 @@ def command(
         verify_records,
         verify_regenerated,
     )
-    from dmgd.verify import lock as write_lock_file
+    from dmgd.workflows.verify import lock as write_lock_file
 
     display, report = Display(), Report()
     opened = open_target(target)

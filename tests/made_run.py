@@ -5,10 +5,11 @@ import hashlib
 import numpy as np
 import torch
 
-from dmgd.artifacts.preview import write_preview
-from dmgd.artifacts.run import RunDirectory, Unit
+from dmgd.classes.info import ClassInfo
 from dmgd.config import DistillConfig
-from dmgd.records import ClassInfo
+from dmgd.generation.batches import Unit
+from dmgd.runs.directory import RunDirectory
+from dmgd.runs.preview import write_preview
 
 
 def make_run(path, names=("cat", "dog"), ipc=3, size=8, channels=3, seed=0):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dmgd.imagenet import imagenet_subset
+from dmgd.classes.imagenet import imagenet_subset
 
 PER_CLASS = 14  # 140 images: more than one chunk, so that worker processes are used
 WNIDS = [str(info.wnid) for info in imagenet_subset("imagenette")]

@@ -1,16 +1,25 @@
-"""The house: who may import whom, and what the command line loads before it must."""
+"""The house: which room may import which, and what the command line loads before it must."""
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOUNDATION = {"classnames", "command_line", "config", "errors", "files", "imagenet", "lock", "progress", "records"}
-ROOMS = {"matching", "diffusion", "priors", "sources", "artifacts", "exporters", "evaluation"}
-ALLOWED_NEIGHBOURS = {("evaluation", "artifacts")}
+# A room may import from those before it and from itself; `dmgd_cli` from all of them.
+ROOMS = (
+    *("errors", "progress", "files", "images", "config", "classes", "diffusion", "sources", "priors", "statistics"),
+    *("matching", "generation", "runs", "exporters", "evaluation", "workflows"),
+)
+STANDARD_LIBRARY_ONLY = {"errors", "progress", "files", "config", "classes"}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in ("dmgd", "dmgd_cli")
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
 
 
 def imports(path: Path) -> set[str]:
@@ -21,28 +30,41 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found.add(node.module or "")
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & set(MODULES)
+            found |= submodules or {node.module or ""}
     return found
 
 
-def level(part: str) -> int:
-    """foundation ← rooms ← pipeline (what several workflows share) ← workflows"""
-    return 0 if part in FOUNDATION else 1 if part in ROOMS else 2 if part == "pipeline" else 3
+def room(module: str) -> str:
+    return module.split(".")[1]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "dmgd").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_down(path):
-    own = path.relative_to(ROOT / "dmgd").parts[0].removesuffix(".py")
-    if own == "__init__":
-        assert not {m for m in imports(path) if m.startswith("dmgd.")}
-        return
-    modules = imports(path)
-    assert not {m for m in modules if m.split(".")[0] == "dmgd_cli"}
-    if own in FOUNDATION:
-        assert not {m.split(".")[0] for m in modules} - set(sys.stdlib_module_names) - {"dmgd"}
-    for other in {m.split(".")[1] for m in modules if m.startswith("dmgd.")} - {own}:
-        beside = level(own) == level(other) == 0 or (own, other) in ALLOWED_NEIGHBOURS
-        assert level(other) < level(own) or beside, f"{own} imports {other}"
+def test_every_room_is_in_the_list():
+    assert {room(module) for module in MODULES if module.startswith("dmgd.")} == set(ROOMS)
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("dmgd.")])
+def test_imports_point_up_the_list(module):
+    found = imports(MODULES[module])
+    assert not {name for name in found if name.split(".")[0] == "dmgd_cli"}
+    if room(module) in STANDARD_LIBRARY_ONLY:
+        assert not {name.split(".")[0] for name in found} - set(sys.stdlib_module_names) - {"dmgd"}
+    allowed = ROOMS[: ROOMS.index(room(module)) + 1]
+    for other in {room(name) for name in found if name.startswith("dmgd.")}:
+        assert other in allowed, f"{room(module)} imports {other}"
+
+
+def test_no_modules_import_each_other():
+    """Not even inside a room, and not by imports that wait within a function."""
+    graph = {module: imports(path) & set(MODULES) for module, path in MODULES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_the_package_itself_imports_no_room():
+    assert not {name for name in imports(MODULES["dmgd"]) if name.startswith("dmgd.")}
 
 
 def test_the_command_line_is_light():

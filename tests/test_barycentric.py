@@ -9,19 +9,19 @@ import torch
 from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 
-from dmgd.artifacts.run import Unit
 from dmgd.config import METHODS, DistillConfig, Method, StatisticsConfig
 from dmgd.diffusion.schedule import ddpm_schedule
-from dmgd.fit_stats import fit_statistics
+from dmgd.generation.batches import Unit, plan_units
+from dmgd.generation.sampling import sample_unit
 from dmgd.matching.barycentric import barycentric_projection, exact_plan
-from dmgd.matching.quantize import quantize
-from dmgd.matching.spread import Spread, spread_along, with_spread
+from dmgd.matching.methods import BarycentricShift, placed
 from dmgd.matching.window import CLEAR, VISIBLE, decided_at
-from dmgd.pipeline.latents import encode_source
-from dmgd.pipeline.methods import BarycentricShift, placed
-from dmgd.pipeline.sampling import plan_units, sample_unit
 from dmgd.priors.load import load_prior
-from dmgd.sources.source import open_source
+from dmgd.sources.open import open_source
+from dmgd.statistics.encoding import encode_source
+from dmgd.statistics.kmeans import quantize
+from dmgd.statistics.spread import Spread, spread_along, with_spread
+from dmgd.workflows.fit_stats import fit_statistics
 
 
 @pytest.fixture

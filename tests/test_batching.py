@@ -8,15 +8,15 @@ import pytest
 import torch
 from remarks import Remarks
 
-from dmgd.artifacts.run import RunDirectory
 from dmgd.config import DistillConfig, StatisticsConfig, method_named
-from dmgd.distill import distill
 from dmgd.errors import DmgdError
-from dmgd.fit_stats import fit_statistics
-from dmgd.pipeline.batching import Portions, fitting, in_portions, suitable_batch
-from dmgd.pipeline.behind import Behind
+from dmgd.generation.background import Behind
+from dmgd.generation.micro_batches import Portions, fitting, in_portions, suitable_batch
 from dmgd.priors.load import load_prior
-from dmgd.sources.source import open_source
+from dmgd.runs.directory import RunDirectory
+from dmgd.sources.open import open_source
+from dmgd.workflows.distill import distill
+from dmgd.workflows.fit_stats import fit_statistics
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import yaml
 from made_run import make_run, tree
 from source_stand_ins import WNIDS, as_folder, pictures, small_prior
 
-from dmgd.artifacts.run import RunDirectory
-from dmgd.command_line import distill_command
 from dmgd.config import DistillConfig, method_named
+from dmgd.exporters.command import distill_command
+from dmgd.runs.directory import RunDirectory
 
 
 @pytest.fixture(scope="module")

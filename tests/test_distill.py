@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dmgd.artifacts.run import RunDirectory
 from dmgd.config import method_named
 from dmgd.diffusion.schedule import ddpm_schedule
+from dmgd.runs.directory import RunDirectory
 
 
 def contents(folder: Path) -> dict[str, bytes]:

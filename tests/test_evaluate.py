@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
+from dmgd.evaluation.preparation import Shape, source_set
 from dmgd.evaluation.protocols import EvaluateConfig, resolved
 from dmgd.evaluation.train import train
-from dmgd.pipeline.imagesets import Shape, source_set
-from dmgd.sources.source import open_source
+from dmgd.sources.open import open_source
 
 
 @pytest.fixture(scope="session")

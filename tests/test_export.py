@@ -105,7 +105,7 @@ def assert_same(found, run):
 
 @pytest.mark.parametrize("layout", HUGGING_FACE)
 def test_every_pixel_label_and_metadata_value_is_read_back(digits, tmp_path, dmgd, layout):
-    from dmgd.artifacts.run import RunDirectory
+    from dmgd.runs.directory import RunDirectory
 
     run = RunDirectory.open(digits)
     done = dmgd("export", digits, "--format", layout, "--out", tmp_path / "out", "--json")
@@ -119,9 +119,9 @@ def test_every_pixel_label_and_metadata_value_is_read_back(digits, tmp_path, dmg
 @pytest.mark.parametrize("image_format", ["png", "webp", "jpg"])
 def test_every_layout_keeps_the_writers_contract(run, tmp_path, layout, image_format):
     """What is written is read back in order: pixels (all but JPEG's exactly), labels, metadata, file digests."""
-    from dmgd.export import export
     from dmgd.exporters.encode import decode
     from dmgd.exporters.formats import layout_named
+    from dmgd.workflows.export import export
 
     index = export(run, layout, tmp_path / "out", image_format=image_format, limits=Limits(images=4))
     found = list(layout_named(layout).read(tmp_path / "out", index))
@@ -176,8 +176,8 @@ def test_soft_labels_of_another_run_are_refused(run, tmp_path, inline):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_hostile_class_names_stay_inside_and_are_kept_in_the_metadata(tmp_path, layout):
-    from dmgd.export import export
     from dmgd.exporters.formats import layout_named
+    from dmgd.workflows.export import export
 
     run = make_run(tmp_path / "deep" / "run", names=HOSTILE, ipc=1)
     before = tree(tmp_path)
@@ -195,7 +195,7 @@ def test_hostile_class_names_stay_inside_and_are_kept_in_the_metadata(tmp_path, 
 
 
 def test_classes_that_share_a_name_are_told_apart(tmp_path):
-    from dmgd.export import export
+    from dmgd.workflows.export import export
 
     export(make_run(tmp_path / "run", names=("crane", "crane"), ipc=1), "parquet", tmp_path / "out")
     rows = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
@@ -213,7 +213,7 @@ def test_an_image_folder_sorts_into_the_class_indices(run, tmp_path, inline):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_same_bytes_on_another_day_in_another_folder(run, tmp_path, monkeypatch, layout):
-    from dmgd.export import export
+    from dmgd.workflows.export import export
 
     export(run, layout, tmp_path / "one")
     monkeypatch.setattr("time.time", lambda: 2e9)
@@ -223,7 +223,7 @@ def test_the_same_bytes_on_another_day_in_another_folder(run, tmp_path, monkeypa
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_index_lists_every_file(run, tmp_path, layout):
-    from dmgd.export import export
+    from dmgd.workflows.export import export
 
     index = export(run, layout, tmp_path / "out")
     files = {file["path"]: file["sha256"] for file in index["files"]}
@@ -234,7 +234,7 @@ def test_the_index_lists_every_file(run, tmp_path, layout):
 
 @pytest.mark.parametrize(("layout", "suffix"), [("webdataset", "tar"), ("parquet", "parquet")])
 def test_shards_are_limited_by_count_and_by_size(run, tmp_path, layout, suffix):
-    from dmgd.export import export
+    from dmgd.workflows.export import export
 
     by_count = export(run, layout, tmp_path / "count", limits=Limits(images=4))
     assert [file["images"] for file in by_count["files"] if file["path"].endswith(suffix)] == [4, 2]
@@ -253,7 +253,7 @@ def test_exporting_again_into_the_same_folder_changes_nothing(run, tmp_path, inl
 
 
 def test_images_are_stored_as_they_are(run, tmp_path):
-    from dmgd.export import export
+    from dmgd.workflows.export import export
 
     export(run, "webdataset", tmp_path / "out")
     shard = next((tmp_path / "out" / "data").iterdir())

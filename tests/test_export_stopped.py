@@ -48,8 +48,8 @@ def test_an_unfinished_or_changed_run_is_not_exported(run, tmp_path, inline):
 @pytest.mark.parametrize("moves", range(4))
 def test_an_export_that_was_killed_is_made_again_whole(run, tmp_path, monkeypatch, moves):
     """Killed after `moves` of its four files had reached the folder: a killed process tidies nothing up."""
-    from dmgd.export import export
     from dmgd.exporters import staging
+    from dmgd.workflows.export import export
 
     replace, left = Path.replace, [None] * moves
 

@@ -11,7 +11,7 @@ from dmgd.config import METHODS
 from dmgd.diffusion.noise import RecordedNoise
 from dmgd.diffusion.sampler import sample
 from dmgd.diffusion.schedule import ddpm_schedule
-from dmgd.pipeline.methods import TransportShift, make_condition
+from dmgd.matching.methods import TransportShift, make_condition
 from dmgd.priors.load import load_prior
 
 CLASSES, IMAGES, LAST = (3, 7), 3, 49

@@ -4,7 +4,7 @@ import pytest
 from hub_server import running_hub
 from made_run import make_run
 
-from dmgd.export import export
+from dmgd.workflows.export import export
 
 TOKEN = "hf_neverToBeSeen0123456789"
 

@@ -9,12 +9,12 @@ import torch
 from platformdirs import user_cache_path
 from source_stand_ins import PER_CLASS, as_folder, pictures, small_prior
 
-import dmgd.pipeline.latents
+import dmgd.statistics.encoding
 from dmgd.errors import DmgdError
-from dmgd.pipeline.latents import encode_source
 from dmgd.priors.load import load_prior
 from dmgd.progress import Silent
-from dmgd.sources.source import open_source
+from dmgd.sources.open import open_source
+from dmgd.statistics.encoding import encode_source
 
 
 @dataclass
@@ -38,7 +38,7 @@ def prior(tmp_path_factory):
 
 @pytest.fixture
 def source(tmp_path, monkeypatch):
-    monkeypatch.setattr(dmgd.pipeline.latents, "PART_ITEMS", 64)  # three parts of 140 images
+    monkeypatch.setattr(dmgd.statistics.encoding, "PART_ITEMS", 64)  # three parts of 140 images
     return open_source(f"folder:{as_folder(tmp_path / 'data', pictures())}")
 
 
@@ -54,7 +54,7 @@ def parts():
 def test_latents_are_those_of_each_image_and_know_which(source, prior):
     latents, _ = encode(source, prior)
     assert len(latents) == 10
-    from dmgd.sources.image import to_square
+    from dmgd.images import to_square
 
     samples = list(source.samples("train"))
     for label, own in enumerate(latents):

@@ -8,9 +8,9 @@ import diffusers
 import pytest
 import torch
 
+from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, DmgdError, MismatchError, UsageError
 from dmgd.priors.load import load_prior
-from dmgd.records import ClassInfo
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from made_run import make_run
 
-from dmgd.export import export
+from dmgd.workflows.export import export
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -16,15 +16,15 @@ import pytest
 from made_run import tree
 from remarks import Remarks
 
-from dmgd.artifacts.run import RunDirectory
 from dmgd.config import DistillConfig, StatisticsConfig, method_named
-from dmgd.distill import distill
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.export import export
-from dmgd.fit_stats import fit_statistics
-from dmgd.lock import LOCK, locked
+from dmgd.files import LOCK, locked
 from dmgd.priors.load import load_prior
-from dmgd.sources.source import open_source
+from dmgd.runs.directory import RunDirectory
+from dmgd.sources.open import open_source
+from dmgd.workflows.distill import distill
+from dmgd.workflows.export import export
+from dmgd.workflows.fit_stats import fit_statistics
 
 DMGD = Path(sys.executable).parent / "dmgd"
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1

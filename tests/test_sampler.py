@@ -6,16 +6,16 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel
 
-from dmgd.artifacts.run import Unit
 from dmgd.config import METHODS, DistillConfig, StatisticsConfig
 from dmgd.diffusion.noise import RecordedNoise, SeededNoise
 from dmgd.diffusion.sampler import sample
 from dmgd.diffusion.schedule import ddpm_schedule, dpm_schedule
 from dmgd.errors import DmgdError
-from dmgd.fit_stats import fit_statistics
-from dmgd.pipeline.sampling import plan_units, sample_unit
+from dmgd.generation.batches import Unit, plan_units
+from dmgd.generation.sampling import sample_unit
 from dmgd.priors.load import load_prior
-from dmgd.sources.source import open_source
+from dmgd.sources.open import open_source
+from dmgd.workflows.fit_stats import fit_statistics
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from source_stand_ins import Picture, as_folder, pictures
 
+from dmgd.images import BadImage, read_image, square_pixels, to_square
 from dmgd.sources.decode import decode, decoded
-from dmgd.sources.image import BadImage, read_image, square_pixels, to_square
-from dmgd.sources.source import open_source
+from dmgd.sources.open import open_source
 
 RAMP = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))  # dark on the left, bright on the right
 

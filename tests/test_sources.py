@@ -5,13 +5,12 @@ import time
 import pytest
 from source_stand_ins import WNIDS, Picture, as_folder, as_parquet, as_shards, pictures, shuffled, small_prior
 
+from dmgd.classes.imagenet import edition_warning, imagenet_classes, imagenet_subset
 from dmgd.config import StatisticsConfig
 from dmgd.errors import DmgdError, MismatchError, UsageError
-from dmgd.fit_stats import fit_statistics
-from dmgd.imagenet import imagenet_classes, imagenet_subset
 from dmgd.priors.load import load_prior
-from dmgd.sources.editions import edition_warning
-from dmgd.sources.source import open_source
+from dmgd.sources.open import open_source
+from dmgd.workflows.fit_stats import fit_statistics
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,16 @@ import pytest
 from platformdirs import user_cache_path
 from source_stand_ins import Picture, as_folder, as_parquet, pictures, shuffled, small_encoder, small_prior
 
-from dmgd.artifacts.statistics import Statistics
 from dmgd.config import StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.fit_stats import check_statistics, fit_statistics
-from dmgd.matching.quantize import quantization_error, quantize
 from dmgd.priors.encoder import with_encoder
 from dmgd.priors.load import load_prior
 from dmgd.progress import Silent
-from dmgd.sources.source import open_source
+from dmgd.sources.open import open_source
+from dmgd.statistics.content import check_statistics
+from dmgd.statistics.file import Statistics
+from dmgd.statistics.kmeans import quantization_error, quantize
+from dmgd.workflows.fit_stats import fit_statistics
 
 LABELS = ["tench", "golf ball"]
 

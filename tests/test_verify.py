@@ -8,10 +8,10 @@ import pytest
 from made_run import make_run, tree
 from PIL import Image
 
-from dmgd.artifacts.lockfile import compare_locks, make_lock
-from dmgd.artifacts.run import RunDirectory
-from dmgd.export import export
-from dmgd.pipeline.regenerate import spread
+from dmgd.generation.regeneration import spread
+from dmgd.runs.directory import RunDirectory
+from dmgd.runs.lockfile import compare_locks, make_lock
+from dmgd.workflows.export import export
 
 LAYOUTS = ("webdataset", "parquet", "imagefolder", "tensors")
 

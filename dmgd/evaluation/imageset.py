@@ -8,8 +8,8 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
+from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError
-from dmgd.records import ClassInfo
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,14 +11,14 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from dmgd.artifacts.run import MANIFEST, RunDirectory
+from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, UsageError
-from dmgd.evaluation.classes import folder_class
 from dmgd.evaluation.imageset import channels_of
-from dmgd.records import ClassInfo
+from dmgd.runs.directory import MANIFEST, RunDirectory
 
 INDEX = "index.json"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+_NUMBERED = re.compile(r"(\d{3,})-(.+)")
 
 
 @dataclass(frozen=True)
@@ -226,3 +227,9 @@ def open_image(data: bytes, place: str) -> Image.Image:
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ArtifactError(f"{place} is not an image that can be read ({error}); remove or replace it") from error
     return image
+
+
+def folder_class(folder: str) -> tuple[int | None, str]:
+    """The number and the name in a class folder's name: "0003-cat" is (3, "cat"), "cat" is (None, "cat")."""
+    numbered = _NUMBERED.fullmatch(folder)
+    return (int(numbered[1]), numbered[2]) if numbered else (None, folder)

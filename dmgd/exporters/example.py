@@ -8,8 +8,9 @@ from typing import Any
 
 from numpy import ndarray
 
+from dmgd.classes.info import ClassInfo
 from dmgd.files import safe_name
-from dmgd.records import ClassInfo, ImageRecord
+from dmgd.runs.record import ImageRecord
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dmgd.records import ClassInfo
+from dmgd.classes.info import ClassInfo
 
 _COLUMNS = {
     "key": "string",

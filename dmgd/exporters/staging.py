@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dmgd.errors import UsageError
 from dmgd.exporters.index import INDEX, read_index
-from dmgd.lock import LOCK, locked_folder
+from dmgd.files import LOCK, locked_folder
 
 STAGING = ".dmgd-unfinished"
 

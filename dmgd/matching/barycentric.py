@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dmgd.matching.spread import Spread, with_spread
+from dmgd.statistics.spread import Spread, with_spread
 
 Latents = Float[Tensor, "c n d"]
 Support = Float[Tensor, "c k d"]

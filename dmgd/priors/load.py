@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import torch
 
+from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, UsageError, unknown_choice
 from dmgd.files import sha256_file
 from dmgd.priors.checkpoints import Numerics, description_path, load_diffusers_dit, load_original_dit, read_config
 from dmgd.priors.codec import AutoencoderCodec, Codec, NoCodec, PixelCodec
 from dmgd.priors.dit import DiT
 from dmgd.priors.prior import Prior, PriorDefaults, PriorIdentity
-from dmgd.records import ClassInfo
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -168,7 +168,7 @@ def _classes(described: Description, count: int) -> tuple[ClassInfo, ...]:
     """The rows of the label table. Raises ArtifactError if the description has another number of them."""
     listed = described.classes
     if listed is None:
-        from dmgd.imagenet import imagenet_classes
+        from dmgd.classes.imagenet import imagenet_classes
 
         return imagenet_classes() if count == 1000 else tuple(ClassInfo(f"class {i}") for i in range(count))
     if len(listed) != count:

@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from dmgd.classnames import ClassIndex, listed
-from dmgd.errors import MismatchError
+from dmgd.classes.info import ClassIndex, ClassInfo
+from dmgd.errors import MismatchError, listed
 from dmgd.priors.codec import Codec
 from dmgd.priors.dit import DiT
-from dmgd.records import ClassInfo
 
 
 @dataclass(frozen=True)

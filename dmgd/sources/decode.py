@@ -16,7 +16,7 @@ from numpy import ndarray
 from PIL import Image
 
 from dmgd.errors import DmgdError
-from dmgd.sources.image import BadImage, read_image, square_pixels
+from dmgd.images import BadImage, read_image, square_pixels
 from dmgd.sources.source import Item
 
 CHUNK = 64

@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from dmgd.records import ClassInfo
+from dmgd.classes.info import ClassInfo
 from dmgd.sources.source import Item
 
 TEST_IMAGES = 540

@@ -5,8 +5,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dmgd.classes.info import natural_key
 from dmgd.errors import UsageError
-from dmgd.sources.layout import IMAGE_SUFFIXES, TEST_NAMES, Found, fingerprint_files, missing_split, natural_key
+from dmgd.sources.layout import IMAGE_SUFFIXES, TEST_NAMES, Found, fingerprint_files, missing_split
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from dmgd.classnames import listed
-from dmgd.errors import DmgdError, UsageError
-from dmgd.sources.layout import TEST_NAMES, Found, fingerprint_files, missing_split, natural_key
+from dmgd.classes.info import natural_key
+from dmgd.errors import DmgdError, UsageError, listed
+from dmgd.sources.layout import TEST_NAMES, Found, fingerprint_files, missing_split
 
 LABEL_COLUMNS = ("label", "labels", "class", "cls", "fine_label")
 REACH_SECONDS = 3.0

@@ -7,14 +7,16 @@ from pathlib import Path
 
 from PIL.Image import Image
 
+from dmgd.classes.imagenet import imagenet_classes, imagenet_subset
+from dmgd.classes.info import ClassInfo
+from dmgd.classes.matching import NEXT_STEP, match_table
 from dmgd.errors import MismatchError, UsageError, unknown_choice
 from dmgd.files import canonical_json
-from dmgd.imagenet import imagenet_classes, imagenet_subset
-from dmgd.records import ClassInfo
-from dmgd.sources.classes import NEXT_STEP, classes_from_labels, match_table, translate
+from dmgd.images import readable
+from dmgd.sources.detect import open_layout
 from dmgd.sources.huggingface import HubUnreachable, HuggingFaceLayout, open_hugging_face
-from dmgd.sources.image import readable
-from dmgd.sources.layout import Layout, open_layout
+from dmgd.sources.labels import classes_from_labels, translate
+from dmgd.sources.layout import Layout
 from dmgd.sources.source import Item
 
 IMAGENET_LICENCE = "ImageNet terms of access: non-commercial research and education"

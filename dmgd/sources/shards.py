@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dmgd.classes.info import natural_key
 from dmgd.errors import ArtifactError, UsageError
-from dmgd.sources.layout import IMAGE_SUFFIXES, TEST_NAMES, Found, fingerprint_files, missing_split, natural_key
+from dmgd.sources.layout import IMAGE_SUFFIXES, TEST_NAMES, Found, fingerprint_files, missing_split
 
 _JSON_LABELS = ("wnid", "class_name", "class", "label", "cls")  # the first that is there, before a bare .cls number
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")

@@ -1,4 +1,4 @@
-"""What every source is, and the way from the name a user types to one."""
+"""What every source is."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,12 +7,7 @@ from typing import Protocol
 
 from PIL.Image import Image
 
-from dmgd.errors import UsageError, unknown_choice
-from dmgd.imagenet import imagenet_subsets
-from dmgd.records import ClassInfo
-
-NAMED = ("digits", *imagenet_subsets(), "imagenet-1k")
-PREFIXES = ("folder:PATH", "hf:ID_OR_PATH", "wds:PATTERN")
+from dmgd.classes.info import ClassInfo
 
 
 @dataclass(frozen=True)
@@ -51,41 +46,3 @@ class Source(Protocol):
 
     def fingerprint(self, split: str) -> str:
         """A digest that changes when the split's files do; cheap, and only for use on this machine."""
-
-
-def open_source(
-    name: str,
-    *,
-    data: str | None = None,
-    test_data: str | None = None,
-    variant: str | None = None,
-    columns: str | None = None,
-    class_map: Path | None = None,
-) -> Source:
-    """The source called `name`: `digits`, one of ImageNet's family, `folder:PATH`, `hf:ID_OR_PATH` or `wds:PATTERN`.
-
-    `data` is a local copy of a named source, a folder, parquet or WebDataset shards (the prefixes above decide where
-    that is not clear). `test_data` holds the test split where the data brings none. `variant` is the Hub's
-    configuration name, `columns` "IMAGE,LABEL" of a Hugging Face dataset. `class_map` is a JSON or CSV file from the
-    data's labels to WordNet ids or class names.
-
-    Raises UsageError for what cannot be found or does not go together, MismatchError for classes that do not match.
-    """
-    options = {"--data": data, "--test-data": test_data, "--variant": variant, "--columns": columns}
-    kind, _, place = name.partition(":")
-    if name == "digits":
-        from dmgd.sources.digits import digits_source
-
-        if given := [option for option, value in {**options, "--class-map": class_map}.items() if value is not None]:
-            raise UsageError(f"the source digits is embedded and takes no {', '.join(given)}")
-        return digits_source()
-
-    from dmgd.sources.labelled import any_source, named_source
-
-    if name in NAMED:
-        return named_source(name, data, test_data, variant, columns, class_map)
-    if kind in ("folder", "hf", "wds") and place:
-        if data is not None:
-            raise UsageError(f"--data goes with a named source; {name} already says where the data is")
-        return any_source(kind, place, test_data, variant, columns, class_map)
-    raise unknown_choice("source", name, (*NAMED, *PREFIXES))

@@ -1,1 +1,0 @@
-"""Files with versions and checksums: statistics and the run directory."""

@@ -1,0 +1,151 @@
+"""What a set is compared with: real images, plain samples of the prior, the whole training split."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dmgd.config import DistillConfig, method_named
+from dmgd.errors import UsageError
+from dmgd.evaluation.imageset import ImageSet, stack_images
+from dmgd.evaluation.preparation import Shape, source_labels, source_set
+from dmgd.evaluation.selection import herding, nearest_distinct, random_selection
+from dmgd.evaluation.train import fitting_threads
+from dmgd.generation.batches import plan_units
+from dmgd.generation.micro_batches import decode, suitable_batch
+from dmgd.generation.sampling import sample_unit
+from dmgd.priors.prior import Prior
+from dmgd.progress import SILENT, Progress
+from dmgd.sources.source import Source
+from dmgd.statistics.cache import ClassLatents
+from dmgd.statistics.encoding import encode_source
+from dmgd.statistics.file import Statistics
+from dmgd.statistics.kmeans import class_seed, quantize
+
+NEED_PRIOR = ("kmeans-real", "herding", "dit")
+
+Selection = Callable[[int], list[int]]
+"""Seed of a repeat → ordinals of real training images."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A set that is trained on: `of_seed` gives it for each repeat's seed (`random` is drawn anew each time)."""
+
+    name: str
+    kind: str
+    of_seed: Callable[[int], ImageSet]
+
+
+def make_baselines(
+    names: Sequence[str],
+    source: Source,
+    shape: Shape,
+    counts: Sequence[int],
+    seeds: range,
+    prior: Prior | None,
+    *,
+    progress: Progress = SILENT,
+) -> list[Contender]:
+    """The named baselines, each with `counts[c]` images of class c; "full" with all.
+
+    Raises UsageError if one needs the prior and none is given.
+    """
+    if needing := [name for name in names if name in NEED_PRIOR and prior is None]:
+        raise UsageError(f"the baseline {needing[0]!r} needs a prior; give --prior")
+    selections = select_real(names, source, counts, seeds[0], prior, progress)
+    chosen = {name: {seed: select(seed) for seed in seeds} for name, select in selections.items()}
+    wanted = {i for by_seed in chosen.values() for ordinals in by_seed.values() for i in ordinals}
+    pools: dict[str, Contender] = {}
+    if selections or "full" in names:
+        ordinals = None if "full" in names else wanted
+        pool = source_set(source, "train", "train", shape, ordinals=ordinals, progress=progress)
+        place = {ordinal: i for i, ordinal in enumerate(range(len(pool)) if ordinals is None else sorted(wanted))}
+        pools["full"] = fixed(pool.select(range(len(pool)), "full"), "full")
+        for name, by_seed in chosen.items():
+            pools[name] = _drawn(name, pool, {s: [place[i] for i in ordinals] for s, ordinals in by_seed.items()})
+    if "dit" in names and prior:
+        pools["dit"] = fixed(sample_plain(source, shape, counts, seeds[0], prior, progress), "dit")
+    return [pools[name] for name in names]
+
+
+def fixed(data: ImageSet, kind: str) -> Contender:
+    """The same set for every seed."""
+    return Contender(data.name, kind, lambda seed: data)
+
+
+def _drawn(name: str, pool: ImageSet, places: dict[int, list[int]]) -> Contender:
+    return Contender(name, name, lambda seed: pool.select(places[seed], name))
+
+
+def select_real(
+    names: Sequence[str], source: Source, counts: Sequence[int], seed: int, prior: Prior | None, progress: Progress
+) -> dict[str, Selection]:
+    """How each baseline of real images among `names` chooses its ordinals; k-means is seeded with `seed`."""
+    selections: dict[str, Selection] = {}
+    if "random" in names:
+        labels = source_labels(source, "train")
+        selections["random"] = lambda s: random_selection(labels, counts, s)
+    if prior and {"kmeans-real", "herding"} & set(names):
+        latents = encode_source(source, prior, progress=progress)
+        if "kmeans-real" in names:
+            nearest = kmeans_real(latents, counts, [class_seed(seed, info.identity) for info in source.classes])
+            selections["kmeans-real"] = lambda s: nearest
+        if "herding" in names:
+            herded = [
+                int(i)
+                for own, count in zip(latents, counts, strict=True)
+                for i in own.samples[herding(own.rows, count)]
+            ]
+            selections["herding"] = lambda s: herded
+    return selections
+
+
+def kmeans_real(latents: Sequence[ClassLatents], counts: Sequence[int], seeds: Sequence[int]) -> list[int]:
+    """Ordinals of the real images nearest to each of `counts[c]` k-means centres of class c's latents."""
+    chosen: list[int] = []
+    for own, count, seed in zip(latents, counts, seeds, strict=True):
+        centres, _ = quantize(own.rows, count, seed)
+        chosen += own.samples[nearest_distinct(own.rows, centres)].tolist()
+    return chosen
+
+
+def sample_plain(
+    source: Source, shape: Shape, counts: Sequence[int], seed: int, prior: Prior, progress: Progress
+) -> ImageSet:
+    """Samples of the prior without any matching, with its own guidance scale, as the method "dit" makes them."""
+    config = DistillConfig(
+        source.name,
+        prior.identity.id,
+        max(counts),
+        seed,
+        method_name="dit",
+        method=method_named("dit"),
+        batch_size=suitable_batch(prior),
+    )
+    classes = prior.match_classes(source.classes)
+    size = int(torch.tensor(prior.latent_shape).prod())
+    nothing = Statistics(
+        support=torch.zeros(len(classes), 1, size),
+        mass=torch.ones(len(classes), 1),
+        spread=torch.zeros(len(classes), 1, 1, dtype=torch.float64),
+        count=torch.ones(len(classes), dtype=torch.int64),
+        classes=classes,
+        header={},
+    )
+    pixels: list[Tensor] = []
+    labels: list[int] = []
+    with (
+        fitting_threads(prior.image_size, prior.device),
+        progress.task("sample dit", len(classes) * max(counts), "images") as task,
+    ):
+        for unit in plan_units(len(classes), config):
+            latents, _ = sample_unit(unit, config, prior, nothing, [])
+            for (label, i), image in zip(unit.cells(), decode(prior, latents).numpy(), strict=True):
+                if i < counts[label]:
+                    pixels.append(shape.apply(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)))
+                    labels.append(label)
+            task.advance(len(unit))
+    return stack_images("dit", pixels, labels, source.classes)

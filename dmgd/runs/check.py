@@ -1,0 +1,73 @@
+"""What is wrong with a run on disk, file by file."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy import ndarray
+
+from dmgd.errors import ArtifactError
+from dmgd.files import LOCK, sha256_bytes, sha256_file
+from dmgd.runs.directory import MANIFEST, PREVIEW, RunDirectory, decode_png, image_path
+from dmgd.runs.preview import preview_pixels
+from dmgd.runs.record import ImageRecord
+
+
+def run_problems(run: RunDirectory) -> Iterator[str]:
+    """One line, beginning with the file, for each thing that differs from the run's records: checksums of files and
+    pixels, missing and additional images and files, labels."""
+    if not run.complete:
+        yield f"{MANIFEST}: the run is unfinished"
+    expected = {MANIFEST, LOCK, PREVIEW}
+    seen = set()
+    for name in run.unit_names():
+        expected |= {f"units/{name}.json", f"units/{name}.safetensors"}
+        try:
+            records, latents_sha256 = run.read_unit(name)
+        except ArtifactError as error:
+            yield f"units/{name}.json: {error}"
+            continue
+        latents = run.path / "units" / f"{name}.safetensors"
+        if not latents.is_file():
+            yield f"units/{name}.safetensors: is missing"
+        elif sha256_file(latents) != latents_sha256:
+            yield f"units/{name}.safetensors: was changed (its checksum differs)"
+        for record in records:
+            expected.add(record.path)
+            seen.add((record.class_index, record.image_index))
+            yield from _image_problems(run, record)
+    yield from (f"class {c}: image {i} has no record" for c, i in sorted(run.cells - seen))
+    yield from (f"class {c}: image {i} is not part of the run" for c, i in sorted(seen - run.cells))
+    yield from _preview_problems(run)
+    found = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
+    yield from (f"{path}: is not part of the run" for path in sorted(found - expected))
+
+
+def _preview_problems(run: RunDirectory) -> Iterator[str]:
+    path = run.path / PREVIEW
+    if run.complete and not path.is_file():
+        yield f"{PREVIEW}: is missing"
+    with suppress(ArtifactError):  # an image that is missing or was changed has been named already
+        if path.is_file() and run.unit_names() and not _shows(path, preview_pixels(run)):
+            yield f"{PREVIEW}: does not show the run's images"
+
+
+def _shows(path: Path, pixels: ndarray) -> bool:
+    """Whether the file is a picture of these pixels; its bytes depend on the compressor."""
+    try:
+        return np.array_equal(decode_png(path.read_bytes()), pixels)
+    except (OSError, SyntaxError, ValueError):  # whatever Pillow says of bytes that are no PNG file
+        return False
+
+
+def _image_problems(run: RunDirectory, record: ImageRecord) -> Iterator[str]:
+    if record.path != image_path(run.classes, record.class_index, record.image_index):
+        yield f"{record.path}: is recorded as image {record.image_index} of class {record.class_index}"
+    path = run.path / record.path
+    if not path.is_file():
+        yield f"{record.path}: is missing"
+    elif sha256_file(path) != record.sha256:
+        yield f"{record.path}: was changed (its checksum differs)"
+    elif sha256_bytes(run.pixels(record).tobytes()) != record.pixels_sha256:
+        yield f"{record.path}: its pixels are not those of its record"

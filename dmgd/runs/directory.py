@@ -1,0 +1,290 @@
+"""The run directory: distilled images, their records and what made them.
+
+    preview.png                   the first images at a glance
+    run.json                      configuration, classes, digests of prior and statistics, versions, status
+    images/<class>-<name>/<i>.png
+    units/<unit>.safetensors      the latents of the unit's images, float32
+    units/<unit>.json             the records of its images; written last, so its presence says that the unit is whole
+
+A unit is the set of images that were sampled as one batch. The directory may be left at any instant: what has no
+record file is made again. Only one process writes at a time, the holder of the folder's lock.
+"""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy import ndarray
+from PIL import Image
+from safetensors.numpy import load_file, save
+
+from dmgd.classes.info import ClassInfo
+from dmgd.config import DistillConfig
+from dmgd.errors import ArtifactError, MismatchError, UsageError
+from dmgd.files import (
+    LOCK,
+    is_temporary,
+    locked_folder,
+    remove_temporaries,
+    safe_name,
+    sha256_bytes,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
+from dmgd.generation.batches import Unit
+from dmgd.runs.record import ImageRecord
+
+if TYPE_CHECKING:  # torch is slow to import, and reading images does without
+    from torch import Tensor
+
+FORMAT = 1
+MANIFEST = "run.json"
+MANIFEST_KEYS = {"config", "classes", "prior", "statistics", "device", "versions", "status"}
+PREVIEW = "preview.png"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run on disk. `manifest` is the content of run.json."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    @contextmanager
+    def writer(cls, path: Path, manifest: dict[str, Any]) -> "Iterator[RunDirectory]":
+        """The run at `path`, new, continued or growing, for its only writer.
+
+        A greedy run grows: asked for more images per class, it keeps those it has. Raises UsageError if `path` holds
+        something else, MismatchError with the differing keys if it holds another run, ArtifactError if another process
+        writes there.
+        """
+        wanted = {"format": FORMAT, **manifest}
+        with locked_folder(path):
+            _require_own(path)
+            remove_temporaries(path)
+            if (path / MANIFEST).is_file():
+                run = cls.open(path)._continued(wanted)
+            else:
+                run = cls(path, {**wanted, "status": "running"})
+                write_json(path / MANIFEST, run.manifest)
+            yield run
+
+    def _continued(self, wanted: dict[str, Any]) -> "RunDirectory":
+        """The run with the manifest `wanted`, if that is its own or one it can grow to."""
+        found = {key: value for key, value in self.manifest.items() if key != "status"}
+        differing = differences(found, wanted)
+        if not differing:
+            return self
+        if not _grows(found, wanted):
+            points, more_points = (one["statistics"].get("k") for one in (found, wanted))
+            if points != more_points and _grows({**wanted, "config": found["config"]}, wanted):
+                raise MismatchError(
+                    f"{self.path} was made with {points} support points a class, as its images ask for; "
+                    f"more images ask for {more_points}. Choose another --out and begin with --k {more_points}: such a "
+                    "run grows"
+                )
+            raise MismatchError(
+                f"{self.path} holds a run with other settings: {'; '.join(differing)}; "
+                "choose another --out, or repeat the settings of that run to continue it"
+            )
+        run = RunDirectory(self.path, {**wanted, "status": "running"})
+        write_json(self.path / MANIFEST, run.manifest)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """The run at `path`. Raises UsageError if there is none, ArtifactError for a damaged one or another format."""
+        try:
+            manifest = json.loads((path / MANIFEST).read_text())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UsageError(f"{path} is not a run (it has no {MANIFEST}); make one with dmgd distill --out") from error
+        except ValueError as error:
+            raise ArtifactError(f"{path / MANIFEST} is damaged ({error})") from error
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise ArtifactError(f"{path} was written by another version of dmgd; distil it again")
+        if lacking := sorted(MANIFEST_KEYS - manifest.keys()):
+            raise ArtifactError(f"{path / MANIFEST} is damaged (it lacks {', '.join(lacking)})")
+        return cls(path, manifest)
+
+    @property
+    def config(self) -> DistillConfig:
+        return DistillConfig.from_json(self.manifest["config"])
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]:
+        return tuple(ClassInfo.from_json(fields) for fields in self.manifest["classes"])
+
+    @property
+    def cells(self) -> set[tuple[int, int]]:
+        """(class index, image index) of every image that belongs to the run."""
+        return {(c, i) for c in range(len(self.classes)) for i in range(self.config.ipc)}
+
+    @property
+    def complete(self) -> bool:
+        return self.manifest["status"] == "complete"
+
+    def complete_records(self) -> list[ImageRecord]:
+        """The records of all images. Raises ArtifactError, with the way to go on, if any is not there."""
+        records = self.records()
+        if not self.complete or {(record.class_index, record.image_index) for record in records} != self.cells:
+            raise ArtifactError(f"{self.path} is unfinished; repeat its dmgd distill command to continue it")
+        return records
+
+    def has(self, unit: Unit) -> bool:
+        """Whether the unit is finished."""
+        return self._record_path(unit).is_file()
+
+    def damage(self, unit: Unit) -> Path | None:
+        """The first file of a finished unit that is missing or was changed, or None if all is well."""
+        try:
+            records, latents_sha256 = self.read_unit(unit.name)
+        except ArtifactError:
+            return self._record_path(unit)
+        digests = {self.path / record.path: record.sha256 for record in records}
+        digests[self._latent_path(unit)] = latents_sha256
+        for path, digest in digests.items():
+            if not path.is_file() or sha256_file(path) != digest:
+                return path
+        return None
+
+    def write_unit(self, unit: Unit, images: ndarray, latents: "Tensor", notes: list[dict[str, Any]]) -> None:
+        """Store a unit: uint8 `images` (b, h, w, c), `latents` (b, …) and per image the `notes` seed, other_class and
+        ot_cost. The records come last."""
+        records = []
+        for (c, i), pixels, note in zip(unit.cells(), images, notes, strict=True):
+            data = encode_png(pixels)
+            path = image_path(self.classes, c, i)
+            write_bytes(self.path / path, data)
+            records.append(
+                ImageRecord(
+                    class_index=c,
+                    image_index=i,
+                    path=path,
+                    sha256=sha256_bytes(data),
+                    pixels_sha256=sha256_bytes(pixels.tobytes()),
+                    **note,
+                )
+            )
+        stored = save({"latents": np.ascontiguousarray(latents.cpu().numpy())})
+        write_bytes(self._latent_path(unit), stored)
+        content = {"images": [record.to_json() for record in records], "latents_sha256": sha256_bytes(stored)}
+        write_json(self._record_path(unit), content)
+
+    def latents(self, unit: Unit) -> "Tensor":
+        """The latents of a finished unit, in batch order."""
+        import torch
+
+        return torch.from_numpy(load_file(self._latent_path(unit))["latents"])
+
+    def finish(self) -> "RunDirectory":
+        """Say that the run is complete."""
+        run = RunDirectory(self.path, {**self.manifest, "status": "complete"})
+        if not self.complete:
+            write_json(self.path / MANIFEST, run.manifest)
+        return run
+
+    def records(self) -> list[ImageRecord]:
+        """The records of all finished images, by class and image index."""
+        found = [record for name in self.unit_names() for record in self.read_unit(name)[0]]
+        return sorted(found, key=lambda record: (record.class_index, record.image_index))
+
+    def pixels(self, record: ImageRecord) -> ndarray:
+        """The uint8 pixels (h, w, c) of one image. Raises ArtifactError if the file is missing or was changed."""
+        return decode_png(self.image_bytes(record))
+
+    def image_bytes(self, record: ImageRecord) -> bytes:
+        """The bytes of one image's file, checked. Raises ArtifactError if it is missing or was changed."""
+        try:
+            data = (self.path / record.path).read_bytes()
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{self.path / record.path} is missing from the run") from error
+        if sha256_bytes(data) != record.sha256:
+            raise ArtifactError(f"{self.path / record.path} was changed after it was made (its checksum differs)")
+        return data
+
+    def unit_names(self) -> list[str]:
+        """The names of the finished units."""
+        return sorted(file.stem for file in (self.path / "units").glob("*.json"))
+
+    def read_unit(self, name: str) -> tuple[list[ImageRecord], str]:
+        """The records of a finished unit, and the SHA-256 of its latents' file."""
+        file = self.path / "units" / f"{name}.json"
+        try:
+            content = json.loads(file.read_text())
+            return [ImageRecord.from_json(fields) for fields in content["images"]], content["latents_sha256"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{file} is damaged; remove it and repeat the dmgd distill command, which makes it again"
+            ) from error
+
+    def _record_path(self, unit: Unit) -> Path:
+        return self.path / "units" / f"{unit.name}.json"
+
+    def _latent_path(self, unit: Unit) -> Path:
+        return self.path / "units" / f"{unit.name}.safetensors"
+
+
+def image_path(classes: Sequence[ClassInfo], class_index: int, image_index: int) -> str:
+    """Where an image lies in its run."""
+    return f"images/{class_index:04d}-{safe_name(classes[class_index].identity)}/{image_index:05d}.png"
+
+
+def encode_png(pixels: ndarray) -> bytes:
+    """The PNG file of uint8 `pixels` (h, w, c) with c = 1 (grey) or 3 (RGB); the same bytes every time."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def decode_png(data: bytes) -> ndarray:
+    """The uint8 pixels (h, w, c) of a PNG file. Raises OSError for other bytes."""
+    pixels = np.array(Image.open(io.BytesIO(data)))
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def published(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest as others may read it: of local data and weights the names, not where they lie on this machine."""
+    config, source, prior = manifest["config"], manifest["statistics"]["source"], manifest["prior"]
+    shown = {
+        "source": source["name"] if ":" in config["source"] else config["source"],
+        "prior": config["prior"] if prior["revision"] else prior["id"],  # only what the Hub has, has a revision
+    }
+    return {**{key: value for key, value in manifest.items() if key != "status"}, "config": {**config, **shown}}
+
+
+def _require_own(path: Path) -> None:
+    """Raise UsageError if the folder holds something, and no run."""
+    others = [
+        other.name for other in path.iterdir() if other.name != LOCK and not is_temporary(other.name, of=MANIFEST)
+    ]
+    if others and MANIFEST not in others:
+        raise UsageError(f"{path} exists and is not a run (it holds {min(others)}); choose a new or empty --out folder")
+
+
+def _grows(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether a run can become one of more images per class, all else equal: where images are made one after another,
+    the first ones are the same."""
+    is_greedy = wanted["config"]["method"]["order"] == "greedy"
+    asked_again = {**found, "config": {**found["config"], "ipc": wanted["config"]["ipc"]}}
+    return is_greedy and found["config"]["ipc"] < wanted["config"]["ipc"] and not differences(asked_again, wanted)
+
+
+def differences(found: Any, wanted: Any, at: str = "") -> list[str]:
+    """Where two JSON values differ, as "key: found, not wanted"."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        keys = sorted(found.keys() | wanted.keys())
+        return [d for key in keys for d in differences(found.get(key), wanted.get(key), f"{at}.{key}" if at else key)]
+    same = json.dumps(found, sort_keys=True) == json.dumps(wanted, sort_keys=True)
+    return [] if same else [f"{at}: {_short(found)} there, {_short(wanted)} asked for"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "…"

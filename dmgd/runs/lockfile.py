@@ -1,0 +1,102 @@
+"""A small file, to be committed, that says what a distilled set must look like.
+
+Per class it holds one digest over the pixels of its images, and a sketch: the mean over the images of their 4×4
+thumbnails. Equal digests mean equal pixels. Another processor may round a few pixels otherwise; then the sketches must
+agree within the lock file's own `tolerance`, in grey levels of 255.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+from PIL import Image
+
+from dmgd.errors import ArtifactError
+from dmgd.files import write_json
+from dmgd.runs.directory import differences, published
+
+FORMAT = 1
+SKETCH = 4
+TOLERANCE = 0.5
+
+
+def make_lock(manifest: dict[str, Any], images: Iterable[tuple[int, ndarray]]) -> dict[str, Any]:
+    """The lock of a run with this manifest and these (class index, uint8 pixels (h, w, c)), in order."""
+    digests = [hashlib.sha256() for _ in manifest["classes"]]
+    sketches: list[list[ndarray]] = [[] for _ in manifest["classes"]]
+    for c, pixels in images:
+        digests[c].update(pixels.tobytes())
+        sketches[c].append(sketch(pixels))
+    return {
+        "format": FORMAT,
+        "tolerance": TOLERANCE,
+        "config": published(manifest)["config"],
+        "prior": manifest["prior"]["digest"],
+        "versions": manifest["versions"],
+        "classes": [
+            {
+                "name": info["name"],
+                "wnid": info["wnid"],
+                "images": len(own),
+                "pixels_sha256": digest.hexdigest(),
+                "sketch": np.mean(own, axis=0).round(2).tolist() if own else [],
+            }
+            for info, digest, own in zip(manifest["classes"], digests, sketches, strict=True)
+        ],
+    }
+
+
+def sketch(pixels: ndarray) -> ndarray:
+    """The 4×4 thumbnail (16 · c,) of uint8 pixels (h, w, c), by box averaging, channel by channel."""
+    channels = [Image.fromarray(channel.astype(np.float32)) for channel in np.moveaxis(pixels, -1, 0)]
+    return np.concatenate([np.array(c.resize((SKETCH, SKETCH), Image.Resampling.BOX)).ravel() for c in channels])
+
+
+def write_lock(path: Path, lock: dict[str, Any]) -> None:
+    """Write a lock file, whole or not at all."""
+    write_json(path, lock)
+
+
+def read_lock(path: Path) -> dict[str, Any]:
+    """The lock at `path`. Raises ArtifactError if it is missing, damaged or of another version."""
+    try:
+        lock = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ArtifactError(f"the lock file {path} does not exist; make it with --write-lock") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} is damaged or no lock file ({error}); make it with --write-lock") from error
+    if not isinstance(lock, dict) or lock.get("format") != FORMAT or "classes" not in lock:
+        raise ArtifactError(f"{path} is no lock file of this version of dmgd; make it again with --write-lock")
+    return lock
+
+
+def compare_locks(locked: dict[str, Any], found: dict[str, Any]) -> tuple[list[str], str]:
+    """What differs between a lock and the lock of what was found, and how the pixels were found equal."""
+    settings = ("config", "prior")
+    problems = differences({key: locked[key] for key in settings}, {key: found[key] for key in settings})
+    inexact = 0
+    if len(locked["classes"]) != len(found["classes"]):
+        problems.append(f"classes: {len(locked['classes'])} locked, {len(found['classes'])} found")
+    for index, (wanted, own) in enumerate(zip(locked["classes"], found["classes"], strict=False)):
+        name = f"class {index} ({wanted['name']})"
+        identity = ("name", "wnid", "images")
+        if [wanted[key] for key in identity] != [own[key] for key in identity]:
+            problems.append(f"{name}: {wanted['images']} images locked, {own['images']} of {own['name']!r} found")
+        elif wanted["pixels_sha256"] != own["pixels_sha256"]:
+            inexact += 1
+            distance = _distance(wanted["sketch"], own["sketch"])
+            if not distance <= locked["tolerance"]:
+                problems.append(f"{name}: its images differ, their mean by {distance:.2f} of 255 grey levels")
+    if not inexact:
+        return problems, "equal pixels"
+    return problems, f"{inexact} classes within {locked['tolerance']} of 255 grey levels in the mean, the others equal"
+
+
+def _distance(one: list[float], other: list[float]) -> float:
+    if len(one) != len(other):
+        return float("inf")
+    return float(np.abs(np.subtract(one, other)).max(initial=0))

@@ -1,0 +1,35 @@
+"""`preview.png`: the first images of the first classes of a run, a row for each class."""
+
+import numpy as np
+from numpy import ndarray
+from PIL import Image
+
+from dmgd.files import write_bytes
+from dmgd.runs.directory import PREVIEW, RunDirectory, encode_png
+
+ROWS, COLUMNS, CELL, GAP = 20, 10, 64, 4
+
+
+def write_preview(run: RunDirectory) -> None:
+    """Write the run's preview, the same bytes for the same images."""
+    write_bytes(run.path / PREVIEW, encode_png(preview_pixels(run)))
+
+
+def preview_pixels(run: RunDirectory) -> ndarray:
+    """uint8 (h, w, c) of at most 20 × 10 images, 64 pixels high each. Raises ArtifactError if one is missing."""
+    shown = [r for r in run.records() if r.class_index < ROWS and r.image_index < COLUMNS]
+    pitch = CELL + GAP
+    height, width = (1 + max(getattr(r, index) for r in shown) for index in ("class_index", "image_index"))
+    sheet = np.full((height * pitch + GAP, width * pitch + GAP, run.pixels(shown[0]).shape[2]), 255, np.uint8)
+    for r in shown:
+        top, left = GAP + r.class_index * pitch, GAP + r.image_index * pitch
+        sheet[top : top + CELL, left : left + CELL] = _cell(run.pixels(r))
+    return sheet
+
+
+def _cell(pixels: ndarray) -> ndarray:
+    """The image at the size of a cell: small ones keep their pixels visible, large ones are averaged."""
+    is_small = pixels.shape[0] <= CELL
+    image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+    resized = image.resize((CELL, CELL), Image.Resampling.NEAREST if is_small else Image.Resampling.BOX)
+    return np.array(resized).reshape(CELL, CELL, -1)

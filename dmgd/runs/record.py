@@ -1,0 +1,35 @@
+"""What a run keeps of each image."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What is known of one distilled image.
+
+    `path` is relative to the run directory. `other_class` is the index of y* (None without soft labels), `ot_cost`
+    the last transport cost seen while sampling (None without distribution matching). `sha256` is of the file's
+    bytes, `pixels_sha256` of the decoded uint8 array, row by row.
+    """
+
+    class_index: int
+    image_index: int
+    seed: int
+    other_class: int | None
+    ot_cost: float | None
+    path: str
+    sha256: str
+    pixels_sha256: str
+
+    @property
+    def key(self) -> str:
+        """The name of the image in every export, for example `c0003-i00007`."""
+        return f"c{self.class_index:04d}-i{self.image_index:05d}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "ImageRecord":
+        return cls(**fields)

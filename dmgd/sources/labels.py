@@ -1,0 +1,55 @@
+"""From the labels that the data gives its images to classes: by WordNet id, by name or by a mapping file."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dmgd.classes.imagenet import imagenet_classes
+from dmgd.classes.info import ClassInfo, is_wnid, natural_key
+from dmgd.classes.matching import NEXT_STEP
+from dmgd.errors import MismatchError, UsageError, listed
+
+
+def read_class_map(path: Path) -> dict[str, str]:
+    """The mapping in a JSON object or a CSV file of two columns. Raises UsageError if it is neither."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".json":
+            mapping = json.loads(text)
+        else:
+            mapping = {label.strip(): target.strip() for label, target in csv.reader(text.splitlines())}
+    except FileNotFoundError as error:
+        raise UsageError(f"the class map {path} does not exist") from error
+    except ValueError as error:
+        raise UsageError(f"the class map {path} is no JSON object and no CSV of two columns ({error})") from error
+    if not isinstance(mapping, dict) or not all(isinstance(target, str) for target in mapping.values()):
+        raise UsageError(f'the class map {path} must be an object of strings: {{"the data\'s label": "WordNet id"}}')
+    return mapping
+
+
+def translate(labels: Sequence[str], class_map: Path | None, place: str) -> dict[str, str]:
+    """Every label and what the class map makes of it; itself without one.
+
+    Raises UsageError if the map names labels that the data lacks: most likely a slip of the pen.
+    """
+    mapping = read_class_map(class_map) if class_map else {}
+    if unknown := sorted(set(mapping) - set(labels)):
+        raise UsageError(f"the class map {class_map} names labels that {place} lacks: {listed(unknown)}")
+    return {label: mapping.get(label, label) for label in labels}
+
+
+def classes_from_labels(texts: Mapping[str, str], place: str) -> tuple[tuple[ClassInfo, ...], dict[str, int | None]]:
+    """A class for every label, in the order of their ids and names, and each label's row.
+
+    A WordNet id of ImageNet's brings its readable name along. Raises MismatchError if two labels mean one class.
+    """
+    by_wnid = {info.wnid: info for info in imagenet_classes()}
+    infos = {
+        label: by_wnid.get(text) or ClassInfo(text, text if is_wnid(text) else None) for label, text in texts.items()
+    }
+    ordered = sorted(infos, key=lambda label: natural_key(infos[label].identity))
+    identities = [infos[label].identity for label in ordered]
+    if twice := sorted({one for one in identities if identities.count(one) > 1}):
+        raise MismatchError(f"several labels of {place} mean the same class: {listed(twice)}; {NEXT_STEP}")
+    return tuple(infos[label] for label in ordered), {label: row for row, label in enumerate(ordered)}

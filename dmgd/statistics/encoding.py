@@ -1,0 +1,190 @@
+"""A source's images as latents of a prior, class by class: streamed once, kept in the cache, resumed there."""
+
+import hashlib
+import itertools
+import shutil
+import tempfile
+import weakref
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy import ndarray
+from platformdirs import user_cache_path
+
+from dmgd.errors import DmgdError, listed
+from dmgd.files import canonical_json
+from dmgd.priors.prior import Prior
+from dmgd.progress import SILENT, Progress, Task
+from dmgd.sources.decode import Chunk, decoded
+from dmgd.sources.source import Source
+from dmgd.statistics.cache import INDEX, ClassLatents, LatentParts, Latents, PartRecord
+
+__all__ = ["ClassLatents", "Latents", "encode_source"]
+
+ENCODE_BATCH = 64
+PART_ITEMS = 2048
+MAX_BAD = 0.01
+FORMAT = 1
+
+
+def encode_source(
+    source: Source,
+    prior: Prior,
+    split: str = "train",
+    *,
+    mirror: bool = False,
+    max_bad: float = MAX_BAD,
+    workers: int | None = None,
+    cache: bool = True,
+    progress: Progress = SILENT,
+) -> Latents:
+    """The latents of one split's images, one entry for each of the source's classes, in their order.
+
+    What is in the cache is not computed again; an interrupted call goes on behind its last finished part. `mirror` adds
+    the latent of every image's mirror image. Each batch has the same size (the last is filled up), so that a latent
+    depends on its image alone, not on its neighbours; the first batch is checked for that.
+
+    Raises UsageError if there is no such split, DmgdError if more than the share `max_bad` of the images is unreadable
+    or a class has none.
+    """
+    key = _cache_key(source, prior, split, mirror)
+    folder = user_cache_path("dmgd") / "latents" / key if cache else Path(tempfile.mkdtemp(prefix="dmgd-"))
+    parts = LatentParts.open(folder)
+    if not cache:
+        weakref.finalize(parts, shutil.rmtree, folder, ignore_errors=True)
+    if parts.damaged:
+        progress.warn(f"{parts.damaged}; it is made again")
+    if parts.complete:
+        progress.note(f"reused latents {folder}")
+    else:
+        if parts.records:
+            progress.note(f"continuing with part {len(parts.records)} of the latents in {folder}")
+        _encode_rest(source, prior, split, parts, mirror=mirror, workers=workers, progress=progress)
+    latents = Latents(parts, [info.identity for info in source.classes])
+    _check(latents, source, split, max_bad, progress)
+    return latents
+
+
+def _cache_key(source: Source, prior: Prior, split: str, mirror: bool) -> str:
+    """What the latents depend on, in short."""
+    settings = {
+        "format": FORMAT,
+        "source": source.fingerprint(split),
+        "split": split,
+        "classes": [info.identity for info in source.classes],
+        "encoder": prior.encoder_identity,
+        "image_size": prior.image_size,
+        "mirror": mirror,
+        "device": prior.device.type,
+        "versions": {name: version(name) for name in ("torch", "diffusers", "pillow")},
+    }
+    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]
+
+
+def _encode_rest(
+    source: Source,
+    prior: Prior,
+    split: str,
+    parts: LatentParts,
+    *,
+    mirror: bool,
+    workers: int | None,
+    progress: Progress,
+) -> None:
+    """Add the parts that are missing, the last of them marked so."""
+    done = sum(record.items for record in parts.records)
+    sample = sum(record.items - len(record.bad) for record in parts.records)
+    items = itertools.islice(source.items(split), done, None)
+    chunks = decoded(items, prior.image_size, prior.codec.image_channels, mirror=mirror, workers=workers)
+    batch_free = parts.records[0].batch_free if parts.records else None
+    with progress.task("encode", None, "images") as task:
+        task.advance(done)
+        following = next(chunks, None)
+        while following is not None or not parts.records:
+            part = _Part(prior, sample, batch_free)
+            while following is not None and part.items < PART_ITEMS:
+                part.add(following, task)
+                following = next(chunks, None)
+            parts.append(*part.rows(), part.record(last=following is None))
+            sample, batch_free = part.sample, part.batch_free
+
+
+@dataclass
+class _Part:
+    """A part in the making. `sample` is the ordinal of the next readable image; `batch_free` None: not yet checked."""
+
+    prior: Prior
+    sample: int
+    batch_free: bool | None
+    items: int = 0
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    waiting: list[tuple[ndarray, tuple[Any, ...]]] = field(default_factory=list)
+    latents: list[ndarray] = field(default_factory=list)
+    index: list[ndarray] = field(default_factory=list)
+
+    def add(self, chunk: Chunk, task: Task) -> None:
+        """Take in a chunk and encode the batches that are full."""
+        for pixels, label, digest, mirrored in zip(
+            chunk.pixels, chunk.labels, chunk.digests, chunk.mirrored, strict=True
+        ):
+            ordinal = self.sample - mirrored
+            self.waiting.append((pixels, (label, ordinal, np.frombuffer(digest, ">u8"), mirrored)))
+            self.sample += not mirrored
+        self.items += chunk.size
+        self.bad += chunk.bad
+        while len(self.waiting) >= ENCODE_BATCH:
+            self._encode()
+        task.advance(chunk.size)
+
+    def rows(self) -> tuple[ndarray, ndarray]:
+        """The latents (n, d) and their index. The last batch is filled up with black images that are dropped."""
+        if self.waiting:
+            self._encode()
+        empty = np.empty((0, int(np.prod(self.prior.latent_shape))), np.float32)
+        return np.concatenate([empty, *self.latents]), np.concatenate([np.empty(0, INDEX), *self.index])
+
+    def record(self, *, last: bool) -> PartRecord:
+        return PartRecord(
+            items=self.items,
+            rows=sum(len(rows) for rows in self.index),
+            bad=self.bad,
+            last=last,
+            batch_free=self.batch_free is not False,
+        )
+
+    def _encode(self) -> None:
+        batch, self.waiting = self.waiting[:ENCODE_BATCH], self.waiting[ENCODE_BATCH:]
+        pixels = np.zeros((ENCODE_BATCH, *batch[0][0].shape), np.uint8)
+        pixels[: len(batch)] = [pixels for pixels, _ in batch]
+        images = torch.from_numpy(pixels)
+        latents = self.prior.encode(images).flatten(1).cpu().numpy()
+        if self.batch_free is None:
+            turned = self.prior.encode(images.roll(1, 0)).flatten(1).cpu().numpy()
+            self.batch_free = bool((np.roll(turned, -1, 0) == latents).all())
+        index = np.empty(len(batch), INDEX)
+        for column, name in enumerate(("label", "sample", "digest", "mirrored")):
+            index[name] = [about[column] for _, about in batch]
+        self.latents.append(latents[: len(batch)])
+        self.index.append(index)
+
+
+def _check(latents: Latents, source: Source, split: str, max_bad: float, progress: Progress) -> None:
+    """Tell of unreadable images. Raises DmgdError if they are too many or a class has no image left."""
+    seen, bad = latents.total + len(latents.bad), len(latents.bad)
+    lines = listed([f"{name} ({reason})" for name, reason in latents.bad], 20)
+    if bad > max_bad * seen:
+        raise DmgdError(
+            f"{bad} of {seen} images of {source.name} cannot be read, more than {max_bad:.2%}: {lines}; "
+            "mend or remove them, or allow more with dmgd fit-stats --max-bad"
+        )
+    if bad:
+        progress.warn(f"{bad} of {seen} images cannot be read and are left out: {lines}")
+    empty = [info.identity for index, info in enumerate(source.classes) if latents.images(index) == 0]
+    if empty:
+        raise DmgdError(f"{source.name} has no {split} image of {listed(empty)}; add images or remove the classes")
+    if not latents.batch_free:
+        progress.warn("the encoder's last bits depend on the batch: the same data in another order may differ in them")

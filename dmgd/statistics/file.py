@@ -1,0 +1,126 @@
+"""`stats.safetensors`: the support points of every class and what they were computed from."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float32, Float64, Int64
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dmgd.classes.info import ClassInfo
+from dmgd.errors import ArtifactError
+from dmgd.files import canonical_json, sha256_bytes, written_whole
+
+FORMAT = 2
+TENSORS = ("support", "mass", "spread", "count")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Per class `support` points in latent space and their `mass` (sums to 1; 0 for points that a small class lacks),
+    the covariance of its images along them, `spread` (see `spread_along`), the number of images `count`, the class
+    table, and the `header`: source, prior, settings and versions."""
+
+    support: Float32[Tensor, "c k d"]
+    mass: Float32[Tensor, "c k"]
+    spread: Float64[Tensor, "c k k"]
+    count: Int64[Tensor, " c"]
+    classes: tuple[ClassInfo, ...]
+    header: dict[str, Any]
+
+    @cached_property
+    def within(self) -> float:
+        """The RMS distance between two images of one class, as the support points stand for them."""
+        centre = (self.mass[:, :, None] * self.support).sum(1, keepdim=True)
+        squared = (self.support - centre).square().sum(2)
+        return float((2 * (self.mass * squared).sum(1).mean()).sqrt())
+
+    @cached_property
+    def between(self) -> float:
+        """The RMS distance between the means of two classes."""
+        centres = (self.mass[:, :, None] * self.support).sum(1)
+        squared = (centres - centres.mean(0)).square().sum(1)
+        return float((2 * squared.mean()).sqrt())
+
+    def quality(self) -> list[dict[str, Any]]:
+        """Per class the images, the support points, W₂² with the mean alone and with these points, and their ratio: the
+        share of the class's spread that the points leave unexplained."""
+        measured = self.header["quality"]
+        return [
+            {
+                "class": info.name,
+                "images": int(count),
+                "points": int((mass > 0).sum()),
+                "w2_of_one_point": one,
+                "w2": w2,
+                "ratio": round(w2 / one, 3) if one else 0.0,
+            }
+            for info, count, mass, one, w2 in zip(
+                self.classes, self.count, self.mass, measured["w2_of_one_point"], measured["w2"], strict=True
+            )
+        ]
+
+    def of_classes(self, classes: slice, device: torch.device) -> "Statistics":
+        """The statistics of some classes, the support points on a device; float64, which not all have, stays here."""
+        return Statistics(
+            support=self.support[classes].to(device),
+            mass=self.mass[classes].to(device),
+            spread=self.spread[classes],
+            count=self.count[classes],
+            classes=self.classes[classes],
+            header=self.header,
+        )
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the header and the numbers: what a run knows its statistics by."""
+        tensors = b"".join(t.numpy().tobytes() for t in self.tensors().values())
+        return sha256_bytes(canonical_json(self.header).encode() + tensors)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The numbers, by name."""
+        return {name: getattr(self, name) for name in TENSORS}
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all; equal statistics give equal bytes."""
+        header = {**self.header, "format": FORMAT, "classes": [info.to_json() for info in self.classes]}
+        tensors = self.tensors()
+        header["sha256"] = _checksum(header, tensors)
+        with written_whole(path) as temporary:
+            save_file(
+                {name: t.contiguous() for name, t in tensors.items()}, temporary, {"dmgd": canonical_json(header)}
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> "Statistics":
+        """Read the file. Raises ArtifactError if it is missing, damaged, or of another kind or version."""
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads((file.metadata() or {})["dmgd"])
+                same_format = header.get("format") == FORMAT
+                tensors = {name: file.get_tensor(name) for name in TENSORS} if same_format else {}
+        except FileNotFoundError as error:
+            raise ArtifactError(f"the statistics {path} do not exist; make them with dmgd fit-stats") from error
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise ArtifactError(
+                f"{path} is damaged or is no statistics file ({error}); run dmgd fit-stats again"
+            ) from error
+        checksum = header.pop("sha256", None)
+        if not same_format:
+            raise ArtifactError(f"{path} was written by another version of dmgd; run dmgd fit-stats again")
+        if checksum != _checksum(header, tensors):
+            raise ArtifactError(f"{path} is damaged or was changed (its checksum differs); run dmgd fit-stats again")
+        del header["format"]
+        classes = tuple(ClassInfo.from_json(fields) for fields in header.pop("classes"))
+        return cls(**tensors, classes=classes, header=header)
+
+
+def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """The SHA-256 of the header and the numbers."""
+    content = [canonical_json(header).encode(), *(tensors[name].numpy().tobytes() for name in sorted(tensors))]
+    return sha256_bytes(b"".join(content))

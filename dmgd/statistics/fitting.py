@@ -1,0 +1,84 @@
+"""From the latents of every class to its support points and masses."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from numpy import ndarray
+
+from dmgd.classes.imagenet import edition
+from dmgd.classes.info import ClassInfo
+from dmgd.config import StatisticsConfig
+from dmgd.priors.prior import Prior
+from dmgd.progress import Progress
+from dmgd.sources.decode import available_cores
+from dmgd.sources.source import Source
+from dmgd.statistics.cache import ClassLatents, Latents
+from dmgd.statistics.kmeans import class_seed, quantization_error, quantize, reproducible
+from dmgd.statistics.spread import spread_along
+
+BAD_LISTED = 100
+
+
+@dataclass(frozen=True)
+class ClassFit:
+    """The support points and masses of one class, the covariance of its latents along them (`spread`), and how well
+    they stand for it: `w2` is W₂², the mean squared distance of a latent to its nearest point, `w2_of_one_point` the
+    same with the mean as the only point."""
+
+    support: ndarray
+    mass: ndarray
+    spread: ndarray
+    w2: float
+    w2_of_one_point: float
+
+
+def fit_classes(
+    latents: Sequence[ClassLatents], classes: Sequence[ClassInfo], config: StatisticsConfig, *, progress: Progress
+) -> list[ClassFit]:
+    """The fit of every class, one class to a thread and a core; the result does not depend on their number."""
+
+    def fit(index: int) -> ClassFit:
+        rows = latents[index].rows
+        support, mass = quantize(rows, config.k, class_seed(config.seed, classes[index].identity))
+        mean = rows.mean(0, dtype="float64", keepdims=True).astype("float32")
+        errors = (quantization_error(rows, points) for points in (support[mass > 0], mean))
+        spread = spread_along(support, mass, rows)
+        return ClassFit(support, mass, spread, *(float(f"{error:.6g}") for error in errors))
+
+    threads = available_cores()
+    with progress.task("k-means", len(classes), "classes") as task, reproducible(), ThreadPoolExecutor(threads) as pool:
+        fits = []
+        for one in pool.map(fit, range(len(classes))):
+            fits.append(one)
+            task.advance()
+    return fits
+
+
+def statistics_header(
+    source: Source, prior: Prior, config: StatisticsConfig, latents: Latents, counts: Sequence[int]
+) -> dict[str, Any]:
+    """What the statistics were computed from. The fingerprint is of the images as the encoder saw them, so it is the
+    same wherever and in whatever files they lie."""
+    shown = [{"name": name, "reason": reason} for name, reason in latents.bad[:BAD_LISTED]]
+    return {
+        "source": {
+            "name": source.name,
+            "variant": edition(source.name, counts) or source.variant,
+            "licence": source.licence,
+            "fingerprint": latents.content,
+        },
+        "bad_images": {"count": len(latents.bad), "listed": shown},
+        "prior": prior.identity.to_json(),
+        "encoder": prior.encoder_identity,
+        "image_size": prior.image_size,
+        "crop": "centre: box halving, bicubic",
+        "mirror": config.mirror,
+        "batch_free": latents.batch_free,
+        "k": config.k,
+        "seed": config.seed,
+        "device": prior.device.type,
+        "versions": {name: version(name) for name in ("dmgd", "torch", "scikit-learn", "numpy", "pillow")},
+    }

@@ -1,0 +1,170 @@
+"""The workflow `export`: a finished run in a layout that other tools open."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from numpy import ndarray
+
+from dmgd.config import DistillConfig
+from dmgd.errors import ArtifactError, MismatchError
+from dmgd.exporters.card import Provenance, card
+from dmgd.exporters.check import export_problems
+from dmgd.exporters.command import distill_command
+from dmgd.exporters.encode import check_image_format, decode, encode
+from dmgd.exporters.example import Description, Example, Limits
+from dmgd.exporters.formats import layout_named
+from dmgd.exporters.hub import push
+from dmgd.exporters.index import FORMAT, INDEX, read_index
+from dmgd.exporters.results import read_results
+from dmgd.exporters.soft_labels import read_soft_labels
+from dmgd.exporters.staging import output_folder, staged
+from dmgd.exporters.written import write_hashed
+from dmgd.files import sha256_bytes, write_json
+from dmgd.progress import SILENT, Progress, Task
+from dmgd.runs.directory import RunDirectory, published
+from dmgd.runs.record import ImageRecord
+
+CARD = "README.md"
+READERS, READ_AHEAD = 2, 32
+
+
+def export(
+    run: RunDirectory,
+    layout: str,
+    out: Path,
+    *,
+    image_format: str = "png",
+    limits: Limits = Limits(),
+    teacher: Path | None = None,
+    evaluation: Path | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Write the run to `out` and return the export's index. The same run and settings give the same bytes.
+
+    `teacher` is a folder of soft labels, see dmgd.exporters.soft_labels; `evaluation` a JSON of `dmgd evaluate`, whose
+    scores the card then shows.
+
+    An `out` that holds this very export already is left as it is. Raises ArtifactError for an unfinished or damaged
+    run, UsageError if `out` holds something else, MismatchError if it holds another export.
+    """
+    write = layout_named(layout).write
+    check_image_format(image_format)
+    records = run.complete_records()
+    keys = [record.key for record in records]
+    logits = read_soft_labels(teacher, keys, len(run.classes)) if teacher else None
+    description = Description(run.classes, image_format, limits, soft_labels=logits is not None)
+    results = read_results(evaluation) if evaluation else None
+    wanted = settings(run, layout, description, logits, results)
+    with output_folder(out):
+        if (out / INDEX).exists():
+            return _same_export(out, wanted, progress)
+        with staged(out) as folder, progress.task("export", len(records), "images") as task:
+            files = write(folder, examples(run, records, image_format, logits, task), description)
+            per_class = images_per_class(run, records)
+            text = card(description, layout, per_class, sum(file.bytes for file in files), provenance(run, results))
+            files.append(write_hashed(folder, CARD, text.encode()))
+            listed = sorted((file.to_json() for file in files), key=lambda file: file["path"])
+            index = {**wanted, "images": sum(per_class), "images_per_class": per_class, "files": listed}
+            write_json(folder / INDEX, index)
+    return index
+
+
+def publish(out: Path, repo_id: str, *, progress: Progress = SILENT, **options: Any) -> str:
+    """Push the export at `out` to the Hub, see dmgd.exporters.hub.push, and return its URL.
+
+    Raises ArtifactError if a file of the export was changed since it was made.
+    """
+    index = read_index(out)
+    if problem := next(export_problems(out, index), None):
+        raise ArtifactError(f"{out} is damaged ({problem}); export the run again to a new folder")
+    with progress.task("push", None, "files") as task:
+        url = push(out, index, repo_id, **options)
+        task.advance(len(index["files"]) + 1)
+    return url
+
+
+def settings(
+    run: RunDirectory,
+    layout: str,
+    description: Description,
+    logits: Mapping[str, ndarray] | None,
+    results: str | None,
+) -> dict[str, Any]:
+    """The part of the index that says what is exported and how."""
+    return {
+        "format": FORMAT,
+        "layout": layout,
+        "image_format": description.image_format,
+        "limits": {"images": description.limits.images, "bytes": description.limits.bytes},
+        "soft_labels": logits and sha256_bytes(b"".join(logits[key].tobytes() for key in sorted(logits))),
+        "results": results and sha256_bytes(results.encode()),
+        "run": published(run.manifest),
+    }
+
+
+def examples(
+    run: RunDirectory,
+    records: Sequence[ImageRecord],
+    image_format: str,
+    logits: Mapping[str, ndarray] | None,
+    task: Task,
+) -> Iterator[Example]:
+    """The run's images in order, each checked against its record while it is read."""
+    classes = run.classes
+
+    def read(record: ImageRecord) -> Example:
+        data, sha256 = run.image_bytes(record), record.sha256
+        if image_format != "png":
+            data = encode(decode(data), image_format)
+            sha256 = sha256_bytes(data)
+        return Example(record, classes[record.class_index], data, sha256, logits[record.key] if logits else None)
+
+    for example in read_ahead(read, records):
+        yield example
+        task.advance()
+
+
+def read_ahead(read: Callable[[ImageRecord], Example], records: Sequence[ImageRecord]) -> Iterator[Example]:
+    """`read` of every record, in order; a few are read, checked and encoded while earlier ones are being written."""
+    with ThreadPoolExecutor(READERS) as pool:
+        waiting: deque[Future[Example]] = deque()
+        for record in records:
+            waiting.append(pool.submit(read, record))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def images_per_class(run: RunDirectory, records: Sequence[ImageRecord]) -> list[int]:
+    counts = Counter(record.class_index for record in records)
+    return [counts[c] for c in range(len(run.classes))]
+
+
+def provenance(run: RunDirectory, results: str | None) -> Provenance:
+    """What the card tells of the run."""
+    manifest = published(run.manifest)
+    return Provenance(
+        config=manifest["config"],
+        source=manifest["statistics"]["source"],
+        prior=manifest["prior"],
+        versions=manifest["versions"],
+        device=manifest["device"],
+        command=distill_command(DistillConfig.from_json(manifest["config"])),
+        evaluation=results,
+    )
+
+
+def _same_export(out: Path, wanted: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """The index of the export at `out`. Raises MismatchError if it is not the one wanted."""
+    index = read_index(out)
+    if differing := sorted(key for key in wanted if index.get(key) != wanted[key]):
+        raise MismatchError(f"{out} holds another export (other {', '.join(differing)}); choose another --out folder")
+    missing = [file["path"] for file in index["files"] if not (out / file["path"]).exists()]
+    if missing:
+        raise ArtifactError(f"{out / missing[0]} is missing from the export; choose another --out folder")
+    progress.note(f"{out} holds this export already; dmgd verify {out} checks it")
+    return index

@@ -1,0 +1,92 @@
+"""The workflow `fit-stats`: source images → latents → support points and masses of every class."""
+
+import hashlib
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from platformdirs import user_cache_path
+
+from dmgd.classes.imagenet import edition_warning
+from dmgd.config import StatisticsConfig
+from dmgd.errors import ArtifactError
+from dmgd.files import canonical_json, safe_name
+from dmgd.priors.prior import Prior
+from dmgd.progress import SILENT, Progress
+from dmgd.sources.source import Source
+from dmgd.statistics.content import remember_content
+from dmgd.statistics.encoding import encode_source
+from dmgd.statistics.file import Statistics
+from dmgd.statistics.fitting import fit_classes, statistics_header
+
+
+def fit_statistics(
+    source: Source,
+    prior: Prior,
+    config: StatisticsConfig,
+    *,
+    cache: bool = True,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> Statistics:
+    """The statistics of the source's training split in the prior's latent space.
+
+    Latents and fitted statistics are kept in the user's cache and reused when source, prior and settings are the same;
+    `cache` False neither reads nor writes it. `workers` processes decode the images (None: one for each core).
+    Raises MismatchError if the prior lacks a class of the source, DmgdError if too many images cannot be read.
+    """
+    classes = prior.match_classes(source.classes)
+    path = _cache_path(source, prior, config)
+    if cache and path.exists():
+        try:
+            statistics = Statistics.load(path)
+            progress.note(f"reused statistics {path}")
+            _warn_of_edition(source, statistics.count.tolist(), progress)
+            return statistics
+        except ArtifactError as error:
+            progress.warn(f"{error}; fitting anew")
+
+    latents = encode_source(
+        source,
+        prior,
+        mirror=config.mirror,
+        max_bad=config.max_bad,
+        workers=workers,
+        cache=cache,
+        progress=progress,
+    )
+    counts = [latents.images(index) for index in range(len(latents))]
+    _warn_of_edition(source, counts, progress)
+    fits = fit_classes(latents, classes, config, progress=progress)
+    header = statistics_header(source, prior, config, latents, counts)
+    header["quality"] = {"w2": [fit.w2 for fit in fits], "w2_of_one_point": [fit.w2_of_one_point for fit in fits]}
+    statistics = Statistics(
+        support=torch.stack([torch.from_numpy(fit.support) for fit in fits]),
+        mass=torch.stack([torch.from_numpy(fit.mass) for fit in fits]).float(),
+        spread=torch.stack([torch.from_numpy(fit.spread) for fit in fits]),
+        count=torch.tensor(counts),
+        classes=classes,
+        header=header,
+    )
+    if cache:
+        statistics.save(path)
+        remember_content(source, prior, latents.content)
+    return statistics
+
+
+def _warn_of_edition(source: Source, counts: Sequence[int], progress: Progress) -> None:
+    if warning := edition_warning(source.name, counts):
+        progress.warn(warning)
+
+
+def _cache_path(source: Source, prior: Prior, config: StatisticsConfig) -> Path:
+    key = {
+        "source": [source.name, source.variant, source.fingerprint("train")],
+        "classes": [info.to_json() for info in source.classes],
+        "prior": [prior.identity.to_json(), prior.encoder_identity, [info.to_json() for info in prior.classes]],
+        "settings": [config.k, config.seed, config.mirror, config.max_bad, prior.image_size, prior.device.type],
+        "versions": [version(name) for name in ("dmgd", "torch", "scikit-learn", "numpy", "pillow", "diffusers")],
+    }
+    name = safe_name(f"{source.name}-{hashlib.sha256(canonical_json(key).encode()).hexdigest()[:16]}")
+    return user_cache_path("dmgd") / "statistics" / f"{name}.safetensors"
