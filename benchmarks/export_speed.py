@@ -21,7 +21,8 @@ from dmgd.exporters.parquet import row
 from dmgd.exporters.webdataset import sample
 from dmgd.files import sha256_bytes, write_json
 from dmgd.generation.batches import Unit
-from dmgd.runs.directory import RunDirectory, encode_png
+from dmgd.images import encode
+from dmgd.runs.directory import RunDirectory
 from dmgd.runs.record import ImageRecord
 from dmgd.workflows.export import export
 
@@ -45,7 +46,7 @@ def make_run(path: Path, images: int) -> RunDirectory:
     # 64 different images, each in many files: encoding is not what is timed.
     smooth = np.kron(rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), np.ones((1, 8, 8, 1), np.uint8))
     pictures = [image // 2 + rng.integers(0, 40, image.shape, dtype=np.uint8) for image in smooth]
-    files = [(encode_png(pixels), sha256_bytes(pixels.tobytes())) for pixels in pictures]
+    files = [(encode(pixels), sha256_bytes(pixels.tobytes())) for pixels in pictures]
     with RunDirectory.writer(path, manifest) as run:
         for c in range(CLASSES):
             unit = Unit(range(c, c + 1), range(ipc))

@@ -1,22 +1,59 @@
-"""From an image as it was found to the square uint8 array that a prior's codec takes. No torch: workers import this."""
+"""Between image files and uint8 arrays (h, w, c), c = 1 (grey) or 3 (RGB). No torch: workers import this."""
 
 import io
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy import ndarray
 from PIL import Image, ImageOps
 
-from dmgd.errors import DmgdError
+from dmgd.errors import DmgdError, unknown_choice
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_ASPECT = 100
+
+# How Pillow writes each format.
+FORMATS: dict[str, dict[str, Any]] = {
+    "png": {"format": "PNG"},
+    "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    "webp": {"format": "WEBP", "lossless": True, "exact": True},
+}
+LOSSLESS = ("png", "webp")
+
+
+def encode(pixels: ndarray, image_format: str = "png") -> bytes:
+    """The image file of uint8 `pixels`; the same bytes every time."""
+    buffer = io.BytesIO()
+    to_image(pixels).save(buffer, **FORMATS[image_format])
+    return buffer.getvalue()
+
+
+def decode(data: bytes) -> ndarray:
+    """The uint8 pixels of an image file that `encode` has written. Raises OSError for other bytes."""
+    pixels = np.array(Image.open(io.BytesIO(data)))
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def to_image(pixels: ndarray) -> Image.Image:
+    """uint8 `pixels` as Pillow's image."""
+    return Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+
+
+def channels_of(image: Image.Image) -> int:
+    """1 for a grey image, 3 for any other."""
+    return 1 if image.mode in ("1", "L", "I", "I;16", "F", "LA") else 3
+
+
+def check_image_format(name: str) -> None:
+    """Raise UsageError for an image format that is not one of FORMATS."""
+    if name not in FORMATS:
+        raise unknown_choice("image format", name, tuple(FORMATS))
 
 
 class BadImage(DmgdError):

@@ -119,8 +119,8 @@ def test_every_pixel_label_and_metadata_value_is_read_back(digits, tmp_path, dmg
 @pytest.mark.parametrize("image_format", ["png", "webp", "jpg"])
 def test_every_layout_keeps_the_writers_contract(run, tmp_path, layout, image_format):
     """What is written is read back in order: pixels (all but JPEG's exactly), labels, metadata, file digests."""
-    from dmgd.exporters.encode import decode
     from dmgd.exporters.formats import layout_named
+    from dmgd.images import decode
     from dmgd.workflows.export import export
 
     index = export(run, layout, tmp_path / "out", image_format=image_format, limits=Limits(images=4))

@@ -48,13 +48,13 @@ def test_an_unfinished_or_changed_run_is_not_exported(run, tmp_path, inline):
 @pytest.mark.parametrize("moves", range(4))
 def test_an_export_that_was_killed_is_made_again_whole(run, tmp_path, monkeypatch, moves):
     """Killed after `moves` of its four files had reached the folder: a killed process tidies nothing up."""
-    from dmgd.exporters import staging
+    from dmgd.exporters import folder
     from dmgd.workflows.export import export
 
     replace, left = Path.replace, [None] * moves
 
     def replace_or_die(path, target):
-        if staging.STAGING not in str(target):
+        if folder.STAGING not in str(target):
             if not left:
                 raise SystemExit("killed")
             left.pop()
@@ -62,7 +62,7 @@ def test_an_export_that_was_killed_is_made_again_whole(run, tmp_path, monkeypatc
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", replace_or_die)
-        patched.setattr(staging, "_remove_leftover", lambda out: None)
+        patched.setattr(folder, "_remove_leftover", lambda out: None)
         with pytest.raises(SystemExit):
             export(run, "webdataset", tmp_path / "out", limits=Limits(images=3))
     assert not (tmp_path / "out" / "index.json").exists()

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dmgd.config import DistillConfig, method_named
@@ -16,6 +15,7 @@ from dmgd.evaluation.train import fitting_threads
 from dmgd.generation.batches import plan_units
 from dmgd.generation.micro_batches import decode, suitable_batch
 from dmgd.generation.sampling import sample_unit
+from dmgd.images import to_image
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.source import Source
@@ -145,7 +145,7 @@ def sample_plain(
             latents, _ = sample_unit(unit, config, prior, nothing, [])
             for (label, i), image in zip(unit.cells(), decode(prior, latents).numpy(), strict=True):
                 if i < counts[label]:
-                    pixels.append(shape.apply(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)))
+                    pixels.append(shape.apply(to_image(image)))
                     labels.append(label)
             task.advance(len(unit))
     return stack_images("dit", pixels, labels, source.classes)

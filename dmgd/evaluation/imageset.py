@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int64, UInt8
-from PIL import Image
 from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
@@ -62,8 +61,3 @@ def stack_images(
         raise ArtifactError(f"{name} has no images")
     images = torch.stack(tensors).permute(0, 3, 1, 2).contiguous()
     return ImageSet(name, images, torch.tensor(labels, dtype=torch.int64), classes)
-
-
-def channels_of(image: Image.Image) -> int:
-    """1 for a grey image, 3 for any other."""
-    return 1 if image.mode in ("1", "L", "I", "I;16", "F", "LA") else 3

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, UsageError
-from dmgd.evaluation.imageset import channels_of
+from dmgd.images import channels_of
 from dmgd.runs.directory import MANIFEST, RunDirectory
 
 INDEX = "index.json"

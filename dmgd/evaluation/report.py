@@ -1,7 +1,6 @@
 """`report.html`: one file with pictures, charts and tables, readable without a network and at any width."""
 
 import base64
-import io
 import json
 from collections.abc import Sequence
 from html import escape
@@ -9,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy import ndarray
-from PIL import Image
 
 from dmgd.evaluation import charts
 from dmgd.evaluation.imageset import ImageSet
+from dmgd.images import encode
 
 SHOWN_IMAGES = 10
 SHOWN_CONFUSION = 30
@@ -157,9 +156,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _png(pixels: ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(encode(pixels)).decode()
 
 
 def _plus_minus(value: dict[str, float]) -> str:

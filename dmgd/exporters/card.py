@@ -1,13 +1,15 @@
-"""The dataset card: README.md, with the YAML head that `load_dataset` and the Hub read."""
+"""The dataset card: README.md, with the YAML head that tells `load_dataset` and the Hub what lies where."""
 
+import json
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dmgd.exporters.card_head import card_head
-from dmgd.exporters.example import Description
+from dmgd.errors import ArtifactError
+from dmgd.exporters.example import COLUMN_TYPES, Description, label_names
 
 CITATION = """\
 @inproceedings{wang2026dmgd,
@@ -18,6 +20,7 @@ CITATION = """\
   note      = {arXiv:2605.03877}
 }"""
 CLASSES_SHOWN = 100
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
 @dataclass(frozen=True)
@@ -127,3 +130,81 @@ def _cell(text: str) -> str:
     for sign, instead in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;")):
         shown = shown.replace(sign, instead)
     return shown if len(shown) <= 120 else shown[:119] + "…"
+
+
+def card_head(description: Description, layout: str, source_name: str, images: int, size: int) -> dict[str, Any]:
+    """The head, as a dict, of an export of `size` bytes."""
+    head: dict[str, Any] = {
+        "pretty_name": f"{source_name}, distilled",
+        "license": "other",
+        "license_name": "as-the-source",
+        "task_categories": ["image-classification"],
+        "tags": ["dataset-distillation", "dmgd", "synthetic"],
+        "size_categories": [next((name for limit, name in SIZES if images < limit), "n>1M")],
+    }
+    if layout == "tensors":  # which `load_dataset` does not know
+        return head
+    files = [{"split": "train", "path": data_files(description, layout)}]
+    return {
+        **head,
+        "configs": [{"config_name": "default", "data_files": files}],
+        "dataset_info": {
+            "features": columns(description, layout),
+            "splits": [{"name": "train", "num_bytes": size, "num_examples": images}],
+        },
+    }
+
+
+def data_files(description: Description, layout: str) -> list[str]:
+    """The patterns that find a layout's data, and nothing else of the export."""
+    return {
+        "webdataset": ["data/train-*.tar"],
+        "parquet": ["data/train-*.parquet"],
+        "imagefolder": [f"*/*.{description.image_format}", "metadata.jsonl"],
+    }[layout]
+
+
+def columns(description: Description, layout: str) -> list[dict[str, Any]]:
+    """The columns' types."""
+    names = {str(i): name for i, name in enumerate(label_names(description.classes))}
+    # The image folder's reader infers its types from metadata.jsonl and knows no class labels there.
+    label: Any = "int64" if layout == "imagefolder" else {"class_label": {"names": names}}
+    metadata: list[dict[str, Any]] = [{"name": name, "dtype": kind} for name, kind in COLUMN_TYPES.items()]
+    logits = [{"name": "logits", "sequence": "float32"}] if description.soft_labels else []
+    if layout != "webdataset":
+        return [{"name": "image", "dtype": "image"}, {"name": "label", "dtype": label}, *metadata, *logits]
+    return [
+        {"name": description.image_format, "dtype": "image"},
+        {"name": "cls", "dtype": label},
+        {"name": "json", "struct": metadata},
+        *({**column, "name": "logits.npy"} for column in logits),
+        {"name": "__key__", "dtype": "string"},
+        {"name": "__url__", "dtype": "string"},
+    ]
+
+
+def read_results(path: Path) -> str:
+    """The scores in a JSON of `dmgd evaluate` (`--json`, or a report's `report.json`) as a Markdown table.
+
+    Raises ArtifactError if the file is missing or is something else.
+    """
+    try:
+        evaluation = json.loads(path.read_text())
+        settings, protocol = evaluation["settings"], evaluation["settings"]["protocol"]
+        seeds = len(settings["seeds"])
+        lines = [
+            f"Protocol `{protocol['name']}` ({protocol['network']}, {protocol['epochs']} epochs), tested on "
+            f"{settings['source']['test_images']} images of {settings['source']['name']}; "
+            f"mean ± population standard deviation over {seeds} seeds.\n",
+            "| trained on | images | top-1 %, last epoch | best epoch |",
+            "|---|---|---|---|",
+        ]
+        for score in evaluation["scores"]:
+            last, best = (f"{score[key]['mean']:.1f} ± {score[key]['std']:.1f}" for key in ("top1", "top1_best_epoch"))
+            lines.append(f"| {score['name']} | {score['images']} | {last} | {best} |")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{path} is not the JSON of an evaluation ({type(error).__name__}: {error}); "
+            "make it with dmgd evaluate --json"
+        ) from error
+    return "\n".join(lines)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from dmgd.exporters.encode import LOSSLESS, decode
 from dmgd.exporters.example import Stored
+from dmgd.exporters.folder import INDEX
 from dmgd.exporters.formats import layout_named
-from dmgd.exporters.index import INDEX
 from dmgd.files import LOCK, sha256_bytes, sha256_file
+from dmgd.images import LOSSLESS, decode
 
 # What version control and the Hub's client put beside the files of a dataset.
 FOREIGN = {".git", ".gitattributes", ".cache", LOCK}

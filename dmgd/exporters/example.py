@@ -1,7 +1,7 @@
 """What every writer is given: images with their metadata, and a description of the whole set."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -72,6 +72,21 @@ class Example:
         }
 
 
+# The fields of `Example.metadata` in order, each with its type in Hugging Face's words.
+COLUMN_TYPES = {
+    "key": "string",
+    "class_name": "string",
+    "wnid": "string",
+    "prior_index": "int64",
+    "image_index": "int64",
+    "seed": "int64",
+    "other_class": "int64",
+    "ot_cost": "float64",
+    "sha256": "string",
+    "pixels_sha256": "string",
+}
+
+
 @dataclass(frozen=True)
 class Stored:
     """One image as it is read back from an export: its file's bytes, or its pixels where the layout has no files."""
@@ -98,3 +113,14 @@ def shards(examples: Iterable[Example], limits: Limits) -> Iterator[tuple[int, I
 def json_line(value: Any) -> bytes:
     """`value` as one line of JSON with sorted keys."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+
+
+def label_names(classes: Sequence[ClassInfo]) -> list[str]:
+    """The names for a ClassLabel, which must differ: a name that several classes share is told apart by WordNet id,
+    or by class index."""
+    names = [info.name for info in classes]
+    shared = {name for name in names if names.count(name) > 1}
+    return [
+        f"{info.name} ({info.wnid or index})" if info.name in shared else info.name
+        for index, info in enumerate(classes)
+    ]

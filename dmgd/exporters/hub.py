@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dmgd.errors import ArtifactError, DmgdError, UsageError
-from dmgd.exporters.index import INDEX
+from dmgd.exporters.folder import INDEX
 
 NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 

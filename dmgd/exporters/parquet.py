@@ -8,8 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dmgd.exporters.example import Description, Example, Stored, shards
-from dmgd.exporters.features import column_types, label_names
+from dmgd.exporters.example import COLUMN_TYPES, Description, Example, Stored, label_names, shards
 from dmgd.exporters.written import HashedFile, WrittenFile, hashed_file
 
 ROWS_PER_GROUP = 100  # what readers fetch at once, as in `datasets`
@@ -36,7 +35,7 @@ def arrow_schema(description: Description) -> pa.Schema:
     from datasets import ClassLabel, Features, Image, Sequence, Value
 
     features: dict[str, Any] = {"image": Image(), "label": ClassLabel(names=label_names(description.classes))}
-    features |= {name: Value(kind) for name, kind in column_types().items()}
+    features |= {name: Value(kind) for name, kind in COLUMN_TYPES.items()}
     if description.soft_labels:
         features["logits"] = Sequence(Value("float32"))
     return Features(features).arrow_schema
@@ -44,7 +43,7 @@ def arrow_schema(description: Description) -> pa.Schema:
 
 def _write_shard(file: HashedFile, shard: Iterator[Example], schema: pa.Schema, image_format: str) -> int:
     """Write one shard and return its number of images. Compressing images again would only cost time."""
-    count, columns = 0, ["label", *column_types()]
+    count, columns = 0, ["label", *COLUMN_TYPES]
     compression = {**dict.fromkeys([*columns, "image.path"], "snappy"), "image.bytes": "none"}
     with (
         pa.PythonFile(file, mode="w") as sink,

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmgd.exporters.encode import decode
 from dmgd.exporters.example import Description, Example, Stored, json_line
 from dmgd.exporters.written import WrittenFile, hashed_file, write_hashed
+from dmgd.images import decode
 
 METADATA = "metadata.jsonl"
 

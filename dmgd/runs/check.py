@@ -9,7 +9,8 @@ from numpy import ndarray
 
 from dmgd.errors import ArtifactError
 from dmgd.files import LOCK, sha256_bytes, sha256_file
-from dmgd.runs.directory import MANIFEST, PREVIEW, RunDirectory, decode_png, image_path
+from dmgd.images import decode
+from dmgd.runs.directory import MANIFEST, PREVIEW, RunDirectory, image_path
 from dmgd.runs.preview import preview_pixels
 from dmgd.runs.record import ImageRecord
 
@@ -56,7 +57,7 @@ def _preview_problems(run: RunDirectory) -> Iterator[str]:
 def _shows(path: Path, pixels: ndarray) -> bool:
     """Whether the file is a picture of these pixels; its bytes depend on the compressor."""
     try:
-        return np.array_equal(decode_png(path.read_bytes()), pixels)
+        return np.array_equal(decode(path.read_bytes()), pixels)
     except (OSError, SyntaxError, ValueError):  # whatever Pillow says of bytes that are no PNG file
         return False
 

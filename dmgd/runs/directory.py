@@ -10,7 +10,6 @@ A unit is the set of images that were sampled as one batch. The directory may be
 record file is made again. Only one process writes at a time, the holder of the folder's lock.
 """
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy import ndarray
-from PIL import Image
 from safetensors.numpy import load_file, save
 
 from dmgd.classes.info import ClassInfo
@@ -38,6 +36,8 @@ from dmgd.files import (
     write_json,
 )
 from dmgd.generation.batches import Unit
+from dmgd.images import decode, encode
+from dmgd.runs.manifest import differences, grows
 from dmgd.runs.record import ImageRecord
 
 if TYPE_CHECKING:  # torch is slow to import, and reading images does without
@@ -82,9 +82,9 @@ class RunDirectory:
         differing = differences(found, wanted)
         if not differing:
             return self
-        if not _grows(found, wanted):
+        if not grows(found, wanted):
             points, more_points = (one["statistics"].get("k") for one in (found, wanted))
-            if points != more_points and _grows({**wanted, "config": found["config"]}, wanted):
+            if points != more_points and grows({**wanted, "config": found["config"]}, wanted):
                 raise MismatchError(
                     f"{self.path} was made with {points} support points a class, as its images ask for; "
                     f"more images ask for {more_points}. Choose another --out and begin with --k {more_points}: such a "
@@ -159,7 +159,7 @@ class RunDirectory:
         ot_cost. The records come last."""
         records = []
         for (c, i), pixels, note in zip(unit.cells(), images, notes, strict=True):
-            data = encode_png(pixels)
+            data = encode(pixels)
             path = image_path(self.classes, c, i)
             write_bytes(self.path / path, data)
             records.append(
@@ -197,7 +197,7 @@ class RunDirectory:
 
     def pixels(self, record: ImageRecord) -> ndarray:
         """The uint8 pixels (h, w, c) of one image. Raises ArtifactError if the file is missing or was changed."""
-        return decode_png(self.image_bytes(record))
+        return decode(self.image_bytes(record))
 
     def image_bytes(self, record: ImageRecord) -> bytes:
         """The bytes of one image's file, checked. Raises ArtifactError if it is missing or was changed."""
@@ -236,29 +236,6 @@ def image_path(classes: Sequence[ClassInfo], class_index: int, image_index: int)
     return f"images/{class_index:04d}-{safe_name(classes[class_index].identity)}/{image_index:05d}.png"
 
 
-def encode_png(pixels: ndarray) -> bytes:
-    """The PNG file of uint8 `pixels` (h, w, c) with c = 1 (grey) or 3 (RGB); the same bytes every time."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def decode_png(data: bytes) -> ndarray:
-    """The uint8 pixels (h, w, c) of a PNG file. Raises OSError for other bytes."""
-    pixels = np.array(Image.open(io.BytesIO(data)))
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
-
-
-def published(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest as others may read it: of local data and weights the names, not where they lie on this machine."""
-    config, source, prior = manifest["config"], manifest["statistics"]["source"], manifest["prior"]
-    shown = {
-        "source": source["name"] if ":" in config["source"] else config["source"],
-        "prior": config["prior"] if prior["revision"] else prior["id"],  # only what the Hub has, has a revision
-    }
-    return {**{key: value for key, value in manifest.items() if key != "status"}, "config": {**config, **shown}}
-
-
 def _require_own(path: Path) -> None:
     """Raise UsageError if the folder holds something, and no run."""
     others = [
@@ -266,25 +243,3 @@ def _require_own(path: Path) -> None:
     ]
     if others and MANIFEST not in others:
         raise UsageError(f"{path} exists and is not a run (it holds {min(others)}); choose a new or empty --out folder")
-
-
-def _grows(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether a run can become one of more images per class, all else equal: where images are made one after another,
-    the first ones are the same."""
-    is_greedy = wanted["config"]["method"]["order"] == "greedy"
-    asked_again = {**found, "config": {**found["config"], "ipc": wanted["config"]["ipc"]}}
-    return is_greedy and found["config"]["ipc"] < wanted["config"]["ipc"] and not differences(asked_again, wanted)
-
-
-def differences(found: Any, wanted: Any, at: str = "") -> list[str]:
-    """Where two JSON values differ, as "key: found, not wanted"."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        keys = sorted(found.keys() | wanted.keys())
-        return [d for key in keys for d in differences(found.get(key), wanted.get(key), f"{at}.{key}" if at else key)]
-    same = json.dumps(found, sort_keys=True) == json.dumps(wanted, sort_keys=True)
-    return [] if same else [f"{at}: {_short(found)} there, {_short(wanted)} asked for"]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "…"

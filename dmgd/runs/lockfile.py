@@ -17,7 +17,7 @@ from PIL import Image
 
 from dmgd.errors import ArtifactError
 from dmgd.files import write_json
-from dmgd.runs.directory import differences, published
+from dmgd.runs.manifest import differences, published
 
 FORMAT = 1
 SKETCH = 4

@@ -5,14 +5,15 @@ from numpy import ndarray
 from PIL import Image
 
 from dmgd.files import write_bytes
-from dmgd.runs.directory import PREVIEW, RunDirectory, encode_png
+from dmgd.images import encode, to_image
+from dmgd.runs.directory import PREVIEW, RunDirectory
 
 ROWS, COLUMNS, CELL, GAP = 20, 10, 64, 4
 
 
 def write_preview(run: RunDirectory) -> None:
     """Write the run's preview, the same bytes for the same images."""
-    write_bytes(run.path / PREVIEW, encode_png(preview_pixels(run)))
+    write_bytes(run.path / PREVIEW, encode(preview_pixels(run)))
 
 
 def preview_pixels(run: RunDirectory) -> ndarray:
@@ -30,6 +31,5 @@ def preview_pixels(run: RunDirectory) -> ndarray:
 def _cell(pixels: ndarray) -> ndarray:
     """The image at the size of a cell: small ones keep their pixels visible, large ones are averaged."""
     is_small = pixels.shape[0] <= CELL
-    image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
-    resized = image.resize((CELL, CELL), Image.Resampling.NEAREST if is_small else Image.Resampling.BOX)
+    resized = to_image(pixels).resize((CELL, CELL), Image.Resampling.NEAREST if is_small else Image.Resampling.BOX)
     return np.array(resized).reshape(CELL, CELL, -1)

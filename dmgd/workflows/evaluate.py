@@ -12,7 +12,7 @@ from dmgd.errors import DmgdError, UsageError
 from dmgd.evaluation.augmentation import normaliser
 from dmgd.evaluation.baselines import NEED_PRIOR, Contender, fixed, make_baselines
 from dmgd.evaluation.comparison import Score, mean_and_std, paired_difference, statement
-from dmgd.evaluation.imageset import ImageSet, channels_of
+from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.inputs import Labelled
 from dmgd.evaluation.measure import measure, projection
 from dmgd.evaluation.networks import parameter_count, smallest_size
@@ -22,6 +22,7 @@ from dmgd.evaluation.report import html_report
 from dmgd.evaluation.teacher import TeacherModel, load_teacher
 from dmgd.evaluation.train import confusion_on, seeded_network, top1, train
 from dmgd.files import write_bytes, write_json
+from dmgd.images import channels_of
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.source import Source

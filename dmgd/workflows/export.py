@@ -10,21 +10,20 @@ from numpy import ndarray
 
 from dmgd.config import DistillConfig
 from dmgd.errors import ArtifactError, MismatchError
-from dmgd.exporters.card import Provenance, card
+from dmgd.exporters.card import Provenance, card, read_results
 from dmgd.exporters.check import export_problems
 from dmgd.exporters.command import distill_command
-from dmgd.exporters.encode import check_image_format, decode, encode
 from dmgd.exporters.example import Description, Example, Limits
+from dmgd.exporters.folder import FORMAT, INDEX, output_folder, read_index, staged
 from dmgd.exporters.formats import layout_named
 from dmgd.exporters.hub import push
-from dmgd.exporters.index import FORMAT, INDEX, read_index
-from dmgd.exporters.results import read_results
 from dmgd.exporters.soft_labels import read_soft_labels
-from dmgd.exporters.staging import output_folder, staged
 from dmgd.exporters.written import write_hashed
 from dmgd.files import sha256_bytes, write_json
+from dmgd.images import check_image_format, decode, encode
 from dmgd.progress import SILENT, Progress, Task
-from dmgd.runs.directory import RunDirectory, published
+from dmgd.runs.directory import RunDirectory
+from dmgd.runs.manifest import published
 from dmgd.runs.record import ImageRecord
 
 CARD = "README.md"

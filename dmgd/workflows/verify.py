@@ -11,10 +11,10 @@ from numpy import ndarray
 from dmgd.config import DistillConfig, StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.exporters.check import export_problems
-from dmgd.exporters.encode import LOSSLESS, decode
+from dmgd.exporters.folder import INDEX, read_index
 from dmgd.exporters.formats import layout_named
-from dmgd.exporters.index import INDEX, read_index
 from dmgd.generation.regeneration import regenerate, spread
+from dmgd.images import LOSSLESS, decode
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.runs.check import run_problems

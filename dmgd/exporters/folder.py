@@ -1,15 +1,33 @@
-"""An output folder that is filled aside and becomes whole at the end, wherever the work stops."""
+"""An export's folder, which is filled aside and becomes whole at the end, wherever the work stops: `index.json`, which
+lists what it holds, is written last, so that its presence says that the export is whole."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from dmgd.errors import UsageError
-from dmgd.exporters.index import INDEX, read_index
+from dmgd.errors import ArtifactError, UsageError
 from dmgd.files import LOCK, locked_folder
 
+FORMAT = 1
+INDEX = "index.json"
 STAGING = ".dmgd-unfinished"
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The index of a finished export. Raises UsageError if the folder has none, ArtifactError for one that is damaged
+    or of another version."""
+    try:
+        index = json.loads((folder / INDEX).read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"{folder} is not an export (it has no {INDEX}); make one with dmgd export") from error
+    except ValueError as error:
+        raise ArtifactError(f"{folder / INDEX} is damaged ({error}); export the run again to a new folder") from error
+    if not isinstance(index, dict) or index.get("format") != FORMAT or "files" not in index:
+        raise ArtifactError(f"{folder / INDEX} is not an index of this version of dmgd; export the run again")
+    return index
 
 
 @contextmanager
