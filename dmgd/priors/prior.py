@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from dmgd.classes.info import ClassIndex, ClassInfo
-from dmgd.errors import MismatchError, listed
+from dmgd.classes.info import ClassInfo
+from dmgd.classes.matching import match_prior
 from dmgd.priors.codec import Codec
 from dmgd.priors.dit import DiT
 
@@ -99,25 +99,5 @@ class Prior:
         return self.label_embedding([self.network.config.num_classes] * count)
 
     def match_classes(self, classes: Sequence[ClassInfo]) -> tuple[ClassInfo, ...]:
-        """The source's `classes`, in their order, each with its row in this prior's table.
-
-        Classes are matched by WordNet id where both have one, else by name or by one of the names in a list such as
-        "tench, Tinca tinca"; never by position. Raises MismatchError with the classes that the prior lacks or knows
-        several of, and with those of the source that are one class to the prior.
-        """
-        index = ClassIndex(self.classes)
-        found = [(index.find(c.wnid) if c.wnid else []) or index.find(c.name) for c in classes]
-        rows = [row[0] if row else None for row in found]
-        for problem, wrong in (
-            ("lacks", [not row for row in found]),
-            ("knows several classes called like", [len(row) > 1 for row in found]),
-            ("has one class for several", [row is not None and rows.count(row) > 1 for row in rows]),
-        ):
-            if any(wrong):
-                names = [c.identity for c, bad in zip(classes, wrong, strict=True) if bad]
-                raise MismatchError(
-                    f"the prior {self.identity.id!r} {problem} {len(names)} of the {len(classes)} classes: "
-                    f"{listed(names)}; choose a prior that was trained on them, say its classes in its dmgd.json, or "
-                    "map the source's to them with --class-map FILE"
-                )
-        return tuple(ClassInfo(c.name, c.wnid, row) for c, row in zip(classes, rows, strict=True))
+        """The source's `classes` with their rows in this prior's table. Raises MismatchError, see `match_prior`."""
+        return match_prior(self.identity.id, self.classes, classes)

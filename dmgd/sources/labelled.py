@@ -1,42 +1,22 @@
-"""A source from any layout: which of its labels is which class."""
+"""A source from any layout: which of its labels is which class, by WordNet id, by name or by a mapping file."""
 
+import csv
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL.Image import Image
 
-from dmgd.classes.imagenet import imagenet_classes, imagenet_subset
-from dmgd.classes.info import ClassInfo
-from dmgd.classes.matching import NEXT_STEP, match_table
-from dmgd.errors import MismatchError, UsageError, unknown_choice
+from dmgd.classes.imagenet import imagenet_classes
+from dmgd.classes.info import ClassInfo, is_wnid, natural_key
+from dmgd.classes.matching import NEXT_STEP
+from dmgd.errors import MismatchError, UsageError, listed
 from dmgd.files import canonical_json
 from dmgd.images import readable
-from dmgd.sources.detect import open_layout
-from dmgd.sources.huggingface import HubUnreachable, HuggingFaceLayout, open_hugging_face
-from dmgd.sources.labels import classes_from_labels, translate
 from dmgd.sources.layout import Layout
 from dmgd.sources.source import Item
-
-IMAGENET_LICENCE = "ImageNet terms of access: non-commercial research and education"
-UNKNOWN_LICENCE = "unknown; see the data's own terms"
-
-
-@dataclass(frozen=True)
-class HubCopy:
-    """Where the Hub has a named source, and its configurations, the default first."""
-
-    id: str
-    variants: tuple[str, ...] = ()
-
-
-_FASTAI = ("full_size", "320px", "160px")
-HUB_COPIES = {
-    "imagenette": HubCopy("frgfm/imagenette", _FASTAI),
-    "imagewoof": HubCopy("frgfm/imagewoof", _FASTAI),
-}
-IMAGENET_1K = HubCopy("ILSVRC/imagenet-1k")  # the subsets are taken out of it where they have no copy of their own
 
 
 @dataclass(frozen=True)
@@ -81,63 +61,45 @@ class LabelledSource:
         return self.layout, split
 
 
-def any_source(
-    kind: str, place: str, test_data: str | None, variant: str | None, columns: str | None, class_map: Path | None
-) -> LabelledSource:
-    """The source `folder:`, `hf:` or `wds:`, whose classes are the data's own labels."""
-    layout = open_layout(kind, place, variant, columns)
-    test = open_layout(None, test_data, None, columns if kind == "hf" else None) if test_data else None
-    classes, rows = classes_from_labels(translate(layout.labels(), class_map, place), place)
-    local = kind != "hf" or Path(place).expanduser().exists()
-    return LabelledSource(
-        name=f"{kind}:{Path(place).name if local else place}",  # where it lies on this machine is nobody's business
-        variant=_hub_variant(layout, variant) if not local else "local copy",
-        licence=UNKNOWN_LICENCE,
-        classes=classes,
-        rows=rows,
-        layout=layout,
-        test=test,
-    )
-
-
-def named_source(
-    name: str,
-    data: str | None,
-    test_data: str | None,
-    variant: str | None,
-    columns: str | None,
-    class_map: Path | None,
-) -> LabelledSource:
-    """A source of ImageNet's family, from the local copy `data` or from the Hub."""
-    table = imagenet_classes() if name == "imagenet-1k" else imagenet_subset(name)
-    if data is not None:
-        layout = open_layout(None, data, variant, columns)
-        described = "local copy"
-    else:
-        layout, described = _on_the_hub(name, variant, columns)
-    test = open_layout(None, test_data, None, None) if test_data else None
-    rows = match_table(name, table, translate(layout.labels(), class_map, layout.place), layout.place)
-    return LabelledSource(name, described, IMAGENET_LICENCE, tuple(table), rows, layout, test)
-
-
-def _on_the_hub(name: str, variant: str | None, columns: str | None) -> tuple[HuggingFaceLayout, str]:
-    copy = HUB_COPIES.get(name, IMAGENET_1K)
-    if variant is not None and variant not in copy.variants:
-        if not copy.variants:
-            raise UsageError(f"{copy.id} has no variants; leave --variant out")
-        raise unknown_choice("variant", variant, copy.variants)
-    chosen = variant or (copy.variants[0] if copy.variants else None)
+def read_class_map(path: Path) -> dict[str, str]:
+    """The mapping in a JSON object or a CSV file of two columns. Raises UsageError if it is neither."""
     try:
-        layout = open_hugging_face(copy.id, chosen, columns)
-    except HubUnreachable as error:
-        raise HubUnreachable(
-            f"no data for {name}: {error}. Three ways to go on: (1) connect once, or set HF_HOME to a cache that has "
-            f"it; (2) give --data PATH, a local copy as image folder, parquet or WebDataset shards; (3) take other "
-            f"data, --source folder:PATH, hf:ID_OR_PATH, wds:PATTERN or digits"
-        ) from error
-    return layout, _hub_variant(layout, chosen)
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".json":
+            mapping = json.loads(text)
+        else:
+            mapping = {label.strip(): target.strip() for label, target in csv.reader(text.splitlines())}
+    except FileNotFoundError as error:
+        raise UsageError(f"the class map {path} does not exist") from error
+    except ValueError as error:
+        raise UsageError(f"the class map {path} is no JSON object and no CSV of two columns ({error})") from error
+    if not isinstance(mapping, dict) or not all(isinstance(target, str) for target in mapping.values()):
+        raise UsageError(f'the class map {path} must be an object of strings: {{"the data\'s label": "WordNet id"}}')
+    return mapping
 
 
-def _hub_variant(layout: Layout, variant: str | None) -> str:
-    revision = getattr(layout, "revision", None)
-    return " ".join([layout.place, *([variant] if variant else []), *([f"revision {revision}"] if revision else [])])
+def translate(labels: Sequence[str], class_map: Path | None, place: str) -> dict[str, str]:
+    """Every label and what the class map makes of it; itself without one.
+
+    Raises UsageError if the map names labels that the data lacks: most likely a slip of the pen.
+    """
+    mapping = read_class_map(class_map) if class_map else {}
+    if unknown := sorted(set(mapping) - set(labels)):
+        raise UsageError(f"the class map {class_map} names labels that {place} lacks: {listed(unknown)}")
+    return {label: mapping.get(label, label) for label in labels}
+
+
+def classes_from_labels(texts: Mapping[str, str], place: str) -> tuple[tuple[ClassInfo, ...], dict[str, int | None]]:
+    """A class for every label, in the order of their ids and names, and each label's row.
+
+    A WordNet id of ImageNet's brings its readable name along. Raises MismatchError if two labels mean one class.
+    """
+    by_wnid = {info.wnid: info for info in imagenet_classes()}
+    infos = {
+        label: by_wnid.get(text) or ClassInfo(text, text if is_wnid(text) else None) for label, text in texts.items()
+    }
+    ordered = sorted(infos, key=lambda label: natural_key(infos[label].identity))
+    identities = [infos[label].identity for label in ordered]
+    if twice := sorted({one for one in identities if identities.count(one) > 1}):
+        raise MismatchError(f"several labels of {place} mean the same class: {listed(twice)}; {NEXT_STEP}")
+    return tuple(infos[label] for label in ordered), {label: row for row, label in enumerate(ordered)}

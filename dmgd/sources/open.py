@@ -1,13 +1,38 @@
-"""The way from the name a user types to a source."""
+"""From the name a user types to a source, and from a path to the layout that lies there."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from dmgd.classes.imagenet import imagenet_subsets
+from dmgd.classes.imagenet import imagenet_classes, imagenet_subset, imagenet_subsets
+from dmgd.classes.matching import match_table
 from dmgd.errors import UsageError, unknown_choice
+from dmgd.sources.folder import FolderLayout
+from dmgd.sources.huggingface import HubUnreachable, HuggingFaceLayout, open_hugging_face
+from dmgd.sources.labelled import LabelledSource, classes_from_labels, translate
+from dmgd.sources.layout import Layout
+from dmgd.sources.shards import ShardLayout
 from dmgd.sources.source import Source
 
 NAMED = ("digits", *imagenet_subsets(), "imagenet-1k")
 PREFIXES = ("folder:PATH", "hf:ID_OR_PATH", "wds:PATTERN")
+IMAGENET_LICENCE = "ImageNet terms of access: non-commercial research and education"
+UNKNOWN_LICENCE = "unknown; see the data's own terms"
+
+
+@dataclass(frozen=True)
+class HubCopy:
+    """Where the Hub has a named source, and its configurations, the default first."""
+
+    id: str
+    variants: tuple[str, ...] = ()
+
+
+_FASTAI = ("full_size", "320px", "160px")
+HUB_COPIES = {
+    "imagenette": HubCopy("frgfm/imagenette", _FASTAI),
+    "imagewoof": HubCopy("frgfm/imagewoof", _FASTAI),
+}
+IMAGENET_1K = HubCopy("ILSVRC/imagenet-1k")  # the subsets are taken out of it where they have no copy of their own
 
 
 def open_source(
@@ -36,13 +61,109 @@ def open_source(
         if given := [option for option, value in {**options, "--class-map": class_map}.items() if value is not None]:
             raise UsageError(f"the source digits is embedded and takes no {', '.join(given)}")
         return digits_source()
-
-    from dmgd.sources.labelled import any_source, named_source
-
     if name in NAMED:
-        return named_source(name, data, test_data, variant, columns, class_map)
+        return _named_source(name, data, test_data, variant, columns, class_map)
     if kind in ("folder", "hf", "wds") and place:
         if data is not None:
             raise UsageError(f"--data goes with a named source; {name} already says where the data is")
-        return any_source(kind, place, test_data, variant, columns, class_map)
+        return _any_source(kind, place, test_data, variant, columns, class_map)
     raise unknown_choice("source", name, (*NAMED, *PREFIXES))
+
+
+def _any_source(
+    kind: str, place: str, test_data: str | None, variant: str | None, columns: str | None, class_map: Path | None
+) -> LabelledSource:
+    """The source `folder:`, `hf:` or `wds:`, whose classes are the data's own labels."""
+    layout = open_layout(kind, place, variant, columns)
+    test = open_layout(None, test_data, None, columns if kind == "hf" else None) if test_data else None
+    classes, rows = classes_from_labels(translate(layout.labels(), class_map, place), place)
+    local = kind != "hf" or Path(place).expanduser().exists()
+    return LabelledSource(
+        name=f"{kind}:{Path(place).name if local else place}",  # where it lies on this machine is nobody's business
+        variant=_hub_variant(layout, variant) if not local else "local copy",
+        licence=UNKNOWN_LICENCE,
+        classes=classes,
+        rows=rows,
+        layout=layout,
+        test=test,
+    )
+
+
+def _named_source(
+    name: str,
+    data: str | None,
+    test_data: str | None,
+    variant: str | None,
+    columns: str | None,
+    class_map: Path | None,
+) -> LabelledSource:
+    """A source of ImageNet's family, from the local copy `data` or from the Hub."""
+    table = imagenet_classes() if name == "imagenet-1k" else imagenet_subset(name)
+    if data is not None:
+        layout = open_layout(None, data, variant, columns)
+        described = "local copy"
+    else:
+        layout, described = _on_the_hub(name, variant, columns)
+    test = open_layout(None, test_data, None, None) if test_data else None
+    rows = match_table(name, table, translate(layout.labels(), class_map, layout.place), layout.place)
+    return LabelledSource(name, described, IMAGENET_LICENCE, tuple(table), rows, layout, test)
+
+
+def _on_the_hub(name: str, variant: str | None, columns: str | None) -> tuple[HuggingFaceLayout, str]:
+    copy = HUB_COPIES.get(name, IMAGENET_1K)
+    if variant is not None and variant not in copy.variants:
+        if not copy.variants:
+            raise UsageError(f"{copy.id} has no variants; leave --variant out")
+        raise unknown_choice("variant", variant, copy.variants)
+    chosen = variant or (copy.variants[0] if copy.variants else None)
+    try:
+        layout = open_hugging_face(copy.id, chosen, columns)
+    except HubUnreachable as error:
+        raise HubUnreachable(
+            f"no data for {name}: {error}. Three ways to go on: (1) connect once, or set HF_HOME to a cache that has "
+            f"it; (2) give --data PATH, a local copy as image folder, parquet or WebDataset shards; (3) take other "
+            f"data, --source folder:PATH, hf:ID_OR_PATH, wds:PATTERN or digits"
+        ) from error
+    return layout, _hub_variant(layout, chosen)
+
+
+def _hub_variant(layout: Layout, variant: str | None) -> str:
+    revision = getattr(layout, "revision", None)
+    return " ".join([layout.place, *([variant] if variant else []), *([f"revision {revision}"] if revision else [])])
+
+
+def open_layout(kind: str | None, place: str, variant: str | None, columns: str | None) -> Layout:
+    """The layout of the data at `place`; `kind` folder, hf or wds, or None to see from the files.
+
+    Raises UsageError if there is nothing, or an option that this layout does not have.
+    """
+    if kind is None:
+        prefix, _, rest = place.partition(":")
+        kind, place = (prefix, rest) if prefix in ("folder", "hf", "wds") and rest else (kind_of(place), place)
+    given = {"--variant": variant, "--columns": columns}
+    if kind != "hf" and (misplaced := [option for option, value in given.items() if value is not None]):
+        raise UsageError(f"{' and '.join(misplaced)} belong to Hugging Face datasets, not to {kind}:{place}")
+    if kind == "folder":
+        return FolderLayout.open(Path(place).expanduser())
+    if kind == "wds":
+        return ShardLayout.open(place)
+    return open_hugging_face(place, variant, columns)
+
+
+def kind_of(place: str) -> str:
+    """folder, hf or wds, from what lies at `place`. Raises UsageError if there is nothing."""
+    path = Path(place).expanduser()
+    if path.suffix == ".parquet":
+        return "hf"
+    if place.endswith((".tar", ".tar.gz", ".tgz")):
+        return "wds"
+    if not path.exists():
+        raise UsageError(f"the data {place} does not exist; give --data a folder, parquet or WebDataset shards")
+    if any(path.glob("*.tar")):
+        return "wds"
+    markers = ("dataset_dict.json", "dataset_info.json", "state.json")
+    if any((path / marker).is_file() for marker in markers) or any(
+        next(path.glob(pattern), None) for pattern in ("*.parquet", "*/*.parquet", "*.arrow")
+    ):
+        return "hf"
+    return "folder"
