@@ -19,8 +19,7 @@ import torch
 
 from dmgd.config import StatisticsConfig
 from dmgd.images import to_square
-from dmgd.priors.encoder import with_encoder
-from dmgd.priors.load import load_prior
+from dmgd.priors.load import load_prior, with_encoder
 from dmgd.priors.prior import Prior
 from dmgd.sources.open import open_source
 from dmgd.sources.source import Source

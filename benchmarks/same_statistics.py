@@ -19,8 +19,7 @@ from fit_stats_speed import stand_in
 
 from dmgd.config import StatisticsConfig
 from dmgd.files import sha256_file
-from dmgd.priors.encoder import with_encoder
-from dmgd.priors.load import load_prior
+from dmgd.priors.load import load_prior, with_encoder
 from dmgd.sources.open import open_source
 from dmgd.workflows.fit_stats import fit_statistics
 from dmgd_cli.progress import Display

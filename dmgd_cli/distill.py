@@ -88,8 +88,7 @@ def command(
 
     opened = options.open_source(source, data, test_data, variant, columns, class_map)
 
-    from dmgd.priors.encoder import with_encoder
-    from dmgd.priors.load import load_prior
+    from dmgd.priors.load import load_prior, with_encoder
     from dmgd.statistics.content import check_statistics
     from dmgd.statistics.file import Statistics
     from dmgd.workflows.distill import distill

@@ -47,8 +47,7 @@ def command(
 
     opened = options.open_source(source, data, test_data, variant, columns, class_map)
 
-    from dmgd.priors.encoder import with_encoder
-    from dmgd.priors.load import load_prior
+    from dmgd.priors.load import load_prior, with_encoder
     from dmgd.workflows.fit_stats import fit_statistics
 
     loaded = load_prior(config.prior, vae=vae, device=options.torch_device(device))

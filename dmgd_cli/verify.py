@@ -43,8 +43,7 @@ def command(
       dmgd verify runs/digits --regenerate 10
       dmgd verify runs/digits --lock digits.lock.json
     """
-    from dmgd.priors.encoder import with_encoder
-    from dmgd.priors.load import load_prior
+    from dmgd.priors.load import load_prior, with_encoder
     from dmgd.workflows.fit_stats import fit_statistics
     from dmgd.workflows.verify import (
         Report,

@@ -10,8 +10,7 @@ from source_stand_ins import Picture, as_folder, as_parquet, pictures, shuffled,
 
 from dmgd.config import StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.priors.encoder import with_encoder
-from dmgd.priors.load import load_prior
+from dmgd.priors.load import load_prior, with_encoder
 from dmgd.progress import Silent
 from dmgd.sources.open import open_source
 from dmgd.statistics.content import check_statistics

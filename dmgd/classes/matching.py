@@ -1,14 +1,12 @@
 """Which class of one table is which of another: by what they are, not by where they stand."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassIndex, ClassInfo
 from dmgd.errors import MismatchError, listed, unknown_choice
 from dmgd.files import safe_name
 
-Matching = Literal["auto", "name", "index"]
 MATCHINGS = ("auto", "name", "index")
 NEXT_STEP = "map them with --class-map FILE (JSON or CSV: the data's label, then WordNet id or class name)"
 

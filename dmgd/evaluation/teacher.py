@@ -1,6 +1,5 @@
 """The teacher of the soft-label protocol: a trained ResNet, from a local file or the Hub."""
 
-import struct
 from pathlib import Path
 
 import torch
@@ -10,10 +9,9 @@ from torch import Tensor, nn
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.evaluation.networks import make_network
 from dmgd.files import sha256_file
+from dmgd.priors.weights import State, fetch, read_weights
 
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
-_DAMAGED = (struct.error, IndexError, KeyError, ValueError, TypeError)  # what unpickling makes of random bytes
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -69,33 +67,21 @@ def load_teacher(name: str, *, network: str, norm: str, num_classes: int, channe
     return TeacherModel(name, sha256_file(path), network, model)
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> State:
     """The tensors of a checkpoint by name. Raises ArtifactError for a damaged file or a pickle of other things."""
-    from pickle import UnpicklingError
-
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        content = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError, *_DAMAGED) as error:
+        content = read_weights(path)
+    except ArtifactError as error:
         raise ArtifactError(
-            f"the teacher {path} cannot be read as weights ({str(error).splitlines()[0][:150]}); "
+            f"the teacher {path} cannot be read as weights ({str(error.__cause__).splitlines()[0][:150]}); "
             "save its state_dict as safetensors or with torch.save"
         ) from error
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ArtifactError(f"the teacher {path} holds no state_dict; save model.state_dict()")
     return content
 
 
-def _clean(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _clean(state: State) -> State:
     for prefix in _PREFIXES:
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -109,19 +95,8 @@ def _locate(name: str) -> Path:
         return path
     if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise UsageError(f"the teacher {name} is neither a checkpoint file nor a Hub id")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-
-    for file in _FILES:
-        try:
-            return Path(hf_hub_download(name, file))
-        except LocalEntryNotFoundError:
-            continue
-        except EntryNotFoundError:
-            continue
-        except (HfHubHTTPError, OSError) as error:
-            raise ArtifactError(f"the teacher {name!r} cannot be fetched ({type(error).__name__})") from error
-    raise ArtifactError(
-        f"the teacher {name!r} has no {' or '.join(_FILES)} in the cache, and the Hub cannot be reached or has none; "
-        "connect once, or give --teacher a local file"
-    )
+    folder, _ = fetch(name, "teacher")
+    found = next((folder / file for file in _FILES if (folder / file).is_file()), None)
+    if found is None:
+        raise ArtifactError(f"the teacher {name!r} has no {' or '.join(_FILES)}; give --teacher a local file")
+    return found

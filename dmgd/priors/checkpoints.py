@@ -8,37 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
 from dmgd.errors import ArtifactError
 from dmgd.priors.dit import DiT, DiTConfig
+from dmgd.priors.weights import State, read_weights
 
 Numerics = Literal["original", "diffusers"]
-State = dict[str, Tensor]
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-
-
-def read_weights(path: Path) -> State:
-    """The tensors of a `.safetensors`, or of a `.pt`, `.pth` or `.bin` file that holds nothing but tensors.
-
-    An `ema` entry, as in facebookresearch/DiT's training checkpoints, is preferred.
-    Raises ArtifactError if the file is damaged or is a pickle that would run code.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # both readers raise a dozen types for a damaged file
-        raise ArtifactError(
-            f"{path} is not a file of plain tensors ({str(error).splitlines()[0][:120]}); a pickle with other objects "
-            "could run code and is refused: save its state_dict, best as .safetensors"
-        ) from error
-    for key in ("ema", "model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            return state[key]
-    return state
 
 
 def load_diffusers_dit(folder: Path, numerics: Numerics | None) -> tuple[DiT, Numerics, Path]:

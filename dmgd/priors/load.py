@@ -1,7 +1,6 @@
 """From the name a user types to a `Prior`: embedded, on the Hub, a local folder or a checkpoint file."""
 
-import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,8 @@ from dmgd.files import sha256_file
 from dmgd.priors.checkpoints import Numerics, description_path, load_diffusers_dit, load_original_dit, read_config
 from dmgd.priors.codec import AutoencoderCodec, Codec, NoCodec, PixelCodec
 from dmgd.priors.dit import DiT
-from dmgd.priors.prior import Prior, PriorDefaults, PriorIdentity
+from dmgd.priors.prior import Encoder, Prior, PriorDefaults, PriorIdentity
+from dmgd.priors.weights import digest_of, fetch, weight_files
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -44,6 +44,7 @@ PUBLISHED = {
     "dit-xl-2-512": ("facebook/DiT-XL-2-512", Description(id="dit-xl-2-512", **_FACEBOOK)),  # type: ignore[arg-type]
 }
 NAMES = ("digits", *PUBLISHED)
+ENCODERS = {"taesd": "madebyollin/taesd"}
 
 
 def load_prior(
@@ -67,7 +68,7 @@ def load_prior(
     identity = PriorIdentity(
         id=described.id or (name if revision else Path(name).name),
         revision=revision,
-        digest=_digest([weights, *codec_weights]),
+        digest=digest_of([weights, *codec_weights]),
         numerics=numerics,
     )
     return Prior(
@@ -97,33 +98,6 @@ def _locate(name: str) -> tuple[Path, str | None, Description]:
     if "/" in name or path.suffix in CHECKPOINT_SUFFIXES:
         raise UsageError(f"the prior {name} does not exist; give a folder, a checkpoint or one of {', '.join(NAMES)}")
     raise unknown_choice("prior", name, (*NAMES, "a folder", "a checkpoint", "a Hub id"))
-
-
-def fetch(hub_id: str, kind: str = "prior") -> tuple[Path, str]:
-    """The cached snapshot of a Hub model (a prior, vae or encoder), downloaded if need be, and its commit.
-
-    Pickled weights (`.bin`) are fetched only for a model that has no others.
-    """
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    def snapshot(*kinds: str) -> Path:
-        patterns = [f"{part}*{kind}" for part in ("", "transformer/", "vae/") for kind in kinds]
-        return Path(snapshot_download(hub_id, allow_patterns=patterns))
-
-    try:
-        found = snapshot(".json", ".safetensors")
-        if not all(any(config.parent.glob("*.safetensors")) for config in found.rglob("config.json")):
-            found = snapshot(".json", ".safetensors", ".bin")
-    except HFValidationError as error:
-        raise UsageError(f"the {kind} {hub_id} does not exist; give --{kind} a folder or a Hub id") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ArtifactError(
-            f"the {kind} {hub_id!r} is not in the cache ({constants.HF_HUB_CACHE}) and the Hub cannot be reached or "
-            f"has no such model ({type(error).__name__}); connect once, set HF_HOME to a cache that has it, or give "
-            f"--{kind} the path of a local copy"
-        ) from error
-    return found, found.name
 
 
 def _read_description(path: Path) -> Description | None:
@@ -160,7 +134,7 @@ def _load_codec(path: Path, vae: str | None, network: DiT, device: Any) -> tuple
             f"the prior {path} works in latents of {network.config.in_channels} channels but brings no autoencoder; "
             "give --vae a folder or Hub id, for example stabilityai/sd-vae-ft-ema"
         )
-    weights = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
+    weights = weight_files(folder)
     return AutoencoderCodec(folder, device), weights[-1:]
 
 
@@ -176,6 +150,22 @@ def _classes(described: Description, count: int) -> tuple[ClassInfo, ...]:
     return tuple(ClassInfo(entry) if isinstance(entry, str) else ClassInfo(**entry) for entry in listed)
 
 
-def _digest(paths: list[Path]) -> str:
-    """One SHA-256 over the files' own."""
-    return hashlib.sha256("".join(sha256_file(path) for path in paths).encode()).hexdigest()
+def with_encoder(prior: Prior, name: str) -> Prior:
+    """`prior` with the encoder `name`: "taesd" (Stable Diffusion's latents), an autoencoder's folder or its Hub id.
+
+    Raises UsageError if its latents have another shape than the prior's.
+    """
+    local = Path(name).expanduser()
+    folder = local if local.is_dir() else fetch(ENCODERS.get(name, name), "encoder")[0]
+    codec = AutoencoderCodec(folder, prior.device)
+    size = prior.network.config.sample_size * codec.factor
+    shape = tuple(codec.encode(torch.zeros(1, size, size, 3, dtype=torch.uint8)).shape[1:])
+    if shape != prior.latent_shape or codec.image_channels != prior.codec.image_channels:
+        raise UsageError(
+            f"the encoder {name} gives latents of {shape}, but the prior {prior.identity.id!r} works in "
+            f"{prior.latent_shape}; taesd is for priors in Stable Diffusion's latent space"
+        )
+    weights = weight_files(folder)
+    if not weights:
+        raise ArtifactError(f"no weights in {folder}")
+    return replace(prior, encoder=Encoder(ENCODERS.get(name, folder.name), sha256_file(weights[-1]), codec))

@@ -1,0 +1,72 @@
+"""Weights: fetched from the Hub, found in a folder, read as tensors, and known by a digest."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dmgd.errors import ArtifactError, UsageError
+from dmgd.files import sha256_file
+
+State = dict[str, Tensor]
+
+
+def fetch(hub_id: str, kind: str = "prior") -> tuple[Path, str]:
+    """The cached snapshot of a Hub model (a prior, vae, encoder or teacher), downloaded if need be, and its commit.
+
+    Pickled weights (`.bin`) are fetched only for a model that has no others.
+    """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    def snapshot(*kinds: str) -> Path:
+        patterns = [f"{part}*{kind}" for part in ("", "transformer/", "vae/") for kind in kinds]
+        return Path(snapshot_download(hub_id, allow_patterns=patterns))
+
+    try:
+        found = snapshot(".json", ".safetensors")
+        folders = {config.parent for config in found.rglob("config.json")} or {found}
+        if not all(any(folder.glob("*.safetensors")) for folder in folders):
+            found = snapshot(".json", ".safetensors", ".bin")
+    except HFValidationError as error:
+        raise UsageError(f"the {kind} {hub_id} does not exist; give --{kind} a folder or a Hub id") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ArtifactError(
+            f"the {kind} {hub_id!r} is not in the cache ({constants.HF_HUB_CACHE}) and the Hub cannot be reached or "
+            f"has no such model ({type(error).__name__}); connect once, set HF_HOME to a cache that has it, or give "
+            f"--{kind} the path of a local copy"
+        ) from error
+    return found, found.name
+
+
+def read_weights(path: Path) -> State:
+    """The tensors of a `.safetensors`, or of a `.pt`, `.pth` or `.bin` file that holds nothing but tensors.
+
+    Of what training wraps them in, an `ema` entry, as in facebookresearch/DiT's checkpoints, is preferred.
+    Raises ArtifactError if the file is damaged or is a pickle that would run code.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both readers raise a dozen types for a damaged file
+        raise ArtifactError(
+            f"{path} is not a file of plain tensors ({str(error).splitlines()[0][:120]}); a pickle with other objects "
+            "could run code and is refused: save its state_dict, best as .safetensors"
+        ) from error
+    for key in ("ema", "model", "state_dict", "model_state_dict", "net"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            return state[key]
+    return state
+
+
+def digest_of(paths: list[Path]) -> str:
+    """One SHA-256 over the files' own."""
+    return hashlib.sha256("".join(sha256_file(path) for path in paths).encode()).hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights in a folder, the preferred one last."""
+    return sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
