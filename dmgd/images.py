@@ -16,6 +16,7 @@ from dmgd.errors import DmgdError, unknown_choice
 if TYPE_CHECKING:
     from torch import Tensor
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
 MAX_ASPECT = 100
 
 # How Pillow writes each format.

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,12 @@ from PIL import Image, UnidentifiedImageError
 
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, UsageError
+from dmgd.exporters.folder import INDEX
 from dmgd.images import channels_of
 from dmgd.runs.directory import MANIFEST, RunDirectory
+from dmgd.sources.folder import class_folders, image_files
+from dmgd.sources.shards import Sample, samples
 
-INDEX = "index.json"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _NUMBERED = re.compile(r"(\d{3,})-(.+)")
 
 
@@ -87,15 +87,14 @@ def read_folder(path: Path, table: "_Table | None" = None) -> Labelled:
     folder.
     """
     path = path / "train" if not table and (path / "train").is_dir() else path
-    folders = sorted(place for place in path.iterdir() if place.is_dir() and not place.name.startswith("."))
+    folders = sorted(class_folders(path))
     if not folders:
         raise UsageError(f"{path} is not a set: it has no {MANIFEST}, no {INDEX} and no class folders of images")
     images, labels = [], []
     for label, folder in enumerate(folders):
-        for file in sorted(folder.iterdir()):
-            if file.suffix.lower() in IMAGE_SUFFIXES:
-                images.append(open_image(file.read_bytes(), str(file)))
-                labels.append(label)
+        for file in image_files(folder):
+            images.append(open_image(file.read_bytes(), str(file)))
+            labels.append(label)
     named = [folder_class(folder.name) for folder in folders]
     if table:
         numbers = [number if number is not None else place for place, (number, _) in enumerate(named)]
@@ -131,37 +130,27 @@ def _files(path: Path, suffix: str) -> list[Path]:
     return sorted({*path.glob(f"*{suffix}"), *path.glob(f"data/*{suffix}")})
 
 
-Sample = tuple[Image.Image, int, str | None]
+Numbered = tuple[Image.Image, int, str | None]
 """An image, its number of class, and the class's name where the sample has one."""
 
 
-def _tar_samples(paths: list[Path]) -> Iterator[Sample]:
+def _tar_samples(paths: list[Path]) -> Iterator[Numbered]:
     """The samples of WebDataset shards: an image with .cls, and .json for the name where there is one."""
     for path in paths:
-        fields: dict[str, dict[str, bytes]] = {}
-        try:
-            with tarfile.open(path) as tar:
-                for member in tar:
-                    if member.isfile():
-                        key, _, kind = member.name.partition(".")
-                        content = tar.extractfile(member)
-                        fields.setdefault(key, {})[kind.lower()] = content.read() if content else b""
-        except tarfile.TarError as error:
-            raise ArtifactError(f"{path} is not a whole tar file ({error}); export or download it again") from error
-        for key, sample in fields.items():
-            yield _tar_sample(f"{path.name}, sample {key}", sample)
+        for sample in samples(path):
+            yield _tar_sample(f"{path.name}, sample {sample.key.lstrip('/')}", sample)
 
 
-def _tar_sample(place: str, sample: dict[str, bytes]) -> Sample:
-    kind = next((kind for kind in sample if f".{kind}" in IMAGE_SUFFIXES), None)
-    if kind is None or "cls" not in sample:
-        raise ArtifactError(f"{place} has no {'image' if kind is None else '.cls'} field")
+def _tar_sample(place: str, sample: Sample) -> Numbered:
+    image, label = sample.image(), sample.read("cls")
+    if image is None or label is None:
+        raise ArtifactError(f"{place} has no {'image' if image is None else '.cls'} field")
     try:
-        described = json.loads(sample.get("json", b"{}"))
+        described = json.loads(sample.read("json") or b"{}")
     except ValueError as error:
         raise ArtifactError(f"the .json of {place} is damaged ({error})") from error
     name = (described.get("wnid") or described.get("class_name")) if isinstance(described, dict) else None
-    return open_image(sample[kind], place), _number(sample["cls"].decode(errors="replace"), place), name
+    return open_image(image[1], place), _number(label.decode(errors="replace"), place), name
 
 
 def _number(label: Any, place: str) -> int:
@@ -177,32 +166,32 @@ def _number(label: Any, place: str) -> int:
 
 def _from_parquet(name: str, paths: list[Path], table: _Table | None) -> Labelled:
     """Parquet files with the columns image and label, the class names from the ClassLabel type where it is there."""
-    import pyarrow.parquet as pq
+    from pyarrow.parquet import read_schema
+
+    from dmgd.exporters.parquet import rows
 
     names: list[str] | None = None
-    samples: list[Sample] = []
+    found: list[Numbered] = []
     for path in paths:
-        content = pq.read_table(path)
-        label = next((column for column in ("label", "labels", "cls") if column in content.column_names), None)
-        if label is None or "image" not in content.column_names:
-            raise ArtifactError(f"{path} needs the columns image and label, it has {', '.join(content.column_names)}")
-        note = json.loads((content.schema.metadata or {}).get(b"huggingface", b"{}"))
+        schema = read_schema(path)
+        label = next((column for column in ("label", "labels", "cls") if column in schema.names), None)
+        if label is None or "image" not in schema.names:
+            raise ArtifactError(f"{path} needs the columns image and label, it has {', '.join(schema.names)}")
+        note = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = note.get("info", {}).get("features", {}).get(label, {}).get("names") or names
-        for number, (image, value) in enumerate(
-            zip(content["image"].to_pylist(), content[label].to_pylist(), strict=True)
-        ):
-            data = image["bytes"] if isinstance(image, dict) else image
+        for number, row in enumerate(rows(path, ["image", label])):
+            data = row["image"]["bytes"] if isinstance(row["image"], dict) else row["image"]
             place = f"{path.name}, row {number}"
-            samples.append((open_image(data, place), _number(value, place), None))
+            found.append((open_image(data, place), _number(row[label], place), None))
     if names and not table:
         table = _Table(tuple(ClassInfo(label) for label in names), None)
-    return _from_samples(name, iter(samples), table)
+    return _from_samples(name, iter(found), table)
 
 
-def _from_samples(name: str, samples: Iterator[Sample], table: _Table | None) -> Labelled:
+def _from_samples(name: str, found: Iterator[Numbered], table: _Table | None) -> Labelled:
     """The set of numbered samples. Where one says its class's name, it must be the table's."""
     images, labels, names = [], [], dict[int, str]()
-    for image, label, said in samples:
+    for image, label, said in found:
         if table and not 0 <= label < len(table.classes):
             raise ArtifactError(
                 f"{name} has an image of class {label}, its class table ends at {len(table.classes) - 1}"

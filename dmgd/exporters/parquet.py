@@ -56,8 +56,8 @@ def _write_shard(file: HashedFile, shard: Iterator[Example], schema: pa.Schema, 
         ) as writer,
     ):
         while group := list(islice(shard, ROWS_PER_GROUP)):
-            rows = [row(example, image_format) for example in group]
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            written = [row(example, image_format) for example in group]
+            writer.write_table(pa.Table.from_pylist(written, schema=schema))
             count += len(group)
     return count
 
@@ -73,7 +73,12 @@ def read_parquet(folder: Path, index: dict[str, Any]) -> Iterator[Stored]:
     """The images of an export in `folder`."""
     for file in index["files"]:
         if file["path"].endswith(".parquet"):
-            for batch in pq.ParquetFile(folder / file["path"]).iter_batches(ROWS_PER_GROUP):
-                for fields in batch.to_pylist():
-                    image = fields.pop("image")["bytes"]
-                    yield Stored(fields.pop("label"), fields, image)
+            for fields in rows(folder / file["path"]):
+                image = fields.pop("image")["bytes"]
+                yield Stored(fields.pop("label"), fields, image)
+
+
+def rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, all `columns` or some, a group at a time in memory."""
+    for batch in pq.ParquetFile(path).iter_batches(ROWS_PER_GROUP, columns=columns):
+        yield from batch.to_pylist()

@@ -2,7 +2,6 @@
 
 import io
 import json
-import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from dmgd.exporters.example import Description, Example, Stored, json_line, shards
 from dmgd.exporters.written import WrittenFile, hashed_file
+from dmgd.sources.shards import samples
 
 
 def write_webdataset(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
@@ -47,20 +47,7 @@ def sample(example: Example, image_format: str) -> dict[str, str | bytes]:
 def read_webdataset(folder: Path, index: dict[str, Any]) -> Iterator[Stored]:
     """The images of an export in `folder`."""
     for file in index["files"]:
-        if not file["path"].endswith(".tar"):
-            continue
-        with tarfile.open(folder / file["path"], "r:") as tar:
-            key, fields = "", dict[str, bytes]()
-            for member in tar:
-                name, _, extension = member.name.partition(".")
-                if name != key and fields:
-                    yield _stored(fields, index["image_format"])
-                    fields = {}
-                content = tar.extractfile(member)
-                key, fields[extension] = name, content.read() if content else b""
-            if fields:
-                yield _stored(fields, index["image_format"])
-
-
-def _stored(fields: dict[str, bytes], image_format: str) -> Stored:
-    return Stored(int(fields["cls"]), json.loads(fields["json"]), fields[image_format])
+        if file["path"].endswith(".tar"):
+            for found in samples(folder / file["path"]):
+                label, fields, image = (found.read(name) or b"" for name in ("cls", "json", index["image_format"]))
+                yield Stored(int(label), json.loads(fields), image)

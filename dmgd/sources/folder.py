@@ -7,7 +7,8 @@ from pathlib import Path
 
 from dmgd.classes.info import natural_key
 from dmgd.errors import UsageError
-from dmgd.sources.layout import IMAGE_SUFFIXES, TEST_NAMES, Found, fingerprint_files, missing_split
+from dmgd.images import IMAGE_SUFFIXES
+from dmgd.sources.layout import TEST_NAMES, Found, fingerprint_files, missing_split
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class FolderLayout:
         if not root.is_dir():
             raise UsageError(f"the image folder {root} does not exist")
         train = root / "train" if (root / "train").is_dir() else root
-        tests = [root / name for name in TEST_NAMES if train != root and _class_folders(root / name)]
+        tests = [root / name for name in TEST_NAMES if train != root and class_folders(root / name)]
         layout = cls(root, train, tests[0] if tests else None)
         if not layout.labels():
             raise UsageError(f"{train} has no class folders; expected CLASS/IMAGE, or train/CLASS/IMAGE")
@@ -39,7 +40,7 @@ class FolderLayout:
         return self.test is not None
 
     def labels(self) -> list[str]:
-        return [folder.name for folder in _class_folders(self.train)]
+        return [folder.name for folder in class_folders(self.train)]
 
     def found(self, split: str, skip: Collection[str] = ()) -> Iterator[Found]:
         for label, file in self._files(split, skip):
@@ -52,13 +53,14 @@ class FolderLayout:
         top = self.train if split == "train" else self.test
         if top is None:
             raise missing_split(self.place, split)
-        for folder in _class_folders(top):
+        for folder in class_folders(top):
             if folder.name not in skip:
-                for file in _images(folder):
+                for file in image_files(folder):
                     yield folder.name, file
 
 
-def _class_folders(top: Path) -> list[Path]:
+def class_folders(top: Path) -> list[Path]:
+    """The folders in `top` that may hold a class; none if there is no `top`."""
     if not top.is_dir():
         return []
     return sorted(
@@ -67,7 +69,7 @@ def _class_folders(top: Path) -> list[Path]:
     )
 
 
-def _images(folder: Path) -> Iterator[Path]:
+def image_files(folder: Path) -> Iterator[Path]:
     """The image files below `folder` by their suffix, in a fixed order."""
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders.sort()

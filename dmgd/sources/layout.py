@@ -8,7 +8,6 @@ from typing import Protocol
 
 from dmgd.errors import UsageError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
 TEST_NAMES = ("val", "validation", "test")  # ImageNet's "test" has no labels, so it comes last
 
 

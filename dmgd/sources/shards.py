@@ -12,7 +12,8 @@ from typing import Any
 
 from dmgd.classes.info import natural_key
 from dmgd.errors import ArtifactError, UsageError
-from dmgd.sources.layout import IMAGE_SUFFIXES, TEST_NAMES, Found, fingerprint_files, missing_split
+from dmgd.images import IMAGE_SUFFIXES
+from dmgd.sources.layout import TEST_NAMES, Found, fingerprint_files, missing_split
 
 _JSON_LABELS = ("wnid", "class_name", "class", "label", "cls")  # the first that is there, before a bare .cls number
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -49,14 +50,14 @@ class ShardLayout:
 
     @cached_property
     def _labels(self) -> list[str]:
-        seen = {_label(sample, file) for file in self.shards["train"] for sample in _samples(file)}
+        seen = {_label(sample, file) for file in self.shards["train"] for sample in samples(file)}
         return sorted(seen, key=natural_key)
 
     def found(self, split: str, skip: Collection[str] = ()) -> Iterator[Found]:
         if not self.shards[split]:
             raise missing_split(f"wds:{self.place}", split)
         for file in self.shards[split]:
-            for sample in _samples(file):
+            for sample in samples(file):
                 label = _label(sample, file)
                 if label not in skip and (image := sample.image()):
                     yield Found(image[1], label, f"{file.name}/{image[0]}")
@@ -94,8 +95,8 @@ def _series(pattern: str) -> list[str]:
 
 
 @dataclass
-class _Sample:
-    """The members of one sample by suffix; their bytes are read when asked for."""
+class Sample:
+    """The members of one sample by suffix, in small letters; their bytes are read when asked for."""
 
     tar: tarfile.TarFile
     key: str
@@ -109,16 +110,16 @@ class _Sample:
     def image(self) -> tuple[str, bytes] | None:
         """Name and bytes of the sample's image, or None."""
         for suffix, member in self.members.items():
-            if ("." + suffix).lower().endswith(IMAGE_SUFFIXES):
+            if f".{suffix}".endswith(IMAGE_SUFFIXES):
                 return member.name, self.read(suffix) or b""
         return None
 
 
-def _samples(file: Path) -> Iterator[_Sample]:
-    """The samples of one shard. Raises ArtifactError if it is damaged."""
+def samples(file: Path) -> Iterator[Sample]:
+    """The samples of one shard, each readable until the next is asked for. Raises ArtifactError if it is damaged."""
     try:
         with tarfile.open(file) as tar:
-            sample: _Sample | None = None
+            sample: Sample | None = None
             for member in tar:
                 folder, _, name = member.name.rpartition("/")
                 stem, _, suffix = name.partition(".")
@@ -128,15 +129,15 @@ def _samples(file: Path) -> Iterator[_Sample]:
                 if sample is not None and sample.key != key:
                     yield sample
                     sample = None
-                sample = sample or _Sample(tar, key, {})
-                sample.members[suffix] = member
+                sample = sample or Sample(tar, key, {})
+                sample.members[suffix.lower()] = member
             if sample is not None:
                 yield sample
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ArtifactError(f"the shard {file} is damaged or is no tar file ({error})") from error
 
 
-def _label(sample: _Sample, file: Path) -> str:
+def _label(sample: Sample, file: Path) -> str:
     """What the sample says of its class: by name in its .json if there is one, else the text of its .cls."""
     fields = _json_fields(sample, file)
     for key in _JSON_LABELS:
@@ -149,7 +150,7 @@ def _label(sample: _Sample, file: Path) -> str:
     raise ArtifactError(f"the shard {file} has no label for {sample.key}: expected .cls, or .json with a class name")
 
 
-def _json_fields(sample: _Sample, file: Path) -> dict[str, Any]:
+def _json_fields(sample: Sample, file: Path) -> dict[str, Any]:
     try:
         fields = json.loads(sample.read("json") or "{}")
     except ValueError as error:
