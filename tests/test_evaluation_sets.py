@@ -143,3 +143,9 @@ def test_a_missing_test_split_is_said():
 
     with pytest.raises(ArtifactError, match="'mine' has no test images"):
         first_image(Empty(), "test")
+
+
+def test_sets_are_decoded_as_sources_are(tmp_path):
+    folder = write_folder(tmp_path / "deep", ["cat"])
+    Image.fromarray(np.full((8, 8), 0x8000, np.uint16)).save(folder / "cat" / "a.png")
+    assert read_labelled(folder).images[-1].getpixel((0, 0)) == 0x80

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, UsageError
 from dmgd.exporters.folder import INDEX
-from dmgd.images import channels_of
+from dmgd.images import BadImage, channels_of, read_image
 from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.sources.folder import class_folders, image_files
 from dmgd.sources.shards import Sample, samples
@@ -211,11 +211,9 @@ def _from_samples(name: str, found: Iterator[Numbered], table: _Table | None) ->
 def open_image(data: bytes, place: str) -> Image.Image:
     """The decoded image. Raises ArtifactError, naming the place, for bytes that are no image."""
     try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        return read_image(data)
+    except BadImage as error:
         raise ArtifactError(f"{place} is not an image that can be read ({error}); remove or replace it") from error
-    return image
 
 
 def folder_class(folder: str) -> tuple[int | None, str]:
