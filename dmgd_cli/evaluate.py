@@ -82,8 +82,9 @@ def command(
     config.chosen()
 
     from dmgd.evaluation.preparation import read_sets, source_named
+    from dmgd.evaluation.report import write_report
     from dmgd.priors.load import load_prior
-    from dmgd.workflows.evaluate import evaluate, needs_prior, write_report
+    from dmgd.workflows.evaluate import evaluate, needs_prior
 
     display, place = Display(), options.torch_device(device)
     found, *others = read_sets([run, *paths])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.train import Training
 
 LEVEL = 0.05
@@ -91,3 +92,39 @@ def statement(name: str, other: str, paired: dict[str, Any]) -> str:
 
 def _rounded(values: Any) -> list[float]:
     return [round(float(value), 3) for value in values]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of all sets, the evaluated one first; the `sets` themselves (as of the first seed); the `real`
+    training images where they were asked for; the settings that all was made with."""
+
+    settings: dict[str, Any]
+    scores: tuple[Score, ...]
+    metrics: dict[str, dict[str, float]]
+    sets: tuple[ImageSet, ...]
+    real: ImageSet | None
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        first, *others = self.scores
+        paired = [{"against": other.name, **paired_difference(first.last, other.last)} for other in others]
+        return {
+            "settings": self.settings,
+            "scores": [score.to_json() for score in self.scores],
+            "paired": paired,
+            "statements": [statement(first.name, result["against"], result) for result in paired],
+            **self._ddranking(),
+            **({"metrics": self.metrics} if self.metrics else {}),
+            "seconds": round(self.seconds, 1),
+        }
+
+    def _ddranking(self) -> dict[str, Any]:
+        """Hard label recovery and improvement over random, of the evaluated set, where their terms were run."""
+        by_kind = {score.kind: score for score in self.scores}
+        first, measures = self.scores[0], {}
+        if "full" in by_kind and self.settings["protocol"]["loss"] == "hard":
+            measures["hlr"] = mean_and_std([a - b for a, b in zip(by_kind["full"].last, first.last, strict=True)])
+        if "random" in by_kind:
+            measures["ior"] = mean_and_std([a - b for a, b in zip(first.last, by_kind["random"].last, strict=True)])
+        return measures

@@ -4,14 +4,19 @@ import base64
 import json
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
 from dmgd.evaluation import charts
+from dmgd.evaluation.comparison import Evaluation
 from dmgd.evaluation.imageset import ImageSet
+from dmgd.evaluation.measure import projection
+from dmgd.files import write_bytes, write_json
 from dmgd.images import encode
+from dmgd.priors.prior import Prior
 
 SHOWN_IMAGES = 10
 SHOWN_CONFUSION = 30
@@ -161,3 +166,14 @@ def _png(pixels: ndarray) -> str:
 
 def _plus_minus(value: dict[str, float]) -> str:
     return f"{value['mean']:.1f} ± {value['std']:.1f}"
+
+
+def write_report(evaluation: Evaluation, folder: Path, prior: Prior | None) -> None:
+    """Write report.json and the self-contained report.html to `folder`, which may exist. The evaluation has kept the
+    real images."""
+    assert evaluation.real is not None
+    result = evaluation.to_json()
+    pair = (evaluation.real, evaluation.sets[0])
+    points = [(rows, data.labels.numpy()) for rows, data in zip(projection(pair, prior), pair, strict=True)]
+    write_json(folder / "report.json", result)
+    write_bytes(folder / "report.html", html_report(result, evaluation.sets[0], points).encode())

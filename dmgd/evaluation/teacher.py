@@ -1,18 +1,24 @@
 """The teacher of the soft-label protocol: a trained ResNet, from a local file or the Hub."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dmgd.errors import ArtifactError, MismatchError, UsageError
+from dmgd.errors import ArtifactError, DmgdError, MismatchError, UsageError
+from dmgd.evaluation.augmentation import normaliser
+from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.networks import make_network
+from dmgd.evaluation.protocols import Protocol
+from dmgd.evaluation.train import confusion_on, top1
 from dmgd.files import sha256_file
 from dmgd.priors.weights import State, fetch, read_weights
 
 _PREFIXES = ("module.", "model.", "_orig_mod.")
 _FILES = ("model.safetensors", "pytorch_model.bin")
+NEAR_CHANCE = 1.5
 
 
 class TeacherModel:
@@ -100,3 +106,30 @@ def _locate(name: str) -> Path:
     if found is None:
         raise ArtifactError(f"the teacher {name!r} has no {' or '.join(_FILES)}; give --teacher a local file")
     return found
+
+
+def open_teacher(name: str | None, protocol: Protocol, own: ImageSet) -> TeacherModel:
+    """The teacher for the set's classes and image size. Raises UsageError if none is named."""
+    if name is None:
+        raise UsageError(f"the protocol {protocol.name!r} needs --teacher: a checkpoint or a Hub id")
+    return load_teacher(
+        name,
+        network=protocol.network,
+        norm=protocol.norm,
+        num_classes=len(own.classes),
+        channels=own.images.shape[1],
+        size=protocol.size or own.images.shape[-1],
+    )
+
+
+def check_teacher(teacher: TeacherModel, protocol: Protocol, test: ImageSet, device: str) -> dict[str, Any]:
+    """The teacher's identity and its top-1 on the test images. Raises DmgdError if that is hardly above chance."""
+    network = teacher.on(device)
+    reached = top1(confusion_on(network, test, normaliser(test.images, protocol), device))
+    chance = 100 / len(test.classes)
+    if reached < NEAR_CHANCE * chance:
+        raise DmgdError(
+            f"the teacher {teacher.name} has {reached:.1f} % top-1 on the test images, chance is {chance:.1f} %; "
+            "its classes may stand in another order, or its images have another size or normalisation"
+        )
+    return {"name": teacher.name, "sha256": teacher.sha256, "network": teacher.network_name, "top1": round(reached, 3)}

@@ -8,8 +8,12 @@ from typing import Any
 
 import yaml
 
+from dmgd.config import DistillConfig
 from dmgd.errors import ArtifactError
+from dmgd.exporters.command import distill_command
 from dmgd.exporters.example import COLUMN_TYPES, Description, label_names
+from dmgd.runs.directory import RunDirectory
+from dmgd.runs.manifest import published
 
 CITATION = """\
 @inproceedings{wang2026dmgd,
@@ -208,3 +212,17 @@ def read_results(path: Path) -> str:
             "make it with dmgd evaluate --json"
         ) from error
     return "\n".join(lines)
+
+
+def provenance(run: RunDirectory, results: str | None) -> Provenance:
+    """What the card tells of the run."""
+    manifest = published(run.manifest)
+    return Provenance(
+        config=manifest["config"],
+        source=manifest["statistics"]["source"],
+        prior=manifest["prior"],
+        versions=manifest["versions"],
+        device=manifest["device"],
+        command=distill_command(DistillConfig.from_json(manifest["config"])),
+        evaluation=results,
+    )

@@ -1,7 +1,9 @@
 """What every writer is given: images with their metadata, and a description of the whole set."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -9,8 +11,13 @@ from typing import Any
 from numpy import ndarray
 
 from dmgd.classes.info import ClassInfo
-from dmgd.files import safe_name
+from dmgd.files import safe_name, sha256_bytes
+from dmgd.images import decode, encode
+from dmgd.progress import Task
+from dmgd.runs.directory import RunDirectory
 from dmgd.runs.record import ImageRecord
+
+READERS, READ_AHEAD = 2, 32
 
 
 @dataclass(frozen=True)
@@ -124,3 +131,37 @@ def label_names(classes: Sequence[ClassInfo]) -> list[str]:
         f"{info.name} ({info.wnid or index})" if info.name in shared else info.name
         for index, info in enumerate(classes)
     ]
+
+
+def examples(
+    run: RunDirectory,
+    records: Sequence[ImageRecord],
+    image_format: str,
+    logits: Mapping[str, ndarray] | None,
+    task: Task,
+) -> Iterator[Example]:
+    """The run's images in order, each checked against its record while it is read."""
+    classes = run.classes
+
+    def read(record: ImageRecord) -> Example:
+        data, sha256 = run.image_bytes(record), record.sha256
+        if image_format != "png":
+            data = encode(decode(data), image_format)
+            sha256 = sha256_bytes(data)
+        return Example(record, classes[record.class_index], data, sha256, logits[record.key] if logits else None)
+
+    for example in read_ahead(read, records):
+        yield example
+        task.advance()
+
+
+def read_ahead(read: Callable[[ImageRecord], Example], records: Sequence[ImageRecord]) -> Iterator[Example]:
+    """`read` of every record, in order; a few are read, checked and encoded while earlier ones are being written."""
+    with ThreadPoolExecutor(READERS) as pool:
+        waiting: deque[Future[Example]] = deque()
+        for record in records:
+            waiting.append(pool.submit(read, record))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -8,8 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dmgd.errors import ArtifactError, UsageError
+from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.files import LOCK, locked_folder
+from dmgd.progress import Progress
 
 FORMAT = 1
 INDEX = "index.json"
@@ -78,3 +79,15 @@ def _remove_leftover(out: Path) -> None:
                 path.parent.rmdir() if path.parent != out else None
     if staging.exists():
         shutil.rmtree(staging)
+
+
+def same_export(out: Path, wanted: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """The index of the export at `out`. Raises MismatchError if it is not the one wanted."""
+    index = read_index(out)
+    if differing := sorted(key for key in wanted if index.get(key) != wanted[key]):
+        raise MismatchError(f"{out} holds another export (other {', '.join(differing)}); choose another --out folder")
+    missing = [file["path"] for file in index["files"] if not (out / file["path"]).exists()]
+    if missing:
+        raise ArtifactError(f"{out / missing[0]} is missing from the export; choose another --out folder")
+    progress.note(f"{out} holds this export already; dmgd verify {out} checks it")
+    return index

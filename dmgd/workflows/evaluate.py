@@ -2,68 +2,26 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dmgd.errors import DmgdError, UsageError
-from dmgd.evaluation.augmentation import normaliser
+from dmgd.errors import UsageError
 from dmgd.evaluation.baselines import NEED_PRIOR, Contender, fixed, make_baselines
-from dmgd.evaluation.comparison import Score, mean_and_std, paired_difference, statement
+from dmgd.evaluation.comparison import Evaluation, Score
 from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.inputs import Labelled
-from dmgd.evaluation.measure import measure, projection
+from dmgd.evaluation.measure import measure
 from dmgd.evaluation.networks import parameter_count, smallest_size
 from dmgd.evaluation.preparation import Shape, first_image, labelled_set, source_set
 from dmgd.evaluation.protocols import EvaluateConfig, Protocol, resolved
-from dmgd.evaluation.report import html_report
-from dmgd.evaluation.teacher import TeacherModel, load_teacher
-from dmgd.evaluation.train import confusion_on, seeded_network, top1, train
-from dmgd.files import write_bytes, write_json
+from dmgd.evaluation.teacher import TeacherModel, check_teacher, open_teacher
+from dmgd.evaluation.train import seeded_network, train
 from dmgd.images import channels_of
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.source import Source
-
-NEAR_CHANCE = 1.5
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The scores of all sets, the evaluated one first; the `sets` themselves (as of the first seed); the `real`
-    training images where they were asked for; the settings that all was made with."""
-
-    settings: dict[str, Any]
-    scores: tuple[Score, ...]
-    metrics: dict[str, dict[str, float]]
-    sets: tuple[ImageSet, ...]
-    real: ImageSet | None
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        first, *others = self.scores
-        paired = [{"against": other.name, **paired_difference(first.last, other.last)} for other in others]
-        return {
-            "settings": self.settings,
-            "scores": [score.to_json() for score in self.scores],
-            "paired": paired,
-            "statements": [statement(first.name, result["against"], result) for result in paired],
-            **self._ddranking(),
-            **({"metrics": self.metrics} if self.metrics else {}),
-            "seconds": round(self.seconds, 1),
-        }
-
-    def _ddranking(self) -> dict[str, Any]:
-        """Hard label recovery and improvement over random, of the evaluated set, where their terms were run."""
-        by_kind = {score.kind: score for score in self.scores}
-        first, measures = self.scores[0], {}
-        if "full" in by_kind and self.settings["protocol"]["loss"] == "hard":
-            measures["hlr"] = mean_and_std([a - b for a, b in zip(by_kind["full"].last, first.last, strict=True)])
-        if "random" in by_kind:
-            measures["ior"] = mean_and_std([a - b for a, b in zip(first.last, by_kind["random"].last, strict=True)])
-        return measures
 
 
 def evaluate(
@@ -172,44 +130,6 @@ def require_network_fits(protocol: Protocol, data: ImageSet) -> None:
         )
 
 
-def open_teacher(name: str | None, protocol: Protocol, own: ImageSet) -> TeacherModel:
-    """The teacher for the set's classes and image size. Raises UsageError if none is named."""
-    if name is None:
-        raise UsageError(f"the protocol {protocol.name!r} needs --teacher: a checkpoint or a Hub id")
-    return load_teacher(
-        name,
-        network=protocol.network,
-        norm=protocol.norm,
-        num_classes=len(own.classes),
-        channels=own.images.shape[1],
-        size=protocol.size or own.images.shape[-1],
-    )
-
-
-def check_teacher(teacher: TeacherModel, protocol: Protocol, test: ImageSet, device: str) -> dict[str, Any]:
-    """The teacher's identity and its top-1 on the test images. Raises DmgdError if that is hardly above chance."""
-    network = teacher.on(device)
-    reached = top1(confusion_on(network, test, normaliser(test.images, protocol), device))
-    chance = 100 / len(test.classes)
-    if reached < NEAR_CHANCE * chance:
-        raise DmgdError(
-            f"the teacher {teacher.name} has {reached:.1f} % top-1 on the test images, chance is {chance:.1f} %; "
-            "its classes may stand in another order, or its images have another size or normalisation"
-        )
-    return {"name": teacher.name, "sha256": teacher.sha256, "network": teacher.network_name, "top1": round(reached, 3)}
-
-
 def needs_prior(config: EvaluateConfig, *, metrics: bool, features: str | None, report: Path | None) -> bool:
     """Whether an evaluation uses a prior: for baselines in its latent space, metrics, or the report's map."""
     return bool(set(config.against) & set(NEED_PRIOR)) or (metrics and not features) or report is not None
-
-
-def write_report(evaluation: Evaluation, folder: Path, prior: Prior | None) -> None:
-    """Write report.json and the self-contained report.html to `folder`, which may exist. The evaluation has kept the
-    real images."""
-    assert evaluation.real is not None
-    result = evaluation.to_json()
-    pair = (evaluation.real, evaluation.sets[0])
-    points = [(rows, data.labels.numpy()) for rows, data in zip(projection(pair, prior), pair, strict=True)]
-    write_json(folder / "report.json", result)
-    write_bytes(folder / "report.html", html_report(result, evaluation.sets[0], points).encode())

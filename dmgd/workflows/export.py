@@ -1,33 +1,29 @@
 """The workflow `export`: a finished run in a layout that other tools open."""
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from numpy import ndarray
 
-from dmgd.config import DistillConfig
-from dmgd.errors import ArtifactError, MismatchError
-from dmgd.exporters.card import Provenance, card, read_results
+from dmgd.errors import ArtifactError
+from dmgd.exporters.card import card, provenance, read_results
 from dmgd.exporters.check import export_problems
-from dmgd.exporters.command import distill_command
-from dmgd.exporters.example import Description, Example, Limits
-from dmgd.exporters.folder import FORMAT, INDEX, output_folder, read_index, staged
+from dmgd.exporters.example import Description, Limits, examples
+from dmgd.exporters.folder import FORMAT, INDEX, output_folder, read_index, same_export, staged
 from dmgd.exporters.formats import layout_named
 from dmgd.exporters.hub import push
 from dmgd.exporters.soft_labels import read_soft_labels
 from dmgd.exporters.written import write_hashed
 from dmgd.files import sha256_bytes, write_json
-from dmgd.images import check_image_format, decode, encode
-from dmgd.progress import SILENT, Progress, Task
+from dmgd.images import check_image_format
+from dmgd.progress import SILENT, Progress
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.manifest import published
 from dmgd.runs.record import ImageRecord
 
 CARD = "README.md"
-READERS, READ_AHEAD = 2, 32
 
 
 def export(
@@ -59,7 +55,7 @@ def export(
     wanted = settings(run, layout, description, logits, results)
     with output_folder(out):
         if (out / INDEX).exists():
-            return _same_export(out, wanted, progress)
+            return same_export(out, wanted, progress)
         with staged(out) as folder, progress.task("export", len(records), "images") as task:
             files = write(folder, examples(run, records, image_format, logits, task), description)
             per_class = images_per_class(run, records)
@@ -104,66 +100,6 @@ def settings(
     }
 
 
-def examples(
-    run: RunDirectory,
-    records: Sequence[ImageRecord],
-    image_format: str,
-    logits: Mapping[str, ndarray] | None,
-    task: Task,
-) -> Iterator[Example]:
-    """The run's images in order, each checked against its record while it is read."""
-    classes = run.classes
-
-    def read(record: ImageRecord) -> Example:
-        data, sha256 = run.image_bytes(record), record.sha256
-        if image_format != "png":
-            data = encode(decode(data), image_format)
-            sha256 = sha256_bytes(data)
-        return Example(record, classes[record.class_index], data, sha256, logits[record.key] if logits else None)
-
-    for example in read_ahead(read, records):
-        yield example
-        task.advance()
-
-
-def read_ahead(read: Callable[[ImageRecord], Example], records: Sequence[ImageRecord]) -> Iterator[Example]:
-    """`read` of every record, in order; a few are read, checked and encoded while earlier ones are being written."""
-    with ThreadPoolExecutor(READERS) as pool:
-        waiting: deque[Future[Example]] = deque()
-        for record in records:
-            waiting.append(pool.submit(read, record))
-            if len(waiting) > READ_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
 def images_per_class(run: RunDirectory, records: Sequence[ImageRecord]) -> list[int]:
     counts = Counter(record.class_index for record in records)
     return [counts[c] for c in range(len(run.classes))]
-
-
-def provenance(run: RunDirectory, results: str | None) -> Provenance:
-    """What the card tells of the run."""
-    manifest = published(run.manifest)
-    return Provenance(
-        config=manifest["config"],
-        source=manifest["statistics"]["source"],
-        prior=manifest["prior"],
-        versions=manifest["versions"],
-        device=manifest["device"],
-        command=distill_command(DistillConfig.from_json(manifest["config"])),
-        evaluation=results,
-    )
-
-
-def _same_export(out: Path, wanted: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """The index of the export at `out`. Raises MismatchError if it is not the one wanted."""
-    index = read_index(out)
-    if differing := sorted(key for key in wanted if index.get(key) != wanted[key]):
-        raise MismatchError(f"{out} holds another export (other {', '.join(differing)}); choose another --out folder")
-    missing = [file["path"] for file in index["files"] if not (out / file["path"]).exists()]
-    if missing:
-        raise ArtifactError(f"{out / missing[0]} is missing from the export; choose another --out folder")
-    progress.note(f"{out} holds this export already; dmgd verify {out} checks it")
-    return index
