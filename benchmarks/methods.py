@@ -29,10 +29,9 @@ from train_prior import train as train_prior
 
 from dmgd.config import METHODS, DistillConfig, StatisticsConfig
 from dmgd.evaluation.baselines import kmeans_real
-from dmgd.evaluation.imageset import ImageSet, stack_images
+from dmgd.evaluation.imageset import ImageSet, Shape, source_set, stack_images
 from dmgd.evaluation.measure import prior_features
 from dmgd.evaluation.metrics import mean_pairwise, nearest, nearest_among, transport_distance
-from dmgd.evaluation.preparation import Shape, source_set
 from dmgd.evaluation.protocols import Protocol, protocol_named, resolved
 from dmgd.evaluation.selection import random_selection
 from dmgd.evaluation.train import train

@@ -81,7 +81,7 @@ def command(
     config = EvaluateConfig(protocol, repeats, seed, epochs, network, size, baselines)
     config.chosen()
 
-    from dmgd.evaluation.preparation import read_sets, source_named
+    from dmgd.evaluation.imageset import read_sets, source_named
     from dmgd.evaluation.report import write_report
     from dmgd.priors.load import load_prior
     from dmgd.workflows.evaluate import evaluate, needs_prior

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from dmgd.evaluation.preparation import Shape, source_set
+from dmgd.evaluation.imageset import Shape, source_set
 from dmgd.evaluation.protocols import EvaluateConfig, resolved
 from dmgd.evaluation.train import train
 from dmgd.sources.open import open_source

@@ -14,8 +14,8 @@ from dmgd.classes.imagenet import imagenet_classes, imagenet_subset
 from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_labels
 from dmgd.errors import ArtifactError, MismatchError, UsageError
+from dmgd.evaluation.imageset import Shape, labelled_set, read_sets
 from dmgd.evaluation.inputs import read_labelled
-from dmgd.evaluation.preparation import Shape, labelled_set, read_sets
 
 CATS = (ClassInfo("cat", "n02123045"), ClassInfo("dog", "n02084071"))
 
@@ -133,7 +133,7 @@ def test_bad_sets_are_refused_in_one_line(tmp_path):
 
 
 def test_a_missing_test_split_is_said():
-    from dmgd.evaluation.preparation import first_image
+    from dmgd.evaluation.imageset import first_image
 
     class Empty:
         name = "mine"

@@ -10,9 +10,8 @@ from safetensors.torch import save_file
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, DmgdError, MismatchError, UsageError
 from dmgd.evaluation.augmentation import normaliser
-from dmgd.evaluation.imageset import stack_images
+from dmgd.evaluation.imageset import Shape, source_set, stack_images
 from dmgd.evaluation.networks import make_network, parameter_count
-from dmgd.evaluation.preparation import Shape, source_set
 from dmgd.evaluation.protocols import PROTOCOLS, EvaluateConfig
 from dmgd.evaluation.teacher import load_teacher
 from dmgd.evaluation.train import require_finite, to_unit, train

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from dmgd.config import DistillConfig, method_named
 from dmgd.errors import UsageError
-from dmgd.evaluation.imageset import ImageSet, stack_images
-from dmgd.evaluation.preparation import Shape, source_labels, source_set
+from dmgd.evaluation.imageset import ImageSet, Shape, source_labels, source_set, stack_images
 from dmgd.evaluation.selection import herding, nearest_distinct, random_selection
 from dmgd.evaluation.train import fitting_threads
 from dmgd.generation.batches import plan_units

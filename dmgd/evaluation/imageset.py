@@ -1,14 +1,22 @@
-"""A labelled set of images as one uint8 tensor: what networks are trained and tested on."""
+"""Labelled sets of images as uint8 tensors, from images as they were found: what networks are trained and tested on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Int64, UInt8
+from PIL import Image
 from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
-from dmgd.errors import ArtifactError
+from dmgd.classes.matching import match_labels
+from dmgd.errors import ArtifactError, MismatchError, UsageError
+from dmgd.evaluation.inputs import Labelled, read_labelled
+from dmgd.evaluation.protocols import BASELINES
+from dmgd.images import to_square
+from dmgd.progress import SILENT, Progress
+from dmgd.sources.source import Source
 
 
 @dataclass(frozen=True)
@@ -61,3 +69,89 @@ def stack_images(
         raise ArtifactError(f"{name} has no images")
     images = torch.stack(tensors).permute(0, 3, 1, 2).contiguous()
     return ImageSet(name, images, torch.tensor(labels, dtype=torch.int64), classes)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How images are brought to one shape: the shorter side to `resize` pixels, the centre `size` × `size` of that,
+    `channels` 1 (grey) or 3 (RGB)."""
+
+    resize: int
+    size: int
+    channels: int
+
+    def apply(self, image: Image.Image) -> UInt8[Tensor, "h w c"]:
+        margin = (self.resize - self.size) // 2
+        square = to_square(image, self.resize, self.channels)
+        return square[margin : margin + self.size, margin : margin + self.size]
+
+
+def first_image(source: Source, split: str) -> Image.Image:
+    """The first image of a split. Raises ArtifactError if the split is empty or missing."""
+    for image, _ in source.samples(split):
+        return image
+    raise ArtifactError(f"the source {source.name!r} has no {split} images; choose a source that has a {split} split")
+
+
+def source_set(
+    source: Source,
+    split: str,
+    name: str,
+    shape: Shape,
+    *,
+    ordinals: Collection[int] | None = None,
+    progress: Progress = SILENT,
+) -> ImageSet:
+    """The images of one split, or those with the given `ordinals`, in the source's order."""
+    pixels, labels = [], []
+    with progress.task(f"decode {name}", len(ordinals) if ordinals is not None else None, "images") as task:
+        for ordinal, (image, label) in enumerate(source.samples(split)):
+            if ordinals is None or ordinal in ordinals:
+                pixels.append(shape.apply(image))
+                labels.append(label)
+                task.advance()
+    return stack_images(name, pixels, labels, source.classes)
+
+
+def labelled_set(found: Labelled, classes: tuple[ClassInfo, ...], shape: Shape, matching: str = "auto") -> ImageSet:
+    """The set with its labels in the order of the test source's `classes`.
+
+    Raises MismatchError where the classes do not match, ArtifactError for a set that cannot train a classifier.
+    """
+    found.check()
+    places = match_labels(found.name, found.classes, classes, matching, numbered=found.numbered)
+    pixels = [shape.apply(image) for image in found.images]
+    return stack_images(found.name, pixels, [places[label] for label in found.labels], classes).check()
+
+
+def source_labels(source: Source, split: str) -> Int64[Tensor, " n"]:
+    """The class of every image of a split."""
+    return torch.tensor([label for _, label in source.samples(split)], dtype=torch.int64)
+
+
+def source_named(name: str | None, sets: Sequence[Labelled]) -> str:
+    """The source to test on: `name`, or the one that the sets were distilled from.
+
+    Raises UsageError if nothing says which, MismatchError if the sets say different ones.
+    """
+    known = sorted({found.source_name for found in sets if found.source_name})
+    if name:
+        return name
+    if not known:
+        raise UsageError(f"{sets[0].name} does not say which dataset it is of; give --source")
+    if len(known) > 1:
+        raise MismatchError(f"the sets were distilled from different sources ({', '.join(known)}); give --source")
+    return known[0]
+
+
+def read_sets(paths: Sequence[Path]) -> list[Labelled]:
+    """The sets at `paths`; the first is called by its folder, the others by their path as given.
+
+    A folder named like a baseline or another set is called by its whole path. Raises UsageError for a set given twice.
+    """
+    places = [path.resolve() for path in paths]
+    if twice := next((path for path, place in zip(paths, places, strict=True) if places.count(place) > 1), None):
+        raise UsageError(f"{twice} is given twice; leave it out of --against")
+    first, *others = places[0].name, *map(str, paths[1:])
+    names = [str(places[0]) if first in (*BASELINES, *others) else first, *others]
+    return [replace(read_labelled(path), name=name) for path, name in zip(paths, names, strict=True)]

@@ -21,9 +21,7 @@ from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress, Task
 from dmgd.sources.decode import Chunk, decoded
 from dmgd.sources.source import Source
-from dmgd.statistics.cache import INDEX, ClassLatents, LatentParts, Latents, PartRecord
-
-__all__ = ["ClassLatents", "Latents", "encode_source"]
+from dmgd.statistics.cache import INDEX, LatentParts, Latents, PartRecord
 
 ENCODE_BATCH = 64
 PART_ITEMS = 2048

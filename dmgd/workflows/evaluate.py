@@ -10,11 +10,10 @@ import torch
 from dmgd.errors import UsageError
 from dmgd.evaluation.baselines import NEED_PRIOR, Contender, fixed, make_baselines
 from dmgd.evaluation.comparison import Evaluation, Score
-from dmgd.evaluation.imageset import ImageSet
+from dmgd.evaluation.imageset import ImageSet, Shape, first_image, labelled_set, source_set
 from dmgd.evaluation.inputs import Labelled
 from dmgd.evaluation.measure import measure
 from dmgd.evaluation.networks import parameter_count, smallest_size
-from dmgd.evaluation.preparation import Shape, first_image, labelled_set, source_set
 from dmgd.evaluation.protocols import EvaluateConfig, Protocol, resolved
 from dmgd.evaluation.teacher import TeacherModel, check_teacher, open_teacher
 from dmgd.evaluation.train import seeded_network, train
