@@ -16,7 +16,7 @@ from numpy import ndarray
 from PIL import Image
 
 from dmgd.errors import DmgdError
-from dmgd.images import BadImage, read_image, square_pixels
+from dmgd.images import BadImage, detail, read_image, square_pixels
 from dmgd.sources.source import Item
 
 CHUNK = 64
@@ -26,14 +26,16 @@ AHEAD = 2  # chunks in flight for each worker: what bounds the memory
 
 @dataclass(frozen=True)
 class Chunk:
-    """`size` consecutive items. `pixels` uint8 (n, s, s, c), `labels` and SHA-256 `digests` of the pixels are of those
-    that could be read, each followed by its mirror image if that was asked for; `bad` has name and reason of the rest.
+    """`size` consecutive items. `pixels` uint8 (n, s, s, c), `labels`, SHA-256 `digests` of the pixels and their
+    `detail` are of those that could be read, each followed by its mirror image if that was asked for; `bad` has name
+    and reason of the rest.
     """
 
     pixels: ndarray
     labels: list[int]
     digests: list[bytes]
     mirrored: list[bool]
+    detail: list[float]
     size: int
     bad: list[tuple[str, str]]
 
@@ -51,11 +53,13 @@ def decode(items: list[Item], size: int, channels: int, mirror: bool = False) ->
         views.append((pixels, item.label, False))
         if mirror:
             views.append((np.ascontiguousarray(pixels[:, ::-1]), item.label, True))
+    stacked = np.stack([view[0] for view in views]) if views else np.empty((0, size, size, channels), np.uint8)
     return Chunk(
-        pixels=np.stack([view[0] for view in views]) if views else np.empty((0, size, size, channels), np.uint8),
+        pixels=stacked,
         labels=[label for _, label, _ in views],
         digests=[hashlib.sha256(pixels.tobytes()).digest() for pixels, _, _ in views],
         mirrored=[mirrored for _, _, mirrored in views],
+        detail=detail(stacked).tolist(),
         size=len(items),
         bad=bad,
     )

@@ -1,7 +1,7 @@
 """The latents of a source's split in the cache: numbered parts, and a record beside each that is written last.
 
     part-00000.npy        the latents, memory-mapped when read
-    part-00000.index.npy  of each: class, image, digest
+    part-00000.index.npy  of each: class, image, digest, detail
     part-00000.json       how many items of the source it covers, the unreadable ones, the SHA-256 of both files
 
 A part counts when its record and its checksum are right; the first that is not, and all behind it, are made again.
@@ -9,6 +9,7 @@ A part counts when its record and its checksum are right; the first that is not,
 
 import hashlib
 import json
+import math
 import mmap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -37,8 +38,8 @@ class PartRecord:
 
 
 # What is known of a latent: the class index `label`, the ordinal `sample` among the split's readable images, the
-# `digest` of the pixels, and whether they were `mirrored`.
-INDEX = np.dtype([("label", "<i4"), ("sample", "<i8"), ("digest", ">u8", (4,)), ("mirrored", "?")])
+# `digest` of the pixels, whether they were `mirrored`, and their `detail`.
+INDEX = np.dtype([("label", "<i4"), ("sample", "<i8"), ("digest", ">u8", (4,)), ("mirrored", "?"), ("detail", "<f8")])
 
 
 @dataclass
@@ -114,7 +115,7 @@ class Latents(Sequence[ClassLatents]):
     """All latents of a split, class by class, read from the parts when asked for: one class is in memory at a time.
 
     `content` is a digest of the split's pixels and classes, whatever their order and the files they came in; `total`
-    counts the images, `bad` lists those that could not be read.
+    counts the images, `detail` is their mean, `bad` lists those that could not be read.
     """
 
     def __init__(self, parts: LatentParts, identities: Sequence[str]):
@@ -127,6 +128,7 @@ class Latents(Sequence[ClassLatents]):
         self._bounds = np.searchsorted(index["label"][self._order], np.arange(len(identities) + 1))
         self.dimension: int = parts.read(0).shape[1]
         self.total = int((~mirrored).sum())
+        self.detail = math.fsum(index["detail"][~mirrored]) / max(self.total, 1)  # fsum: the same in any order
         self.bad = [(name, reason) for record in parts.records for name, reason in record.bad]
         self.batch_free = all(record.batch_free for record in parts.records)
         plain = [places[~mirrored[places]] for places in map(self._places, range(len(self)))]

@@ -26,7 +26,7 @@ from dmgd.statistics.cache import INDEX, LatentParts, Latents, PartRecord
 ENCODE_BATCH = 64
 PART_ITEMS = 2048
 MAX_BAD = 0.01
-FORMAT = 1
+FORMAT = 2
 
 
 def encode_source(
@@ -126,11 +126,11 @@ class _Part:
 
     def add(self, chunk: Chunk, task: Task) -> None:
         """Take in a chunk and encode the batches that are full."""
-        for pixels, label, digest, mirrored in zip(
-            chunk.pixels, chunk.labels, chunk.digests, chunk.mirrored, strict=True
+        for pixels, label, digest, mirrored, detail in zip(
+            chunk.pixels, chunk.labels, chunk.digests, chunk.mirrored, chunk.detail, strict=True
         ):
             ordinal = self.sample - mirrored
-            self.waiting.append((pixels, (label, ordinal, np.frombuffer(digest, ">u8"), mirrored)))
+            self.waiting.append((pixels, (label, ordinal, np.frombuffer(digest, ">u8"), mirrored, detail)))
             self.sample += not mirrored
         self.items += chunk.size
         self.bad += chunk.bad
@@ -164,7 +164,7 @@ class _Part:
             turned = self.prior.encode(images.roll(1, 0)).flatten(1).cpu().numpy()
             self.batch_free = bool((np.roll(turned, -1, 0) == latents).all())
         index = np.empty(len(batch), INDEX)
-        for column, name in enumerate(("label", "sample", "digest", "mirrored")):
+        for column, name in enumerate(INDEX.names or ()):
             index[name] = [about[column] for _, about in batch]
         self.latents.append(latents[: len(batch)])
         self.index.append(index)

@@ -74,6 +74,7 @@ def statistics_header(
         "prior": prior.identity.to_json(),
         "encoder": prior.encoder_identity,
         "image_size": prior.image_size,
+        "detail": float(f"{latents.detail:.6g}"),
         "crop": "centre: box halving, bicubic",
         "mirror": config.mirror,
         "batch_free": latents.batch_free,

@@ -4,22 +4,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import DistillConfig
+from dmgd.config import DistillConfig, Method
 from dmgd.generation.background import Behind
 from dmgd.generation.batches import Unit, plan_units
 from dmgd.generation.micro_batches import decode, in_portions, suitable_batch
 from dmgd.generation.sampling import sample_unit
+from dmgd.images import detail
 from dmgd.matching.methods import placement, placement_notes
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.runs.preview import write_preview
 from dmgd.statistics.file import Statistics
+
+LEAST_DETAIL = 0.5  # of the source's: below it, warn of fog
 
 
 def distill(
@@ -71,7 +75,10 @@ def distill(
                 frozen.append(latents.reshape(len(unit.classes), len(unit.images), -1))
         behind.wait()
         write_preview(run)
-        return run.finish()
+        finished = run.finish()
+    if warning := detail_warning(finished, statistics.header.get("detail"), config.method):
+        progress.warn(warning)
+    return finished
 
 
 def with_batch_size(config: DistillConfig, prior: Prior, out: Path) -> DistillConfig:
@@ -91,6 +98,21 @@ def is_whole(run: RunDirectory, unit: Unit, progress: Progress) -> bool:
     if damaged:
         progress.warn(f"{damaged} is missing or was changed; its images are made again")
     return damaged is None
+
+
+def detail_warning(run: RunDirectory, of_source: float | None, method: Method) -> str | None:
+    """What to say where the mean `detail` of the run's images is less than half of the source's; None where it is not,
+    or where the statistics do not know the source's."""
+    if not of_source:
+        return None
+    made = fmean(float(detail(run.pixels(record))) for record in run.records())
+    if made >= LEAST_DETAIL * of_source:
+        return None
+    remedies = "" if method.distribution == "none" else "a smaller --rho, an earlier end of the --window, or "
+    return (
+        f"the images have {made / of_source:.0%} of the source's detail ({made:.3g} of {of_source:.3g}): they are "
+        f"blurred; try {remedies}another --prior"
+    )
 
 
 def manifest(config: DistillConfig, prior: Prior, statistics: Statistics) -> dict[str, Any]:

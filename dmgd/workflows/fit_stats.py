@@ -20,6 +20,8 @@ from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
 from dmgd.statistics.fitting import fit_classes, statistics_header
 
+HEADER = 2  # raised when a header says more: statistics with less are fitted again instead of taken from the cache
+
 
 def fit_statistics(
     source: Source,
@@ -82,6 +84,7 @@ def _warn_of_edition(source: Source, counts: Sequence[int], progress: Progress) 
 
 def _cache_path(source: Source, prior: Prior, config: StatisticsConfig) -> Path:
     key = {
+        "header": HEADER,
         "source": [source.name, source.variant, source.fingerprint("train")],
         "classes": [info.to_json() for info in source.classes],
         "prior": [prior.identity.to_json(), prior.encoder_identity, [info.to_json() for info in prior.classes]],

@@ -1,0 +1,106 @@
+"""The detail of images: what it is, that statistics keep the source's, and that blurred images are warned of."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from remarks import Remarks
+from source_stand_ins import as_folder, as_parquet, pictures, shuffled, small_prior
+
+from dmgd.config import DistillConfig, StatisticsConfig, method_named
+from dmgd.images import detail, square_pixels
+from dmgd.priors.load import load_prior
+from dmgd.runs.directory import RunDirectory
+from dmgd.sources.open import open_source
+from dmgd.statistics.file import Statistics
+from dmgd.workflows.distill import distill
+from dmgd.workflows.fit_stats import fit_statistics
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_detail_is_the_mean_squared_laplacian_of_the_grey_image(channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 9, 12, channels), dtype=np.uint8)
+    for image, found in zip(pixels, detail(pixels), strict=True):
+        v = image.mean(-1) / 127.5 - 1
+        halves = [
+            (4 * v[y, x] - v[y - 1, x] - v[y + 1, x] - v[y, x - 1] - v[y, x + 1]) / 2
+            for y in range(1, 8)
+            for x in range(1, 11)
+        ]
+        assert found == pytest.approx(np.square(halves).mean())
+        assert detail(image) == found
+    assert detail(np.full((8, 8, 3), 200, np.uint8)) == 0
+
+
+def test_statistics_keep_the_mean_detail_of_the_images_in_any_order_and_files(tmp_path):
+    prior, found = load_prior(str(small_prior(tmp_path / "prior"))), pictures()
+    source = open_source(f"folder:{as_folder(tmp_path / 'a', found)}")
+    expected = np.mean([detail(square_pixels(image, 16, 3)) for image, _ in source.samples("train")])
+
+    def kept(opened, **settings):
+        config = StatisticsConfig(opened.name, "small", 2, **settings)
+        return fit_statistics(opened, prior, config, workers=0).header["detail"]
+
+    first = kept(source)
+    assert first == pytest.approx(expected, rel=1e-5)
+    assert kept(open_source(f"hf:{as_parquet(tmp_path / 'b', shuffled(found))}")) == first
+    assert kept(source, mirror=True) == first
+    assert kept(source) == first  # now from the cache
+
+
+@pytest.fixture(scope="module")
+def digits():
+    prior = load_prior("digits")
+    return prior, fit_statistics(open_source("digits"), prior, StatisticsConfig(), cache=False)
+
+
+CONFIG = DistillConfig(ipc=1, method_name="dit", method=method_named("dit", steps=5))
+
+
+def warned(digits, out, share):
+    """The warnings of a run whose source has so much detail that the images have this share of it."""
+    prior, statistics = digits
+    run = distill(CONFIG, prior, statistics, out / "measured")
+    made = np.mean([detail(run.pixels(record)) for record in run.records()])
+    header = {**statistics.header, "detail": float(made / share)}
+    remarks = Remarks()
+    distill(CONFIG, prior, dataclasses.replace(statistics, header=header), out / "run", progress=remarks)
+    return remarks.warnings
+
+
+def test_images_with_less_than_half_of_the_detail_are_warned_of(digits, tmp_path):
+    [said] = warned(digits, tmp_path / "fog", 0.4)
+    assert "40% of the source's detail" in said
+    assert said.endswith("blurred; try another --prior")  # plain samples have no --rho
+    assert not warned(digits, tmp_path / "sharp", 0.6)
+
+
+def test_a_continued_run_is_measured_whole(digits, tmp_path):
+    prior, statistics = digits
+    statistics = dataclasses.replace(statistics, header={**statistics.header, "detail": 1000.0})
+    said = []
+    for _ in range(2):
+        remarks = Remarks()
+        distill(CONFIG, prior, statistics, tmp_path / "run", progress=remarks)
+        said.append(remarks.warnings)
+    assert said[0] == said[1] != []
+
+
+def test_statistics_without_detail_load_and_nothing_is_said(digits, tmp_path):
+    prior, statistics = digits
+    header = {key: value for key, value in statistics.header.items() if key != "detail"}
+    dataclasses.replace(statistics, header=header).save(tmp_path / "old.safetensors")
+    remarks = Remarks()
+    run = distill(CONFIG, prior, Statistics.load(tmp_path / "old.safetensors"), tmp_path / "run", progress=remarks)
+    assert not remarks.warnings
+    assert "detail" not in RunDirectory.open(run.path).manifest["statistics"]
+
+
+def test_the_command_says_the_source_s_detail_and_warns(dmgd, tmp_path):
+    made = dmgd("fit-stats", "--source", "digits", "--out", tmp_path / "s", "--json")
+    assert json.loads(made.stdout)["header"]["detail"] == pytest.approx(1.04076)
+    arguments = ("--source", "digits", "--ipc", 1, "--steps", 10, "--rho", 1, "--stats", tmp_path / "s")
+    said = dmgd("distill", *arguments, "--out", tmp_path / "run").stderr
+    assert "of the source's detail" in said
+    assert "a smaller --rho" in said
