@@ -32,7 +32,9 @@ def command(
     network: Annotated[
         str | None,
         typer.Option(
-            help="convnet-D, resnetap-10, resnet-18, resnet-101. Default: the protocol's.", show_default=False
+            help="convnet-D, resnetap-10, resnet-18, resnet-101, or probe: a linear classifier on --features. "
+            "Default: the protocol's.",
+            show_default=False,
         ),
     ] = None,
     size: Annotated[
@@ -45,11 +47,15 @@ def command(
         str, typer.Option(help="Match classes by name, by index, or auto: by name, refusing another order.")
     ] = "auto",
     metrics: Annotated[
-        bool, typer.Option("--metrics", help="Also measure coverage, diversity and distances of the sets.")
+        bool, typer.Option("--metrics", help="Also measure the sets: distances, coverage, diversity, detail, a probe.")
     ] = False,
     features: Annotated[
         str | None,
-        typer.Option(help="Transformers model for --metrics. Default: the prior's latents.", show_default=False),
+        typer.Option(
+            help="For --metrics and the probe: efficientnet-lite0, or a transformers image model. "
+            "Default: the prior's latents.",
+            show_default=False,
+        ),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Folder for report.json and report.html.", show_default=False)
@@ -148,7 +154,7 @@ def show(result: dict[str, Any]) -> None:
     if measured := result.get("metrics"):
         columns = list(next(iter(measured.values())))
         print_table(
-            f"set metrics in {result['settings']['features']}",
+            f"set metrics at {settings['measured_size']} pixels, in {settings['features']}",
             ["set", *columns],
             [[name, *(f"{value:.4g}" for value in values.values())] for name, values in measured.items()],
         )

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from PIL import Image
 
 from dmgd.config import DistillConfig, method_named
 from dmgd.errors import UsageError
 from dmgd.evaluation.imageset import ImageSet, Shape, source_labels, source_set, stack_images
+from dmgd.evaluation.inputs import Labelled
 from dmgd.evaluation.selection import herding, nearest_distinct, random_selection
 from dmgd.evaluation.train import fitting_threads
 from dmgd.generation.batches import plan_units
@@ -38,16 +39,43 @@ class Contender:
     of_seed: Callable[[int], ImageSet]
 
 
-def make_baselines(
+@dataclass(frozen=True)
+class Baselines:
+    """The baselines `names`, chosen but not brought to a shape: ordinals of training images by name and seed, and the
+    prior's samples, if they are among them."""
+
+    names: tuple[str, ...]
+    source: Source
+    chosen: dict[str, dict[int, list[int]]]
+    sampled: Labelled | None
+
+    def at(self, shape: Shape, seeds: Sequence[int], *, progress: Progress = SILENT) -> list[Contender]:
+        """The baselines as sets of that shape, for those of the seeds that they were chosen for."""
+        chosen = {name: {seed: by_seed[seed] for seed in seeds} for name, by_seed in self.chosen.items()}
+        wanted = {i for by_seed in chosen.values() for ordinals in by_seed.values() for i in ordinals}
+        pools: dict[str, Contender] = {}
+        if chosen or "full" in self.names:
+            ordinals = None if "full" in self.names else wanted
+            pool = source_set(self.source, "train", "train", shape, ordinals=ordinals, progress=progress)
+            place = {ordinal: i for i, ordinal in enumerate(range(len(pool)) if ordinals is None else sorted(wanted))}
+            pools["full"] = fixed(pool.select(range(len(pool)), "full"), "full")
+            for name, by_seed in chosen.items():
+                pools[name] = _drawn(name, pool, {s: [place[i] for i in ordinals] for s, ordinals in by_seed.items()})
+        if self.sampled:
+            pixels = [shape.apply(image) for image in self.sampled.images]
+            pools["dit"] = fixed(stack_images("dit", pixels, self.sampled.labels, self.source.classes), "dit")
+        return [pools[name] for name in self.names]
+
+
+def choose_baselines(
     names: Sequence[str],
     source: Source,
-    shape: Shape,
     counts: Sequence[int],
     seeds: range,
     prior: Prior | None,
     *,
     progress: Progress = SILENT,
-) -> list[Contender]:
+) -> Baselines:
     """The named baselines, each with `counts[c]` images of class c; "full" with all.
 
     Raises UsageError if one needs the prior and none is given.
@@ -56,18 +84,8 @@ def make_baselines(
         raise UsageError(f"the baseline {needing[0]!r} needs a prior; give --prior")
     selections = select_real(names, source, counts, seeds[0], prior, progress)
     chosen = {name: {seed: select(seed) for seed in seeds} for name, select in selections.items()}
-    wanted = {i for by_seed in chosen.values() for ordinals in by_seed.values() for i in ordinals}
-    pools: dict[str, Contender] = {}
-    if selections or "full" in names:
-        ordinals = None if "full" in names else wanted
-        pool = source_set(source, "train", "train", shape, ordinals=ordinals, progress=progress)
-        place = {ordinal: i for i, ordinal in enumerate(range(len(pool)) if ordinals is None else sorted(wanted))}
-        pools["full"] = fixed(pool.select(range(len(pool)), "full"), "full")
-        for name, by_seed in chosen.items():
-            pools[name] = _drawn(name, pool, {s: [place[i] for i in ordinals] for s, ordinals in by_seed.items()})
-    if "dit" in names and prior:
-        pools["dit"] = fixed(sample_plain(source, shape, counts, seeds[0], prior, progress), "dit")
-    return [pools[name] for name in names]
+    sampled = sample_plain(source, counts, seeds[0], prior, progress) if "dit" in names and prior else None
+    return Baselines(tuple(names), source, chosen, sampled)
 
 
 def fixed(data: ImageSet, kind: str) -> Contender:
@@ -111,9 +129,7 @@ def kmeans_real(latents: Sequence[ClassLatents], counts: Sequence[int], seeds: S
     return chosen
 
 
-def sample_plain(
-    source: Source, shape: Shape, counts: Sequence[int], seed: int, prior: Prior, progress: Progress
-) -> ImageSet:
+def sample_plain(source: Source, counts: Sequence[int], seed: int, prior: Prior, progress: Progress) -> Labelled:
     """Samples of the prior without any matching, with its own guidance scale, as the method "dit" makes them."""
     config = DistillConfig(
         source.name,
@@ -134,7 +150,7 @@ def sample_plain(
         classes=classes,
         header={},
     )
-    pixels: list[Tensor] = []
+    images: list[Image.Image] = []
     labels: list[int] = []
     with (
         fitting_threads(prior.image_size, prior.device),
@@ -144,7 +160,7 @@ def sample_plain(
             latents, _ = sample_unit(unit, config, prior, nothing, [])
             for (label, i), image in zip(unit.cells(), decode(prior, latents).numpy(), strict=True):
                 if i < counts[label]:
-                    pixels.append(shape.apply(to_image(image)))
+                    images.append(to_image(image))
                     labels.append(label)
             task.advance(len(unit))
-    return stack_images("dit", pixels, labels, source.classes)
+    return Labelled("dit", images, labels, source.classes)

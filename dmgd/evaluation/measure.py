@@ -1,19 +1,28 @@
-"""Features of image sets, and the set metrics measured on them."""
+"""Features of image sets, the set metrics measured on them, and the linear probe trained on them."""
 
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from numpy import ndarray
 from PIL import Image
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
-from dmgd.errors import ArtifactError, UsageError
-from dmgd.evaluation.imageset import ImageSet
+from dmgd.errors import UsageError
+from dmgd.evaluation.features import feature_network
+from dmgd.evaluation.imageset import ImageSet, Shape, source_set
 from dmgd.evaluation.metrics import set_metrics
-from dmgd.images import to_square
+from dmgd.evaluation.probe import fit_linear, linear_probe, standardised
+from dmgd.evaluation.train import Training, top1
+from dmgd.images import detail, to_square
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
+from dmgd.sources.source import Source
 from dmgd.statistics.kmeans import class_seed, quantize
 
 SUPPORT_POINTS = 10
@@ -33,60 +42,94 @@ def prior_features(data: ImageSet, prior: Prior) -> ndarray:
     return torch.cat(parts).numpy()
 
 
-def network_features(data: ImageSet, name: str, device: str) -> ndarray:
-    """Mean token, or pooled output, (n, d) of a transformers image model (local folder or Hub id).
+@dataclass(frozen=True)
+class Features:
+    """What tables call the features, and `of`: how those of a few images (b, d) are had."""
 
-    Raises UsageError if transformers is not installed, ArtifactError if the model cannot be had.
+    name: str
+    of: Callable[[ImageSet], ndarray]
+
+    def rows(self, data: ImageSet, on_images: Callable[[int], None] = lambda count: None) -> ndarray:
+        """The features (n, d) of a set; `on_images` is told of every few images that are done."""
+        parts = []
+        for few in torch.arange(len(data)).split(BATCH):
+            parts.append(self.of(data.select(few, data.name)))
+            on_images(len(few))
+        return np.concatenate(parts)
+
+
+def open_features(name: str | None, prior: Prior | None, device: str) -> Features:
+    """The features of the network `name`, or else the prior's latents.
+
+    Raises UsageError if there is neither or a package is missing, ArtifactError if the network cannot be had.
     """
-    try:
-        from transformers import AutoModel
-    except ImportError as error:
-        raise UsageError("--features needs transformers; install it, or leave --features out") from error
-    try:
-        model = AutoModel.from_pretrained(name).to(device).eval()
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"the model {name!r} cannot be loaded ({str(error)[:150]}); give a local folder") from error
-    size, rows = getattr(model.config, "image_size", 224), []
-    mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
-    for part in data.images.split(BATCH):
-        x = torch.nn.functional.interpolate(part.float() / 255, size=size, mode="bilinear", antialias=True)
-        x = (x.expand(-1, 3, -1, -1) - mean[:, None, None]) / std[:, None, None]
-        with torch.no_grad():
-            output: Any = model(pixel_values=x.to(device))
-        pooled = getattr(output, "pooler_output", None)
-        rows.append((output.last_hidden_state.mean(1) if pooled is None else pooled).flatten(1).float().cpu())
-    return torch.cat(rows).numpy()
+    if name:
+        network = feature_network(name, device)
+        return Features(name, lambda data: network(data.images).numpy())
+    if prior is None:
+        raise UsageError("sets are measured in a prior's latents; give --prior, or --features")
+    return Features(f"latents of {prior.identity.id}", lambda data: prior_features(data, prior))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What sets of one shape are held against: the real training images with their features (n, d), and the test
+    images' labels and standardised features (m, d)."""
+
+    features: Features
+    real: ImageSet
+    rows: ndarray
+    test_labels: Int64[Tensor, " m"]
+    test_rows: ndarray
+
+
+def open_reference(features: Features, source: Source, shape: Shape, *, progress: Progress = SILENT) -> Reference:
+    """The source's training and test images, brought to a shape, in some features."""
+    real, test = (source_set(source, split, split, shape, progress=progress) for split in ("train", "test"))
+    with progress.task("features", len(real) + len(test), "images") as task:
+        rows = features.rows(real, task.advance)
+        test_rows = standardised(features.rows(test, task.advance), rows)
+    return Reference(features, real, rows, test.labels, test_rows)
+
+
+def train_probe(data: ImageSet, reference: Reference, seed: int) -> Training:
+    """The linear probe as a training of a single epoch. Nothing is random: `seed` only names the repeat."""
+    started, count = time.perf_counter(), len(data.classes)
+    rows = standardised(reference.features.rows(data), reference.rows)
+    fitted = fit_linear(rows, data.labels.numpy(), count)
+    loss = float(cross_entropy(fitted.logits(rows), data.labels))
+    predicted = fitted.logits(reference.test_rows).argmax(1)
+    confusion = torch.bincount(reference.test_labels * count + predicted, minlength=count**2).view(count, count)
+    return Training(seed, ((1, top1(confusion), loss),), confusion, time.perf_counter() - started)
+
+
+def mean_detail(data: ImageSet) -> float:
+    """The mean detail of a set's images."""
+    parts = [detail(part.permute(0, 2, 3, 1).numpy()) for part in data.images.split(BATCH)]
+    return fmean(np.concatenate(parts).tolist())
 
 
 def measure(
-    sets: Sequence[ImageSet],
-    real: ImageSet,
-    prior: Prior | None,
-    features: str | None,
-    device: str,
-    *,
-    progress: Progress = SILENT,
+    sets: Sequence[ImageSet], reference: Reference, *, progress: Progress = SILENT
 ) -> dict[str, dict[str, float]]:
-    """The metrics of each set by name, against the real training images."""
-
-    def of(data: ImageSet) -> ndarray:
-        if features:
-            return network_features(data, features, device)
-        if prior is None:
-            raise UsageError("--metrics measures in a prior's latents; give --prior, or --features")
-        return prior_features(data, prior)
-
-    labels = real.labels.numpy()
+    """The metrics of each set by name, against the real training images; "detail" is over theirs, "probe" the top-1 in
+    % of a linear classifier on the real test images. All images have the reference's shape."""
+    real, labels, tested = reference.real, reference.real.labels.numpy(), reference.test_labels.numpy()
     with progress.task("measure", len(sets), "sets") as task:
-        rows = of(real)
+        rows = reference.rows
         supports = []
         for c, info in enumerate(real.classes):
             support, mass = quantize(rows[labels == c], SUPPORT_POINTS, class_seed(0, info.identity))
             supports.append((support[mass > 0], mass[mass > 0]))
-        measured = {}
+        measured, of_real = {}, max(mean_detail(real), 1e-12)
         for data in sets:
             task.describe(data.name)
-            measured[data.name] = set_metrics(of(data), data.labels.numpy(), rows, labels, supports)
+            made, own = reference.features.rows(data), data.labels.numpy()
+            measured[data.name] = {
+                **set_metrics(made, own, rows, labels, supports),
+                "detail": mean_detail(data) / of_real,
+                "probe": linear_probe(standardised(made, rows), own, reference.test_rows, tested, len(real.classes)),
+            }
             task.advance()
     return measured
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from dmgd.errors import UsageError, unknown_choice
 
+PROBE = "probe"  # the network that is a linear classifier on features
 BASELINES = ("random", "kmeans-real", "herding", "dit", "full")
 QUICK_STEPS = 500
 QUICK_SIZE = 32
@@ -158,7 +159,7 @@ def validates(protocol: Protocol, epoch: int, epochs: int) -> bool:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """What `evaluate` computes. `size`, `network` and `epochs` override the protocol's."""
+    """What `evaluate` computes. `size`, `network` and `epochs` override the protocol's; network "probe" has none."""
 
     protocol: str = "quick"
     repeats: int = 5
@@ -174,6 +175,15 @@ class EvaluateConfig:
                 raise UsageError(f"{name} must be at least 1, not {value}")
         if self.size is not None and self.size < 4:
             raise UsageError(f"the image size must be at least 4 pixels, not {self.size}")
+        if self.probes:
+            for name, given in (("epochs", self.epochs), ("protocol", self.protocol != EvaluateConfig.protocol)):
+                if given:
+                    raise UsageError(f"{name} has no effect on the network probe, which is fitted until it converges")
+
+    @property
+    def probes(self) -> bool:
+        """Whether linear probes are trained instead of networks."""
+        return self.network == PROBE
 
     def chosen(self) -> Protocol:
         """The protocol with the overrides. Raises UsageError for an unknown protocol."""

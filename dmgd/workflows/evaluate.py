@@ -2,21 +2,23 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dmgd.errors import UsageError
-from dmgd.evaluation.baselines import NEED_PRIOR, Contender, fixed, make_baselines
+from dmgd.evaluation.baselines import NEED_PRIOR, Contender, choose_baselines, fixed
 from dmgd.evaluation.comparison import Evaluation, Score
 from dmgd.evaluation.imageset import ImageSet, Shape, first_image, labelled_set, source_set
 from dmgd.evaluation.inputs import Labelled
-from dmgd.evaluation.measure import measure
+from dmgd.evaluation.measure import Features, Reference, measure, open_features, open_reference, train_probe
 from dmgd.evaluation.networks import parameter_count, smallest_size
-from dmgd.evaluation.protocols import EvaluateConfig, Protocol, resolved
+from dmgd.evaluation.probe import L2
+from dmgd.evaluation.protocols import PROBE, EvaluateConfig, Protocol, resolved
 from dmgd.evaluation.teacher import TeacherModel, check_teacher, open_teacher
-from dmgd.evaluation.train import seeded_network, train
+from dmgd.evaluation.train import Training, seeded_network, train
 from dmgd.images import channels_of
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
@@ -42,44 +44,69 @@ def evaluate(
     """Train `config.repeats` networks on `found`, on each baseline and on `others`, and test them on the source's test
     split. Everything random follows from the seeds `config.seed`, `config.seed` + 1, …, one for each repeat.
 
+    The network "probe" and the metrics see images at the set's own size (at most the source's), in the network
+    `features` or else the prior's latents.
+
     `keep_real` keeps the real training images, which a report needs. `on_header` is told every setting before the first
     training starts. Raises UsageError, ArtifactError or MismatchError for what cannot be evaluated, DmgdError if a loss
     is no longer finite or the teacher knows nothing.
     """
     started = time.perf_counter()
+    if config.probes and teacher:
+        raise UsageError("teacher has no effect on the network probe, which learns from labels")
+    measured_in = open_features(features, prior, device) if config.probes or metrics else None
+    probed_in = measured_in if config.probes else None
     # The images, brought to one shape, their labels in the test source's order.
     sample = first_image(source, "test")
+    own_size = min(*sample.size, *found.check().images[0].size)
+    chosen = with_own_size(config, own_size)
     sizes = {"source_size": min(sample.size), "num_classes": len(source.classes)}
-    protocol = resolved(config.chosen(), num_images=len(found.images), **sizes)
+    protocol = resolved(chosen, num_images=len(found.images), **sizes)
     shape = Shape(protocol.resize or 0, protocol.size or 0, channels_of(sample))
     training_shape = Shape(shape.size, shape.size, shape.channels)
-    own = labelled_set(found, source.classes, training_shape, matching)
-    compared = [labelled_set(other, source.classes, training_shape, matching) for other in others]
+    measuring_shape = training_shape if config.probes else Shape(own_size, own_size, shape.channels)
+    own, *compared = (labelled_set(one, source.classes, training_shape, matching) for one in (found, *others))
     test = source_set(source, "test", "test", shape, progress=progress)
-    require_network_fits(protocol, own)
+    if not config.probes:
+        require_network_fits(protocol, own)
 
     # What is trained, and by which settings.
-    settings = header(config, protocol, own, test, source, device)
+    trained = described_probe(probed_in, own) if probed_in else described(protocol, own, config)
+    settings = header(config, trained, own, test, source, device)
     loaded = open_teacher(teacher, protocol, own) if protocol.loss == "soft" else None
     if loaded:
         settings["teacher"] = check_teacher(loaded, protocol, test, device)
     on_header(settings)
     seeds = range(config.seed, config.seed + config.repeats)
+    baselines = choose_baselines(config.against, source, own.counts, seeds, prior, progress=progress)
     contenders = [fixed(own, "set"), *(fixed(other, "other") for other in compared)]
-    contenders += make_baselines(config.against, source, training_shape, own.counts, seeds, prior, progress=progress)
+    contenders += baselines.at(training_shape, seeds, progress=progress)
+    reference = open_reference(probed_in, source, measuring_shape, progress=progress) if probed_in else None
     scores = []
     for contender in contenders:
-        fitted = resolved(config.chosen(), num_images=len(contender.of_seed(config.seed)), **sizes)
-        scores.append(score(contender, test, fitted, seeds, loaded, device, progress))
+        if reference:
+            scores.append(score_probe(contender, reference, seeds, progress))
+        else:
+            fitted = resolved(chosen, num_images=len(contender.of_seed(config.seed)), **sizes)
+            scores.append(score(contender, test, fitted, seeds, loaded, device, progress))
     # How the sets lie among the real images.
     sets, measured = tuple(contender.of_seed(config.seed) for contender in contenders), {}
-    real = None
-    if keep_real or metrics:
-        real = source_set(source, "train", "real", training_shape, progress=progress)
-    if metrics and real:
-        settings["features"] = features or f"latents of {prior.identity.id}" if prior else features
-        measured = measure(sets, real, prior, features, device, progress=progress)
+    if metrics and measured_in:
+        reference = reference or open_reference(measured_in, source, measuring_shape, progress=progress)
+        settings |= {"features": reference.features.name, "measured_size": measuring_shape.size}
+        seen: Sequence[ImageSet] = sets
+        if measuring_shape != training_shape:
+            seen = [labelled_set(one, source.classes, measuring_shape, matching) for one in (found, *others)]
+            seen += [one.of_seed(config.seed) for one in baselines.at(measuring_shape, seeds[:1], progress=progress)]
+        measured = measure(seen, reference, progress=progress)
+    real = source_set(source, "train", "real", training_shape, progress=progress) if keep_real else None
     return Evaluation(settings, tuple(scores), measured, sets, real, time.perf_counter() - started)
+
+
+def with_own_size(config: EvaluateConfig, own_size: int) -> Protocol:
+    """The chosen protocol; a probe's images keep their own size, unless another was asked for."""
+    chosen = config.chosen()
+    return replace(chosen, size=own_size, resize=own_size) if config.probes and not config.size else chosen
 
 
 def score(
@@ -101,13 +128,27 @@ def score(
     return Score(contender.name, contender.kind, len(data), tuple(trainings))
 
 
+def score_probe(contender: Contender, reference: Reference, seeds: range, progress: Progress) -> Score:
+    """Train and test a probe for each seed; one that saw the same images is the same."""
+    trainings: list[Training] = []
+    data = contender.of_seed(seeds[0])
+    with progress.task(f"probe {contender.name}", len(seeds), "repeats") as task:
+        for seed in seeds:
+            before, data = data, contender.of_seed(seed)
+            if trainings and data is before:
+                trainings.append(replace(trainings[-1], seed=seed, seconds=0.0))
+            else:
+                trainings.append(train_probe(data, reference, seed))
+            task.advance()
+    return Score(contender.name, contender.kind, len(data), tuple(trainings))
+
+
 def header(
-    config: EvaluateConfig, protocol: Protocol, own: ImageSet, test: ImageSet, source: Source, device: str
+    config: EvaluateConfig, trained: dict[str, Any], own: ImageSet, test: ImageSet, source: Source, device: str
 ) -> dict[str, Any]:
     """Every setting of the evaluation, as it is printed first and kept in the report."""
     return {
-        "protocol": protocol.to_json(),
-        "parameters": parameter_count(seeded_network(protocol, own, config.seed)),
+        **trained,
         "set": {"name": own.name, "images": len(own), "images_per_class": own.counts},
         "source": {"name": source.name, "variant": source.variant, "test_images": len(test)},
         "classes": [info.to_json() for info in source.classes],
@@ -115,6 +156,32 @@ def header(
         "against": list(config.against),
         "device": device,
         "torch": torch.__version__,
+    }
+
+
+def described(protocol: Protocol, own: ImageSet, config: EvaluateConfig) -> dict[str, Any]:
+    """How networks are trained, and how large they are."""
+    return {
+        "protocol": protocol.to_json(),
+        "parameters": parameter_count(seeded_network(protocol, own, config.seed)),
+    }
+
+
+def described_probe(features: Features, own: ImageSet) -> dict[str, Any]:
+    """How linear probes are trained, and how large they are."""
+    one = features.rows(own.select([0], "one image"))
+    return {
+        "protocol": {
+            "name": PROBE,
+            "network": "linear classifier",
+            "features": features.name,
+            "standardised": "by the training images",
+            "loss": "hard",
+            "l2": L2,
+            "optimizer": "lbfgs",
+            "size": own.images.shape[-1],
+        },
+        "parameters": (one.shape[1] + 1) * len(own.classes),
     }
 
 
@@ -130,5 +197,6 @@ def require_network_fits(protocol: Protocol, data: ImageSet) -> None:
 
 
 def needs_prior(config: EvaluateConfig, *, metrics: bool, features: str | None, report: Path | None) -> bool:
-    """Whether an evaluation uses a prior: for baselines in its latent space, metrics, or the report's map."""
-    return bool(set(config.against) & set(NEED_PRIOR)) or (metrics and not features) or report is not None
+    """Whether an evaluation uses a prior: for baselines in its latent space, metrics, a probe, or the report's map."""
+    measured = (metrics or config.probes) and not features
+    return bool(set(config.against) & set(NEED_PRIOR)) or measured or report is not None

