@@ -1,6 +1,7 @@
 """The judges that see blurred images: detail, and the linear probe as metric and as network."""
 
 import sys
+from types import SimpleNamespace
 
 import dmgd.evaluate
 import numpy as np
@@ -56,6 +57,23 @@ def test_efficientnet_features():
     enlarged = torch.nn.functional.interpolate(images.float(), size=224, mode="bilinear", antialias=True)
     rounded = features(enlarged.round().to(torch.uint8))
     assert torch.nn.functional.cosine_similarity(found, rounded).min() > 0.99  # already of the network's size
+
+
+def test_features_of_a_transformers_model(monkeypatch):
+    """A stand-in whose only token is the mean of its input, at the size of its configuration."""
+
+    class Model(torch.nn.Module):
+        config = SimpleNamespace(image_size=16)
+
+        def forward(self, pixel_values):
+            assert pixel_values.shape[1:] == (3, 16, 16)
+            return SimpleNamespace(last_hidden_state=pixel_values.mean((2, 3))[:, None])
+
+    stand_in = SimpleNamespace(AutoModel=SimpleNamespace(from_pretrained=lambda name: Model()))
+    monkeypatch.setitem(sys.modules, "transformers", stand_in)
+    found = feature_network("some/model", "cpu")(torch.full((2, 1, 8, 8), 255, dtype=torch.uint8))
+    white = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(found, white.expand(2, 3))
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -20,7 +20,18 @@ from dmgd.priors.prior import Prior
 
 SHOWN_IMAGES = 10
 SHOWN_CONFUSION = 30
-SHOWN_SETTINGS = ("protocol", "parameters", "set", "source", "teacher", "seeds", "device", "torch", "features")
+SHOWN_SETTINGS = (
+    "protocol",
+    "parameters",
+    "set",
+    "source",
+    "teacher",
+    "seeds",
+    "device",
+    "torch",
+    "features",
+    "measured_size",
+)
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1917; --paper: #fff; --line: #d6d3d1; }
