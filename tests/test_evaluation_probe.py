@@ -3,13 +3,13 @@
 import sys
 from types import SimpleNamespace
 
-import dmgd.evaluate
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
 
 import dmgd.evaluation.measure
+import dmgd.workflows.evaluate
 from dmgd.errors import UsageError
 from dmgd.evaluation.features import feature_network
 from dmgd.evaluation.inputs import Labelled
@@ -95,8 +95,10 @@ def digits():
 def test_the_probe_as_a_network(digits, monkeypatch):
     source, found = digits
     trained = []
-    original = dmgd.evaluate.train_probe
-    monkeypatch.setattr(dmgd.evaluate, "train_probe", lambda data, *rest: trained.append(data) or original(data, *rest))
+    original = dmgd.workflows.evaluate.train_probe
+    monkeypatch.setattr(
+        dmgd.workflows.evaluate, "train_probe", lambda data, *rest: trained.append(data) or original(data, *rest)
+    )
     config = EvaluateConfig(network="probe", repeats=3, against=("random", "full"))
     said = []
     done = evaluate(config, found, source, prior=load_prior("digits"), metrics=True, on_header=said.append)
@@ -136,7 +138,7 @@ def test_sets_are_measured_at_their_own_size_whatever_networks_are_trained_at(tm
             for number in range(6):
                 pixels = (pattern + rng.normal(0, 9, (64, 64))).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(tmp_path / split / name / f"{number}.png")
-    monkeypatch.setattr(dmgd.pipeline.measure, "feature_network", lambda *_: lambda images: images.flatten(1).float())
+    monkeypatch.setattr(dmgd.evaluation.measure, "feature_network", lambda *_: lambda images: images.flatten(1).float())
     source = open_source(f"folder:{tmp_path}")
     sharp = list(source.samples("train"))
 
