@@ -2,10 +2,13 @@
 
     python benchmarks/train_prior.py digits --out dmgd/priors/digits                    # 16 minutes on two cores
     python benchmarks/train_prior.py imagenette-16 --data FOLDER --out DIR              # 17 minutes on two cores
+    python benchmarks/train_prior.py imagenette-latents --data FOLDER --vae FOLDER --out DIR --minutes 120 --threads 1
 
-Only the train part is seen. The result is an ordinary diffusers `DiTTransformer2DModel` folder with stock diffusers
-numerics. All blocks share one timestep and label embedder, as in the original DiT, so that the conditioning vector can
-be computed once a step; the file holds the copies that diffusers expects.
+Only the train part is seen. The last learns the latents of an autoencoder at 128 pixels and may run for hours behind
+other work: `checkpoint.pt` in --out is what it goes on from when it is interrupted. The result is an ordinary diffusers
+`DiTTransformer2DModel` folder with stock diffusers numerics. All blocks share one timestep and label embedder, as in
+the original DiT, so that the conditioning vector can be computed once a step; the file holds the copies that diffusers
+expects.
 """
 
 import argparse
@@ -17,22 +20,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from diffusers import DDPMScheduler, DiTTransformer2DModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dmgd.files import write_json
+from dmgd.files import write_json, written_whole
 from dmgd.images import to_square
+from dmgd.priors.codec import AutoencoderCodec
 from dmgd.sources.open import open_source
 from dmgd.sources.source import Source
+
+CHECKPOINT_SECONDS = 180
 
 
 @dataclass(frozen=True)
 class Recipe:
     """The shape of a DiT and how it is trained. `ema` is the decay of the averaged weights, which are kept;
-    `guidance_scale` becomes the prior's own."""
+    `guidance_scale` becomes the prior's own. `snr_cap` bounds the weight of a noise level in the loss of x̂0 (Hang et
+    al. 2023, "Min-SNR"; None: the plain loss of ε), so that a short training learns shapes before grain."""
 
     depth: int
     heads: int
@@ -45,6 +51,7 @@ class Recipe:
     ema: float = 0.999
     flip: bool = False
     bf16: bool = False
+    snr_cap: float | None = None
     guidance_scale: float = 1.5
     seed: int = 0
 
@@ -52,6 +59,9 @@ class Recipe:
 RECIPES = {
     "digits": Recipe(depth=6, heads=4, head_width=32, steps=4000, batch=256),
     "imagenette-16": Recipe(depth=6, heads=3, head_width=48, steps=2200, batch=128, ema=0.995, flip=True, bf16=True),
+    "imagenette-latents": Recipe(
+        depth=6, heads=4, head_width=64, steps=100_000, batch=64, learning_rate=6e-4, snr_cap=5.0
+    ),
 }
 
 
@@ -75,37 +85,60 @@ def tied_dit(recipe: Recipe, channels: int, size: int, num_classes: int) -> DiTT
 
 
 def train(
-    images: Tensor, labels: Tensor, recipe: Recipe, *, mirrored: Tensor | None = None, max_minutes: float = math.inf
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    *,
+    mirrored: Tensor | None = None,
+    max_minutes: float = math.inf,
+    checkpoint: Path | None = None,
 ) -> DiTTransformer2DModel:
     """The averaged network after training on `images` (n, c, h, w) in [−1, 1] (or latents) with `labels` (n,).
 
     `mirrored` (n, c, h, w) are the latents of the mirror images: turning a latent round is not the same. Training ends
     after `max_minutes` if its steps are not done by then; the learning rate falls with whichever goes on faster.
+    With `checkpoint`, a file that is written every few minutes, an interrupted training goes on where it was.
     """
     torch.manual_seed(recipe.seed)
-    device, started = images.device, time.perf_counter()
-    model = tied_dit(recipe, *images.shape[1:3], int(labels.max()) + 1).to(device).train()
+    device = images.device
+    model = tied_dit(recipe, images.shape[1], images.shape[-1], int(labels.max()) + 1).to(device).train()
     noising = DDPMScheduler()  # linear betas 1e-4 ... 0.02
     average = copy.deepcopy(model).eval()
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01, betas=(0.9, 0.99))
+    first, before = 0, 0.0
+    if checkpoint and checkpoint.is_file():
+        kept = torch.load(checkpoint, weights_only=True, map_location=device)
+        for part, name in ((model, "model"), (average, "average"), (optimizer, "optimizer")):
+            part.load_state_dict(kept[name])
+        torch.set_rng_state(kept["generator"].cpu())
+        first, before = kept["step"], kept["seconds"]
+        print(f"going on after step {first} and {before:.0f} s", flush=True)
+    started = saved = time.perf_counter()
+
+    def spent() -> float:
+        """Seconds of training, those of earlier processes included."""
+        return before + time.perf_counter() - started
 
     def done(step: int) -> float:
-        """The share of the training that lies behind, in steps or in time."""
-        return min(1.0, max(step / recipe.steps, (time.perf_counter() - started) / 60 / max_minutes))
+        """The fraction of the training that is done, in steps or in time."""
+        return min(1.0, max(step / recipe.steps, spent() / 60 / max_minutes))
 
-    def factor(step: int) -> float:
-        return min(1.0, (step + 1) / recipe.warmup) * 0.5 * (1 + math.cos(math.pi * done(step)))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    # The weight of the loss of ε at every timestep: min(SNR, cap) / SNR.
+    snr = noising.alphas_cumprod / (1 - noising.alphas_cumprod)
+    weight = torch.ones(1000) if recipe.snr_cap is None else snr.clamp_max(recipe.snr_cap) / snr
+    weight = weight.to(device)
     # On CPUs the flash kernel's backward pass in bf16 takes longer than all matrix products together.
     attention = [SDPBackend.MATH]
     if not (recipe.bf16 and device.type == "cpu"):
         attention += [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
     recent = torch.zeros((), device=device)
-    for step in range(recipe.steps):
+    for step in range(first, recipe.steps):
         if done(step) == 1:
             print(f"time is up after {step} of {recipe.steps} steps", flush=True)
             break
+        rate = min(1.0, (step + 1) / recipe.warmup) * 0.5 * (1 + math.cos(math.pi * done(step)))
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * rate
         pick = torch.randint(len(images), (recipe.batch,))
         x0, noise = images[pick], torch.randn(recipe.batch, *images.shape[1:]).to(device)
         t = torch.randint(1000, (recipe.batch,)).to(device)
@@ -114,20 +147,24 @@ def train(
             x0 = torch.where((torch.rand(recipe.batch) < 0.5)[:, None, None, None].to(device), turned, x0)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16), sdpa_kernel(attention):
             predicted = model(noising.add_noise(x0, noise, t), timestep=t, class_labels=labels[pick]).sample
-            loss = F.mse_loss(predicted.float(), noise)
+            loss = ((predicted.float() - noise).square().mean((1, 2, 3)) * weight[t]).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        schedule.step()
         decay = min(recipe.ema, (step + 1) / (step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
         recent += loss.detach()
         if (step + 1) % 100 == 0:
-            spent = time.perf_counter() - started
-            print(f"step {step + 1}/{recipe.steps}  loss {recent.item() / 100:.4f}  {spent:.0f} s", flush=True)
+            print(f"step {step + 1}/{recipe.steps}  loss {recent.item() / 100:.4f}  {spent():.0f} s", flush=True)
             recent.zero_()
+        if checkpoint and time.perf_counter() - saved > CHECKPOINT_SECONDS:
+            saved = time.perf_counter()
+            states = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+            progress = {"step": step + 1, "seconds": spent(), "generator": torch.get_rng_state()}
+            with written_whole(checkpoint) as temporary:
+                torch.save(states | progress, temporary)
     return average
 
 
@@ -158,21 +195,51 @@ def save_prior(
     write_json(out / "dmgd.json", described | ({"vae": str(vae.resolve())} if vae else {}))
 
 
+def latents_of(source: Source, vae: Path, kept: Path) -> tuple[Tensor, Tensor]:
+    """The latents (n, c, h, w) of a source's training images at 128 pixels and their labels (n,), in the source's
+    order; kept in a file."""
+    if not kept.is_file():
+        codec = AutoencoderCodec(vae, "cpu")
+        pixels, labels = pixels_of(source, 128, 3)
+        images = pixels.add(1).mul(127.5).round().byte().permute(0, 2, 3, 1)
+        latents = torch.cat([codec.encode(part) for part in images.split(64)])
+        with written_whole(kept) as temporary:
+            save_file({"train.latents": latents.contiguous(), "train.labels": labels}, temporary)
+    read = load_file(kept)
+    return read["train.latents"].float(), read["train.labels"].long()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", choices=RECIPES)
     parser.add_argument("--data", help="folder of imagenette")
+    parser.add_argument("--vae", type=Path, help="folder of an autoencoder, for imagenette-latents")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="the most that the training takes")
+    parser.add_argument("--threads", type=int, help="default: all cores")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     recipe = RECIPES[arguments.recipe]
-    if arguments.recipe == "digits":
-        source, size, channels = open_source("digits"), 8, 1
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.recipe == "imagenette-latents":
+        source = open_source("imagenette", data=arguments.data)
+        images, labels = latents_of(source, arguments.vae, arguments.out / "latents.safetensors")
+        print(f"{len(images)} latents of {tuple(images.shape[1:])}, deviation {images.std():.3f}", flush=True)
+    elif arguments.recipe == "digits":
+        source = open_source("digits")
+        images, labels = pixels_of(source, 8, 1)
     else:
-        source, size, channels = open_source("imagenette", data=arguments.data), 16, 3
-    images, labels = pixels_of(source, size, channels)
-    model = train(images, labels, recipe)
+        source = open_source("imagenette", data=arguments.data)
+        images, labels = pixels_of(source, 16, 3)
+    model = train(
+        images,
+        labels,
+        recipe,
+        max_minutes=arguments.minutes,
+        checkpoint=arguments.out / "checkpoint.pt",
+    )
     names = [info.name for info in source.classes]
-    save_prior(model, arguments.out, arguments.recipe, names, recipe.guidance_scale)
+    save_prior(model, arguments.out, arguments.recipe, names, recipe.guidance_scale, vae=arguments.vae)
 
 
 if __name__ == "__main__":
