@@ -27,6 +27,7 @@ from figures import Figures, Results, append_figures, read_figures
 from train_prior import RECIPES, pixels_of, save_prior
 from train_prior import train as train_prior
 
+from dmgd.classes.info import ClassInfo
 from dmgd.config import METHODS, DistillConfig, StatisticsConfig
 from dmgd.evaluation.baselines import kmeans_real
 from dmgd.evaluation.imageset import ImageSet, Shape, source_set, stack_images
@@ -56,6 +57,7 @@ ABLATIONS = {
     "dmgd, plain labels": replace(DMGD, semantic="none"),
     "dmgd, no transport": replace(DMGD, distribution="none", order="independent"),
     "dmgd, bare means": replace(DMGD, keep_spread=False),
+    "dmgd, detail kept": replace(DMGD, keep_detail=True),
     "dmgd, greedy": replace(DMGD, order="greedy"),
     "dmgd, steps 30–45": replace(DMGD, window=(30, 45)),
     "dmgd, ρ 0.25": replace(DMGD, rho=0.25),
@@ -117,16 +119,8 @@ class Bench:
     @lru_cache(maxsize=4)  # noqa: B019
     def statistics(self, fold: int | None, k: int) -> Statistics:
         """`k` support points of every class of a split."""
-        split, classes = self.split(fold), self.prior.match_classes(self.train.classes)
-        fits = fit_classes(split.latents, classes, StatisticsConfig(k=k), progress=SILENT)
-        return Statistics(
-            support=torch.stack([torch.from_numpy(fit.support) for fit in fits]),
-            mass=torch.stack([torch.from_numpy(fit.mass) for fit in fits]).float(),
-            spread=torch.stack([torch.from_numpy(fit.spread) for fit in fits]),
-            count=torch.tensor(split.known.counts),
-            classes=classes,
-            header={},
-        )
+        classes = self.prior.match_classes(self.train.classes)
+        return statistics_of(self.split(fold).latents, classes, k, self.prior.image_size)
 
     def made(self, row: str, ipc: int, seed: int, fold: int | None) -> ImageSet:
         """The set of a row of the table."""
@@ -138,17 +132,7 @@ class Bench:
             seeds = [class_seed(seed, info.identity) for info in split.known.classes]
             return split.known.select(kmeans_real(split.latents, counts, seeds), row)
         config = DistillConfig(ipc=ipc, seed=seed, method_name=row, method=ROWS[row])
-        statistics = self.statistics(fold, config.k)
-        frozen: list[torch.Tensor] = []
-        cells: dict[tuple[int, int], torch.Tensor] = {}
-        for unit in plan_units(len(counts), config):
-            frozen = [] if unit.images[0] == 0 else frozen
-            latents, _ = sample_unit(unit, config, self.prior, statistics, frozen)
-            if config.method.order == "greedy":
-                frozen.append(latents.reshape(len(unit.classes), len(unit.images), -1))
-            cells |= dict(zip(unit.cells(), self.prior.decode(latents).cpu(), strict=True))
-        ordered = sorted(cells)
-        return stack_images(row, [cells[cell] for cell in ordered], [c for c, _ in ordered], split.known.classes)
+        return drawn(row, config, self.prior, self.statistics(fold, config.k))
 
     def figures(self, row: str, ipc: int, seed: int, fold: int | None) -> Figures:
         """Everything that is measured of one set."""
@@ -178,6 +162,35 @@ class Bench:
             "diversity": round(float(np.mean(spread)), 4) if made.ipc > 1 else None,
             "nearest": round(float(np.median(nearest(rows, np.concatenate(real))[0])) / split.gap_of_real, 4),
         }
+
+
+def statistics_of(
+    latents: Sequence[ClassLatents], classes: tuple[ClassInfo, ...], k: int, image_size: int
+) -> Statistics:
+    """`k` support points of every class of latents, without mirror images, of images of that side."""
+    fits = fit_classes(latents, classes, StatisticsConfig(k=k), progress=SILENT)
+    return Statistics(
+        support=torch.stack([torch.from_numpy(fit.support) for fit in fits]),
+        mass=torch.stack([torch.from_numpy(fit.mass) for fit in fits]).float(),
+        spread=torch.stack([torch.from_numpy(fit.spread) for fit in fits]),
+        count=torch.tensor([len(own.rows) for own in latents]),
+        classes=classes,
+        header={"image_size": image_size, "quality": {"w2": [fit.w2 for fit in fits]}},
+    )
+
+
+def drawn(name: str, config: DistillConfig, prior: Prior, statistics: Statistics) -> ImageSet:
+    """The images that a prior draws with the configuration's method, as a set called `name`."""
+    frozen: list[torch.Tensor] = []
+    cells: dict[tuple[int, int], torch.Tensor] = {}
+    for unit in plan_units(len(statistics.classes), config):
+        frozen = [] if unit.images[0] == 0 else frozen
+        latents, _ = sample_unit(unit, config, prior, statistics, frozen)
+        if config.method.order == "greedy":
+            frozen.append(latents.reshape(len(unit.classes), len(unit.images), -1))
+        cells |= dict(zip(unit.cells(), prior.decode(latents).cpu(), strict=True))
+    ordered = sorted(cells)
+    return stack_images(name, [cells[cell] for cell in ordered], [c for c, _ in ordered], statistics.classes)
 
 
 def open_bench(dataset: str, data: str | None, prior: str) -> Bench:

@@ -10,6 +10,7 @@ an image goes, 1 − Π (1 − ρ w_k) with w_k the weight of ẑ_0 in the poste
 
 import argparse
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +26,15 @@ from dmgd.priors.codec import AutoencoderCodec
 from dmgd.priors.load import load_prior
 from dmgd.sources.open import open_source
 from dmgd.statistics.file import Statistics
-from dmgd.statistics.kmeans import class_seed, quantize
+from dmgd.statistics.kmeans import class_seed, quantization_error, quantize
 from dmgd.workflows.fit_stats import fit_statistics
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "released_default.safetensors"
 POINTS, SIZE, BATCH = 20, 256, 10
 
 
-def statistics_of(support: torch.Tensor, mass: torch.Tensor) -> Statistics:
-    """Statistics from support points (c, k, d) and masses (c, k), with numbered classes."""
+def statistics_of(support: torch.Tensor, mass: torch.Tensor, image_size: int, w2: list[float]) -> Statistics:
+    """Statistics from support points (c, k, d), masses (c, k) and W₂² of each class, with numbered classes."""
     classes = tuple(ClassInfo(str(c)) for c in range(len(support)))
     return Statistics(
         support=support,
@@ -41,7 +42,7 @@ def statistics_of(support: torch.Tensor, mass: torch.Tensor) -> Statistics:
         spread=torch.zeros(*mass.shape, mass.shape[1], dtype=torch.float64),
         count=torch.ones(len(support), dtype=torch.int64),
         classes=classes,
-        header={},
+        header={"image_size": image_size, "quality": {"w2": w2}},
     )
 
 
@@ -50,7 +51,7 @@ def golden_statistics() -> Statistics:
     tensors = load_file(GOLDEN)
     names = sorted(name.split(".")[0] for name in tensors if name.endswith(".support"))
     support, mass = (torch.stack([tensors[f"{name}.{part}"].float() for name in names]) for part in ("support", "mass"))
-    return statistics_of(support, mass)
+    return statistics_of(support, mass, 64, [float("nan")] * len(support))
 
 
 def imagenette_statistics(data: str, encoder: str, images: int) -> Statistics:
@@ -62,25 +63,27 @@ def imagenette_statistics(data: str, encoder: str, images: int) -> Statistics:
         if seen[label] < images:
             seen[label] += 1
             pixels.setdefault(label, []).append(to_square(image, SIZE, 3))
-    fits = []
+    fits, w2 = [], []
     for label, own in sorted(pixels.items()):
         rows = torch.cat([codec.encode(part).flatten(1) for part in torch.stack(own).split(BATCH)])
         fits.append(quantize(rows.numpy(), POINTS, class_seed(0, source.classes[label].identity)))
+        w2.append(quantization_error(rows.numpy(), fits[-1][0]))
     support, mass = (torch.from_numpy(np.stack(part)).float() for part in zip(*fits, strict=True))
-    return statistics_of(support, mass)
+    return statistics_of(support, mass, SIZE, w2)
 
 
-def row(name: str, statistics: Statistics) -> str:
+def row(name: str, statistics: Statistics, keep_detail: bool | None = None) -> str:
     """One line of the table."""
-    schedule, method = ddpm_schedule(), METHODS["dmgd"]
+    schedule, method = ddpm_schedule(), replace(METHODS["dmgd"], keep_detail=keep_detail)
     chosen = placed(method, schedule, statistics)
     assert chosen.window is not None
     assert chosen.stages is not None
-    last, (clear, show) = chosen.window[1], chosen.stages
-    thirds = np.array_split(np.arange(last, -1, -1), 3)
+    (first, last), (clear, show) = chosen.window, chosen.stages
+    thirds = np.array_split(np.arange(last, first - 1, -1), 3)
     moved = [1 - np.prod([1 - method.rho * schedule.mean_x0[k] for k in part]) for part in thirds]
     return (
-        f"| {name} | {statistics.support.shape[2]} | {statistics.within:.3g} | {last} (t {schedule.timestep[last]}) | "
+        f"| {name} | {statistics.support.shape[2]} | {statistics.within:.3g} | {last} … {first} "
+        f"(t {schedule.timestep[last]} … {schedule.timestep[first]}) | "
         f"{statistics.between:.3g} | {show} … {clear} (t {schedule.timestep[show]} … {schedule.timestep[clear]}) | "
         f"{', '.join(f'{share:.2f}' for share in moved)} |"
     )
@@ -92,11 +95,12 @@ def main() -> None:
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--images", type=int, default=60)
     arguments = parser.parse_args()
-    columns = "statistics, dimensions, d within, transport from step, d between, soft labels in steps, share moved"
+    columns = "statistics, dimensions, d within, transport in steps, d between, soft labels in steps, share moved"
     print("| " + columns.replace(", ", " | ") + " |\n" + "|---" * 7 + "|")
     digits = fit_statistics(open_source("digits"), load_prior("digits"), StatisticsConfig(k=POINTS))
     print(row("digits, pixels", digits), flush=True)
-    print(row("golden tiny DiT", golden_statistics()), flush=True)
+    # Nobody knows the images behind the golden support points: their steps are those of a prior without detail.
+    print(row("golden tiny DiT", golden_statistics(), keep_detail=False), flush=True)
     xl = imagenette_statistics(arguments.data, arguments.encoder, arguments.images)
     print(row("imagenette in DiT-XL/2's latents (TAESD)", xl))
 

@@ -37,10 +37,11 @@ class Method:
     step indices for the paper's soft labels, original timesteps for the released code's. `window` (first, last) are the
     step indices in which distribution matching acts. None places either where the statistics say. `rho` is ρ: the share
     of the way in [0, 1] that a barycentric step goes, the gradient's factor, or λ of mgd3. With `keep_spread`
-    barycentric steps lead to means that vary as the images of the class do, else to bare means. `k` support points a
-    class (None: from IPC, see `DistillConfig.k`). `order`: one image of a class after another, all at once as a set, or
-    each for itself. `solver` takes the steps: DDPM, or SDE-DPM-Solver++(2M) for fewer of them. `guidance_interval`
-    (first, last) are the step indices with classifier-free guidance (None: all).
+    barycentric steps lead to means that vary as the images of the class do, else to bare means; with `keep_detail` they
+    leave an image's detail to the prior, else they go wholly and to the end (None: it is kept where latents are not
+    pixels). `k` support points a class (None: from IPC, see `DistillConfig.k`). `order`: one image of a class after
+    another, all at once as a set, or each for itself. `solver` takes the steps: DDPM, or SDE-DPM-Solver++(2M) for fewer
+    of them. `guidance_interval` (first, last) are the step indices with classifier-free guidance (None: all).
     """
 
     semantic: Semantic = "none"
@@ -54,6 +55,7 @@ class Method:
     window: tuple[int, int] | None = None
     rho: float = 0.5
     keep_spread: bool = True
+    keep_detail: bool | None = None
     k: int | None = None
     epsilon: float = 0.1
     sinkhorn_iterations: int = 5
@@ -129,7 +131,7 @@ SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "semantic": {"none": (), "paper": _SOFT_LABEL, "released": _SOFT_LABEL},
     "distribution": {
         "none": (),
-        "barycentric": _TRANSPORT,
+        "barycentric": (*_TRANSPORT, "keep_detail"),
         "paper": (*_TRANSPORT, "epsilon", "sinkhorn_iterations"),
         "released": (*_TRANSPORT, "epsilon", "sinkhorn_iterations"),
         "mgd3": ("window", "rho", "k"),
@@ -228,6 +230,8 @@ class DistillConfig:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "DistillConfig":
         method = dict(fields["method"])
+        # Runs from before the setting moved their images wholly.
+        method.setdefault("keep_detail", False if method["distribution"] == "barycentric" else None)
         for pair in PAIRS:
             method[pair] = method[pair] and tuple(method[pair])
         return cls(**{**fields, "method": Method(**method)})

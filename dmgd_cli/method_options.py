@@ -26,6 +26,13 @@ Stages = Annotated[
 Rho = Annotated[
     float | None, _option("ρ, strength of optimal transport: in [0, 1] for dmgd, a factor for the others; λ of mgd3.")
 ]
+Detail = Annotated[
+    bool | None,
+    _option(
+        "Leave the images' detail to the prior, or draw them wholly to means. Default: kept with an autoencoder.",
+        "--keep-detail/--no-keep-detail",
+    ),
+]
 K = Annotated[int | None, _option("K, support points a class.", "--k")]
 Epsilon = Annotated[float | None, _option("ε, entropy of the transport plan.")]
 Iterations = Annotated[int | None, _option("Sinkhorn iterations.", "--sinkhorn-iterations")]

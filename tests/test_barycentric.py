@@ -9,16 +9,20 @@ import torch
 from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 
+from dmgd.classes.info import ClassInfo
 from dmgd.config import METHODS, DistillConfig, Method, StatisticsConfig
+from dmgd.diffusion.noise import SeededNoise
+from dmgd.diffusion.sampler import sample
 from dmgd.diffusion.schedule import ddpm_schedule
 from dmgd.generation.batches import Unit, plan_units
 from dmgd.generation.sampling import sample_unit
 from dmgd.matching.barycentric import barycentric_projection, exact_plan
-from dmgd.matching.methods import BarycentricShift, placed
+from dmgd.matching.methods import BarycentricShift, make_shift, placed
 from dmgd.matching.window import CLEAR, VISIBLE, decided_at
 from dmgd.priors.load import load_prior
 from dmgd.sources.open import open_source
 from dmgd.statistics.encoding import encode_source
+from dmgd.statistics.file import Statistics
 from dmgd.statistics.kmeans import quantize
 from dmgd.statistics.spread import Spread, spread_along, with_spread
 from dmgd.workflows.fit_stats import fit_statistics
@@ -67,7 +71,8 @@ def test_one_image_goes_to_the_mean_and_points_without_mass_count_for_nothing(po
 
 def test_a_step_is_the_same_share_of_the_way_at_any_scale_and_with_finished_images(points):
     latents, support, mass = points
-    schedule, method = ddpm_schedule(), Method(distribution="barycentric", order="greedy", rho=0.25, window=(0, 49))
+    schedule = ddpm_schedule()
+    method = Method("none", "barycentric", "greedy", rho=0.25, window=(0, 49), keep_detail=False)
     frozen, new = latents[:, :4], latents[:, 4:]
     steps = [
         BarycentricShift(schedule, scale * support, mass, None, scale * frozen, method)(
@@ -139,21 +144,77 @@ def test_targets_that_are_one_stay_one(parts):
     assert targets.isfinite().all()
 
 
+def test_a_step_stays_within_the_span_of_the_support_and_goes_there_as_far_as_ever(points):
+    """Against a least-squares projection on the deviations of the support points, one of which has no mass."""
+    latents = torch.randn(2, 6, 9, generator=torch.Generator().manual_seed(1))
+    support = torch.cat([points[1], torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(2))], dim=2)
+    mass = points[2].clone()
+    mass[:, 0] = 0
+    z, methods = latents.flatten(0, 1), (Method("none", "barycentric", keep_detail=keep) for keep in (False, True))
+    wholly, along = (BarycentricShift(ddpm_schedule(), support, mass, None, latents[:, :0], m) for m in methods)
+    whole, kept = (shift(7, z, z).reshape(2, 6, 9).double() for shift in (wholly, along))
+    assert wholly.losses[7].equal(along.losses[7])
+    for c in range(2):
+        deviations = (support[c, 1:] - support[c, 1:].mean(0)).double()
+        expected = torch.linalg.lstsq(deviations.T, whole[c].T, rcond=1e-6).solution.T @ deviations
+        torch.testing.assert_close(kept[c], expected, atol=1e-6, rtol=1e-5)
+
+
 def test_a_sampled_set_varies_as_its_class():
-    """From the images to the last step, which goes all the way: it has the variance of the class in the directions that
-    it spans, of which bare means fall short."""
+    """From the images to the last step, which goes all the way: where means of the class's parts differ, the set has
+    the variance of the class, of which bare means fall short."""
     prior, source = load_prior("digits"), open_source("digits")
     statistics = fit_statistics(source, prior, StatisticsConfig(k=10), cache=False)
     latents = encode_source(source, prior, workers=0, cache=False)
     for keep, least, most in ((True, 0.999, 1.001), (False, 0.3, 0.9)):
-        config = DistillConfig(ipc=5, method=replace(METHODS["dmgd"], steps=12, rho=1.0, keep_spread=keep))
-        made, _ = sample_unit(Unit(range(3, 5), range(5)), config, prior, statistics, [])
+        method = replace(METHODS["dmgd"], steps=12, rho=1.0, keep_spread=keep, keep_detail=False)
+        made, _ = sample_unit(Unit(range(3, 5), range(5)), DistillConfig(ipc=5, method=method), prior, statistics, [])
         for c, images in zip((3, 4), made.reshape(2, 5, -1).double().numpy(), strict=True):
             own = latents[c].rows.astype(np.float64)
             offsets = images - own.mean(0)
             within = np.linalg.svd(offsets)[2][:4]
             ratio = ((offsets @ within.T) ** 2).mean(0).sum() / (((own - own.mean(0)) @ within.T) ** 2).mean(0).sum()
             assert least < ratio < most, (keep, c, ratio)
+
+
+def test_images_keep_their_detail_where_latents_are_not_pixels():
+    """A perfect prior of a class without structure, Gaussian in 256 dimensions, whose guided latents are to vary as its
+    plain samples do. Half of the way to a mean of their part leaves a quarter of the variance: a picture of 16×16
+    pixels, but fog in the latents of one of 128×128."""
+    images = torch.randn(400, 256, generator=torch.Generator().manual_seed(0))
+    support, mass = quantize(images.numpy(), 10, seed=0)
+    residual = float(torch.cdist(images, torch.from_numpy(support)).min(1).values.square().mean())
+    schedule = ddpm_schedule()
+    alpha = {t: a**0.5 for t, a in zip(schedule.timestep, schedule.alpha_bar, strict=True)}
+
+    def made(distribution, image_size):
+        statistics = Statistics(
+            support=torch.from_numpy(support)[None],
+            mass=torch.from_numpy(mass).float()[None],
+            spread=torch.from_numpy(spread_along(support, mass, images.numpy()))[None],
+            count=torch.tensor([400]),
+            classes=(ClassInfo("noise", None, 0),),
+            header={"image_size": image_size, "quality": {"w2": [residual]}},
+        )
+        method = placed(Method(distribution=distribution), schedule, statistics)
+        latents = sample(
+            lambda z, t, label: (1 - alpha[t] ** 2) ** 0.5 * z,  # ε̂ of z_t, as x0 and ε are standard normal
+            schedule,
+            SeededNoise(range(5), (1, 16, 16)),
+            lambda k: (torch.zeros(5, 1, 1), torch.zeros(5, 1, 1)),
+            make_shift(method, schedule, statistics, torch.zeros(1, 0, 256), range(5)),
+        )
+        return latents.var().item(), method.window
+
+    plain, _ = made("none", 128)
+    of_pixels, whole_window = made("barycentric", 16)
+    of_latents, window = made("barycentric", 128)
+    assert of_pixels < 0.5 * plain
+    assert whole_window[0] == 0
+    assert of_latents > 0.95 * plain
+    # σ/α at the last guided step hides the deviation of an image from its support point; one step later it does not.
+    noise = [(1 / schedule.alpha_bar[k] - 1) ** 0.5 for k in (window[0], window[0] - 1)]
+    assert noise[1] < (residual / 256) ** 0.5 <= noise[0]
 
 
 def test_two_points_are_told_apart_where_the_noise_lets_them():

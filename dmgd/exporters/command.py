@@ -34,7 +34,7 @@ def distill_command(config: DistillConfig) -> str:
 def _option(name: str, value: Any) -> list[str]:
     if name in SWITCHES:
         return [f"--{SWITCHES[name]}"]
-    if value is True:
-        return [f"--{name}"]
+    if isinstance(value, bool):
+        return [f"--{'' if value else 'no-'}{name.replace('_', '-')}"]
     values = value if isinstance(value, tuple) else (value,)
     return [f"--{'method' if name == 'method_name' else name.replace('_', '-')}", *map(str, values)]

@@ -13,8 +13,9 @@ from dmgd.diffusion.sampler import Condition, Shift
 from dmgd.diffusion.schedule import Schedule, ddpm_schedule, dpm_schedule
 from dmgd.matching.barycentric import barycentric_projection
 from dmgd.matching.semantic import paper_certainty, paper_label, released_pair
+from dmgd.matching.span import span_of, within
 from dmgd.matching.transport import loss_and_gradient, sphere_cost
-from dmgd.matching.window import CLEAR, VISIBLE, decided_at
+from dmgd.matching.window import CLEAR, VISIBLE, decided_at, hidden_from
 from dmgd.statistics.file import Statistics
 from dmgd.statistics.spread import Spread
 
@@ -30,14 +31,19 @@ def schedule_of(method: Method) -> Schedule:
 
 
 def placed(method: Method, schedule: Schedule, statistics: Statistics) -> Method:
-    """The method with the window and the stages that it leaves to the data.
+    """The method with the window, the stages and the detail that it leaves to the data.
 
-    Distribution matching acts from where the modes of a class begin to show, to the end: before, ẑ_0 tells nothing of
-    the mode that an image will have. Labels are soft until the classes begin to show and plain once they are clear.
+    Distribution matching acts from where the modes of a class begin to show: before, ẑ_0 tells nothing of the mode that
+    an image will have. A mean of pixels is a picture, and steps lead there to the end. A mean of an autoencoder's
+    latents decodes as fog: there images keep their detail, and steps end while noise still hides what sets an image
+    apart from its support point. Labels are soft until the classes begin to show and plain once they are clear.
     """
+    if method.distribution == "barycentric" and method.keep_detail is None:
+        method = replace(method, keep_detail=not statistics.of_pixels)
     if method.window is None:
-        modes_show = decided_at(schedule.alpha_bar, statistics.within, VISIBLE)
-        method = replace(method, window=(0, max(1, modes_show)))
+        last = max(1, decided_at(schedule.alpha_bar, statistics.within, VISIBLE))
+        first = hidden_from(schedule.alpha_bar, statistics.residual) if method.keep_detail else 0
+        method = replace(method, window=(min(first, last - 1), last))
     if method.stages is None:
         classes_show, classes_clear = (
             decided_at(schedule.alpha_bar, statistics.between, deviations) for deviations in (VISIBLE, CLEAR)
@@ -50,8 +56,12 @@ def placement(method: Method, statistics: Statistics) -> dict[str, Any]:
     """What a run keeps of where the data put window and stages, under "placement"; nothing if the method fixes both."""
     chosen = placed(method, schedule_of(method), statistics)
     found: dict[str, Any] = {}
+    if chosen.keep_detail and method.keep_detail is None:
+        found["keep_detail"] = True
     if chosen.window != method.window and method.distribution != "none":
         found |= {"window": chosen.window, "within": float(f"{statistics.within:.6g}")}
+        if chosen.keep_detail:
+            found["residual"] = float(f"{statistics.residual:.6g}")
     if chosen.stages != method.stages and method.semantic != "none":
         found |= {"stages": chosen.stages, "between": float(f"{statistics.between:.6g}")}
     return {"placement": found} if found else {}
@@ -62,8 +72,13 @@ def placement_notes(method: Method, statistics: Statistics) -> list[str]:
     found, timestep = placement(method, statistics).get("placement", {}), schedule_of(method).timestep
     notes = []
     if "window" in found:
-        last = found["window"][1]
+        first, last = found["window"]
         notes.append(f"transport acts from step {last} (t {timestep[last]}) on: there the modes of a class show")
+        if "residual" in found:
+            notes.append(
+                f"transport ends with step {first} (t {timestep[first]}) and leaves the detail of the images to the "
+                "prior: means of an autoencoder's latents have none"
+            )
     if "stages" in found:
         clear = found["stages"][0]
         notes.append(f"labels are soft until step {clear} (t {timestep[clear]}): there the classes are clear")
@@ -142,11 +157,12 @@ class TransportShift:
 
 @dataclass
 class BarycentricShift:
-    """ẑ_0 replaced by ẑ_0 + ρ (T(ẑ_0) − ẑ_0) in the posterior mean, inside the window.
+    """ẑ_0 replaced by ẑ_0 + ρ P (T(ẑ_0) − ẑ_0) in the posterior mean, inside the window.
 
     The batch is a grid of c classes × n images, which are matched together with the m finished ones of each class,
-    `frozen`. With `spread`, T(ẑ_0) varies as the images of the class do, without it as means of them. `losses` keeps
-    W₂² of every class at every step.
+    `frozen`. P projects on the directions in which the support points differ, if the method keeps the detail of its
+    images, else it is the identity. With `spread`, T(ẑ_0) varies as the images of the class do, without it as means of
+    them. `losses` keeps W₂² of every class at every step.
     """
 
     schedule: Schedule
@@ -157,6 +173,9 @@ class BarycentricShift:
     method: Method
     losses: dict[int, Float[Tensor, " c"]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._span = span_of(self.support, self.mass) if self.method.keep_detail else None
+
     def __call__(self, k: int, x0: Tensor, sigma: Tensor) -> Tensor | None:
         if not self.method.acts_at(k):
             return None
@@ -164,6 +183,8 @@ class BarycentricShift:
         together = torch.cat([self.frozen, images], dim=1)
         target, self.losses[k] = barycentric_projection(together, self.support, self.mass, self.spread)
         step = target[:, self.frozen.shape[1] :] - images
+        if self._span is not None:
+            step = within(step, self._span)
         return self.schedule.mean_x0[k] * self.method.rho * step.reshape(x0.shape)
 
 

@@ -6,6 +6,17 @@ VISIBLE = 0.5
 CLEAR = 2.0
 
 
+def hidden_from(alpha_bar: Sequence[float], deviation: float) -> int:
+    """The last step index, counted from the noise, at which noise still hides a deviation in every coordinate: σ/α, the
+    noise in units of the clean latent, is at least as large. `alpha_bar` falls with the step index; its own last if it
+    never does.
+
+    What a step does to an image before then, the prior can still make a picture of.
+    """
+    hidden = [k for k, a in enumerate(alpha_bar) if (1 - a) ** 0.5 >= deviation * a**0.5]
+    return min(hidden, default=len(alpha_bar) - 1)
+
+
 def decided_at(alpha_bar: Sequence[float], distance: float, deviations: float) -> int:
     """The first step index, counted from the noise, at which two latents `distance` apart can be told apart.
 

@@ -41,6 +41,16 @@ class Statistics:
         return float((2 * (self.mass * squared).sum(1).mean()).sqrt())
 
     @cached_property
+    def residual(self) -> float:
+        """The RMS deviation, in each coordinate, of an image from its nearest support point: √(W₂² / d)."""
+        return float((sum(self.header["quality"]["w2"]) / len(self.classes) / self.support.shape[2]) ** 0.5)
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether the latents are the pixels themselves, grey or RGB, and not an autoencoder's."""
+        return self.support.shape[2] / self.header["image_size"] ** 2 in (1, 3)
+
+    @cached_property
     def between(self) -> float:
         """The RMS distance between the means of two classes."""
         centres = (self.mass[:, :, None] * self.support).sum(1)

@@ -66,8 +66,8 @@ def with_spread(weights: Float[Tensor, "c n k"], spread: Spread) -> Float[Tensor
     Gaussians).
     """
     rows, num_targets = weights.double().cpu(), weights.shape[1]
-    root, inverse = _powers(rows @ spread.inner @ rows.mT, 0.5, -0.5)
-    (covariance_root,) = _powers(rows @ spread.along @ rows.mT, 0.5)
+    root, inverse = powers(rows @ spread.inner @ rows.mT, 0.5, -0.5)
+    (covariance_root,) = powers(rows @ spread.along @ rows.mT, 0.5)
     gain, direction = torch.linalg.eigh(num_targets**0.5 * inverse @ covariance_root @ inverse)
     lost_by_averaging = (spread.count / num_targets).clamp_min(1).sqrt()
     gain = gain.minimum(lost_by_averaging[:, None])
@@ -75,7 +75,7 @@ def with_spread(weights: Float[Tensor, "c n k"], spread: Spread) -> Float[Tensor
     return (spread.centre + widened).to(weights)
 
 
-def _powers(matrix: Float64[Tensor, "c n n"], *exponents: float) -> list[Float64[Tensor, "c n n"]]:
+def powers(matrix: Float64[Tensor, "c n n"], *exponents: float) -> list[Float64[Tensor, "c n n"]]:
     """Powers of a symmetric positive semidefinite matrix within its range."""
     values, vectors = torch.linalg.eigh(matrix)
     within = values > NEGLIGIBLE * values[:, -1:].clamp_min(torch.finfo(values.dtype).tiny)
