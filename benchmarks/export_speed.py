@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import DistillConfig
+from dmgd.config import DistillConfig, PriorSpec, SourceSpec
 from dmgd.exporters.example import Example, Limits
 from dmgd.exporters.parquet import row
 from dmgd.exporters.webdataset import sample
@@ -36,7 +36,9 @@ def make_run(path: Path, images: int) -> RunDirectory:
     ipc = images // CLASSES
     classes = [ClassInfo(f"class {c}", prior_index=c) for c in range(CLASSES)]
     manifest = {
+        "specs": {"source": SourceSpec("noise").to_json(), "prior": PriorSpec("none").to_json()},
         "config": DistillConfig(ipc=ipc).to_json(),
+        "plan": {},
         "classes": [info.to_json() for info in classes],
         "prior": {"id": "none", "revision": None, "digest": "0" * 64, "numerics": "original"},
         "statistics": {"source": {"name": "noise", "variant": "made"}},

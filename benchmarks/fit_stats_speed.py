@@ -69,7 +69,7 @@ def main() -> None:
     before = bare_rate(source, prior, options.bare_batches)
 
     encoding = _Stopwatch()
-    config = StatisticsConfig(options.source, "stand-in")
+    config = StatisticsConfig()
     statistics = fit_statistics(source, prior, config, cache=False, workers=options.workers, progress=encoding)
     if options.out:
         statistics.save(options.out)

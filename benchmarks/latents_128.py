@@ -44,10 +44,10 @@ from dmgd.evaluation.imageset import ImageSet, Shape, source_set
 from dmgd.evaluation.probe import linear_probe, standardised
 from dmgd.evaluation.protocols import protocol_named
 from dmgd.files import written_whole
-from dmgd.images import detail
 from dmgd.priors.codec import AutoencoderCodec
 from dmgd.priors.load import load_prior
 from dmgd.priors.prior import PriorDefaults
+from dmgd.sources.detail import detail
 from dmgd.sources.open import open_source
 from dmgd.statistics.cache import ClassLatents
 
@@ -234,10 +234,14 @@ def main() -> None:
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
     found = {(line["row"], line["ipc"], line["seed"]): line for line in lines}
     bed = open_testbed(arguments.data, arguments.vae, arguments.out, arguments.prior)
+    shown: dict[str, ImageSet] = {}
     for seed, ipc, row in itertools.product(range(arguments.seeds), arguments.ipc, rows):
         if (row, ipc, seed) in found and (not arguments.conv or found[row, ipc, seed]["conv"] is not None):
             continue
-        figures = bed.figures(bed.made(row, ipc, seed), seed, arguments.conv)
+        made = bed.made(row, ipc, seed)
+        if (ipc, seed) == (arguments.ipc[-1], 0):
+            shown[row] = made
+        figures = bed.figures(made, seed, arguments.conv)
         line = {"row": row, "ipc": ipc, "seed": seed, **figures}
         found[row, ipc, seed] = line
         with log.open("a") as file:
@@ -245,7 +249,8 @@ def main() -> None:
         print(line, flush=True)
     page = page_of(found, list(dict.fromkeys(row for row, _, _ in found)), arguments.ipc)
     (arguments.out / f"{name}.md").write_text(page)
-    sheet = contact_sheet([bed.made(row, arguments.ipc[-1], 0) for row in rows], min(3, arguments.ipc[-1]))
+    pictures = [shown[row] if row in shown else bed.made(row, arguments.ipc[-1], 0) for row in rows]
+    sheet = contact_sheet(pictures, min(3, arguments.ipc[-1]))
     sheet.save(arguments.out / f"{name}.png")
     print(page)
 

@@ -28,7 +28,7 @@ from train_prior import RECIPES, pixels_of, save_prior
 from train_prior import train as train_prior
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import METHODS, DistillConfig, StatisticsConfig
+from dmgd.config import METHODS, DistillConfig, SourceSpec, StatisticsConfig
 from dmgd.evaluation.baselines import kmeans_real
 from dmgd.evaluation.imageset import ImageSet, Shape, source_set, stack_images
 from dmgd.evaluation.measure import prior_features
@@ -36,7 +36,7 @@ from dmgd.evaluation.metrics import mean_pairwise, nearest, nearest_among, trans
 from dmgd.evaluation.protocols import Protocol, protocol_named, resolved
 from dmgd.evaluation.selection import random_selection
 from dmgd.evaluation.train import train
-from dmgd.generation.batches import plan_units
+from dmgd.generation.plan import make_plan
 from dmgd.generation.sampling import sample_unit
 from dmgd.priors.load import load_prior
 from dmgd.priors.prior import Prior
@@ -50,6 +50,7 @@ from dmgd.statistics.kmeans import class_seed
 
 DATASETS = {"digits": Shape(8, 8, 1), "imagenette-16": Shape(16, 16, 3)}
 FOLDS = 5
+BATCH = 100
 DMGD = METHODS["dmgd"]
 
 COMPARED = {name: METHODS[name] for name in ("dit", "mgd3", "dmgd-paper", "dmgd-released", "dmgd")}
@@ -131,7 +132,7 @@ class Bench:
         if row == "kmeans-real":
             seeds = [class_seed(seed, info.identity) for info in split.known.classes]
             return split.known.select(kmeans_real(split.latents, counts, seeds), row)
-        config = DistillConfig(ipc=ipc, seed=seed, method_name=row, method=ROWS[row])
+        config = DistillConfig(ipc=ipc, seed=seed, method_name=row, method=ROWS[row], batch_size=BATCH)
         return drawn(row, config, self.prior, self.statistics(fold, config.k))
 
     def figures(self, row: str, ipc: int, seed: int, fold: int | None) -> Figures:
@@ -183,9 +184,10 @@ def drawn(name: str, config: DistillConfig, prior: Prior, statistics: Statistics
     """The images that a prior draws with the configuration's method, as a set called `name`."""
     frozen: list[torch.Tensor] = []
     cells: dict[tuple[int, int], torch.Tensor] = {}
-    for unit in plan_units(len(statistics.classes), config):
+    plan = make_plan(config, SourceSpec("benchmark"), prior, statistics)
+    for unit in plan.batches:
         frozen = [] if unit.images[0] == 0 else frozen
-        latents, _ = sample_unit(unit, config, prior, statistics, frozen)
+        latents, _ = sample_unit(unit, plan, prior, statistics, frozen)
         if config.method.order == "greedy":
             frozen.append(latents.reshape(len(unit.classes), len(unit.images), -1))
         cells |= dict(zip(unit.cells(), prior.decode(latents).cpu(), strict=True))

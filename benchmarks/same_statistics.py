@@ -90,7 +90,7 @@ def main() -> None:
         digests = {}
         for layout in ("parquet", "folder", "shards", "shards-shuffled"):
             source = open_source(options.source, data=str(root / layout))
-            config = StatisticsConfig(options.source, "stand-in")
+            config = StatisticsConfig()
             statistics = fit_statistics(source, prior, config, cache=False, progress=Display())
             statistics.save(root / "stats.safetensors")
             digests[layout] = sha256_file(root / "stats.safetensors")

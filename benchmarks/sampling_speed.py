@@ -33,10 +33,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dmgd.priors
 from dmgd.classes.info import ClassInfo
-from dmgd.config import METHODS, DistillConfig, StatisticsConfig
+from dmgd.config import METHODS, DistillConfig, PriorSpec, SourceSpec, StatisticsConfig
 from dmgd.diffusion.sampler import Denoiser
-from dmgd.generation.batches import plan_units
 from dmgd.generation.micro_batches import in_portions, suitable_batch
+from dmgd.generation.plan import make_plan
 from dmgd.generation.sampling import sample_unit
 from dmgd.priors.codec import NoCodec
 from dmgd.priors.dit import DiT, DiTConfig
@@ -76,7 +76,8 @@ def random_prior(shape: DiTConfig, device: str, precision: str) -> Prior:
     network = DiT(shape).to(device, PRECISIONS[precision]).eval().requires_grad_(False)
     classes = tuple(ClassInfo(str(i)) for i in range(shape.num_classes))
     identity = PriorIdentity("random", None, "", "original")
-    return Prior(identity, classes, PriorDefaults(4.0, 3), network, NoCodec(), torch.device(device))
+    spec = PriorSpec("random", precision=precision)
+    return Prior(spec, identity, classes, PriorDefaults(4.0, 3), network, NoCodec(), torch.device(device))
 
 
 def random_statistics(prior: Prior, classes: int, k: int) -> Statistics:
@@ -164,10 +165,13 @@ class Sampling:
         statistics = self.fitted[config.k if config.k in self.fitted else 2 * IPC]
         network = self._counted(self.prior.predict if batch else self.plain)
         made: list[list[Tensor]] = [[] for _ in range(classes)]
-        for unit in plan_units(classes, config):
+        plan = replace(
+            make_plan(config, SourceSpec(self.name), self.prior, statistics), classes=statistics.classes[:classes]
+        )
+        for unit in plan.batches:
             greedy = config.method.order == "greedy" and unit.images[0] > 0
             frozen = [torch.stack([torch.stack(made[c]) for c in unit.classes]).flatten(2)] if greedy else []
-            latents, _ = sample_unit(unit, config, self.prior, statistics, frozen, in_portions(network, batch or 1))
+            latents, _ = sample_unit(unit, plan, self.prior, statistics, frozen, in_portions(network, batch or 1))
             for (c, _), latent in zip(unit.cells(), latents, strict=True):
                 made[c].append(latent)
         return torch.stack([latent for own in made for latent in own])

@@ -7,14 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from jaxtyping import Float64, UInt8
-from numpy import ndarray
 from PIL import Image, ImageOps
 
 from dmgd.errors import DmgdError, unknown_choice
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # both are slow to import, and sources are opened and refused without them
+    from numpy import ndarray
     from torch import Tensor
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
@@ -29,20 +27,22 @@ FORMATS: dict[str, dict[str, Any]] = {
 LOSSLESS = ("png", "webp")
 
 
-def encode(pixels: ndarray, image_format: str = "png") -> bytes:
+def encode(pixels: "ndarray", image_format: str = "png") -> bytes:
     """The image file of uint8 `pixels`; the same bytes every time."""
     buffer = io.BytesIO()
     to_image(pixels).save(buffer, **FORMATS[image_format])
     return buffer.getvalue()
 
 
-def decode(data: bytes) -> ndarray:
+def decode(data: bytes) -> "ndarray":
     """The uint8 pixels of an image file that `encode` has written. Raises OSError for other bytes."""
+    import numpy as np
+
     pixels = np.array(Image.open(io.BytesIO(data)))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def to_image(pixels: ndarray) -> Image.Image:
+def to_image(pixels: "ndarray") -> Image.Image:
     """uint8 `pixels` as Pillow's image."""
     return Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
 
@@ -103,17 +103,21 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise BadImage("floating-point pixels have no agreed range; save the image with 8 or 16 bits")
     if image.mode.startswith("I"):
+        import numpy as np
+
         return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode in ("1", "LA") else "RGB")
 
 
-def square_pixels(image: Image.Image, size: int, channels: int) -> ndarray:
+def square_pixels(image: Image.Image, size: int, channels: int) -> "ndarray":
     """The centre of `image`, uint8 (size, size, channels), grey (`channels` 1) or RGB (3).
 
     EXIF orientation is applied. The shorter side is halved by box averaging while it is at least twice `size`, then
     brought to `size` by bicubic interpolation, then the centre is cropped.
     Source: `center_crop_arr` of guided-diffusion and facebookresearch/DiT.
     """
+    import numpy as np
+
     image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
@@ -138,18 +142,3 @@ def readable(images: Iterable[tuple["bytes | Path | Image.Image", int]]) -> Iter
             yield read_image(image), label
         except BadImage:
             continue
-
-
-def detail(pixels: UInt8[ndarray, "*n h w c"]) -> Float64[ndarray, "*n"]:
-    """The mean squared Laplacian of each image, halved, with the pixels' grey mean in [-1, 1]; 0 for an even surface.
-
-    `h` and `w` are at least 3. The sums are of whole numbers, so that the result is the same on every machine.
-    """
-    height, width, channels = pixels.shape[-3:]
-    v = pixels[..., 0].astype(np.int16)
-    for channel in range(1, channels):  # ten times as fast as .sum(-1)
-        v += pixels[..., channel]
-    laplacian = 4 * v[..., 1:-1, 1:-1] - v[..., :-2, 1:-1] - v[..., 2:, 1:-1] - v[..., 1:-1, :-2] - v[..., 1:-1, 2:]
-    squared = np.square(laplacian, dtype=np.int64).sum((-2, -1))
-    grey_levels = 2 * channels * 127.5  # a half of the Laplacian, in units of the sum over the channels
-    return squared / ((height - 2) * (width - 2) * grey_levels**2)

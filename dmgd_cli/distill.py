@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dmgd.config import DEFAULT_METHOD, METHODS, DistillConfig, StatisticsConfig, default_prior, method_named
+from dmgd.config import DEFAULT_METHOD, METHODS, DistillConfig, PriorSpec, SourceSpec, default_prior, method_named
 from dmgd_cli import method_options, options
 from dmgd_cli.output import print_json
 from dmgd_cli.progress import Display
@@ -19,11 +19,11 @@ def command(
     ipc: Annotated[int, typer.Option(help="Images per class.")] = DEFAULTS.ipc,
     method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = DEFAULT_METHOD,
     data: options.Data = None,
-    test_data: options.TestData = None,
     variant: options.Variant = None,
     columns: options.Columns = None,
     class_map: options.ClassMap = None,
     prior: options.Prior = None,
+    prior_revision: options.PriorRevision = None,
     vae: options.Vae = None,
     encoder: options.Encoder = None,
     stats: Annotated[
@@ -34,7 +34,7 @@ def command(
     batch_size: Annotated[
         int | None, typer.Option(help="Images in flight. Default: what fills the device and fits.", show_default=False)
     ] = None,
-    precision: Annotated[str, typer.Option(help="The network's: fp32, bf16 or fp16.")] = DEFAULTS.precision,
+    precision: options.Precision = "fp32",
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the network, which takes a minute; meant for GPUs.")
     ] = False,
@@ -84,29 +84,24 @@ def command(
         solver=solver,
         steps=steps,
     )
-    config = DistillConfig(
-        source, prior or default_prior(source), ipc, seed, method, chosen, precision, batch_size, compile
-    )
+    config = DistillConfig(ipc, seed, method, chosen, batch_size, compile)
+    source_spec = SourceSpec(source, data, None, variant, columns, class_map)
+    prior_spec = PriorSpec(prior or default_prior(source), vae, encoder, precision, prior_revision)
 
-    opened = options.open_source(source, data, test_data, variant, columns, class_map)
+    # Before torch is imported and weights are fetched, so that wrong paths and classes are said at once.
+    from dmgd.priors.description import check_classes
+    from dmgd.sources.open import open_source
 
-    from dmgd.priors.load import load_prior, with_encoder
-    from dmgd.statistics.content import check_statistics
+    opened = open_source(source_spec)
+    check_classes(prior_spec, opened.classes)
+
+    from dmgd.priors.load import load_prior
     from dmgd.statistics.file import Statistics
     from dmgd.workflows.distill import distill
-    from dmgd.workflows.fit_stats import fit_statistics
 
-    display = Display()
-    given = Statistics.load(stats) if stats else None
-    loaded = load_prior(config.prior, vae=vae, precision=precision, device=options.torch_device(device))  # type: ignore[arg-type]
-    loaded = with_encoder(loaded, encoder) if encoder else loaded
-    if given:
-        wanted = config.with_statistics_of(given.header["k"]).k
-        check_statistics(given, opened, loaded, wanted, progress=display)
-        statistics = given
-    else:
-        statistics = fit_statistics(opened, loaded, StatisticsConfig(source, config.prior, config.k), progress=display)
-    run = distill(config, loaded, statistics, out, resume=resume, progress=display)
+    statistics = Statistics.load(stats) if stats else None
+    loaded = load_prior(prior_spec, device=options.torch_device(device))
+    run = distill(opened, loaded, config, out, statistics=statistics, resume=resume, progress=Display())
 
     images = len(run.records())
     if json:

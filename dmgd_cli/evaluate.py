@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dmgd.config import default_prior
+from dmgd.config import PriorSpec, default_prior
 from dmgd.errors import unknown_choice
 from dmgd.evaluation.protocols import BASELINES, PROTOCOLS, EvaluateConfig
 from dmgd_cli import options
@@ -20,9 +20,7 @@ def command(
         Path,
         typer.Argument(help="A run, an export, or a folder with a folder of images per class.", show_default=False),
     ],
-    source: Annotated[
-        str | None, typer.Option(help="Dataset with the test images. Default: the run's own.", show_default=False)
-    ] = None,
+    source: options.RunSource = None,
     protocol: Annotated[str, typer.Option(help=f"One of {', '.join(PROTOCOLS)}.")] = DEFAULTS.protocol,
     against: Annotated[
         str, typer.Option(help=f"Also train on, with commas: {', '.join(BASELINES)} or other sets' paths.")
@@ -65,7 +63,7 @@ def command(
     variant: options.Variant = None,
     columns: options.Columns = None,
     class_map: options.ClassMap = None,
-    prior: options.Prior = None,
+    prior: options.RunPrior = None,
     vae: options.Vae = None,
     seed: options.Seed = DEFAULTS.seed,
     device: options.Device = "auto",
@@ -84,32 +82,41 @@ def command(
         if not path.exists():
             raise unknown_choice("baseline", str(path), (*BASELINES, "the path of another set"))
     baselines = tuple(name for name in names if name in BASELINES)
-    config = EvaluateConfig(protocol, repeats, seed, epochs, network, size, baselines)
-    config.chosen()
-
-    from dmgd.evaluation.imageset import read_sets, source_named
-    from dmgd.evaluation.report import write_report
-    from dmgd.priors.load import load_prior
-    from dmgd.workflows.evaluate import evaluate, needs_prior
-
-    display, place = Display(), options.torch_device(device)
-    found, *others = read_sets([run, *paths])
-    name = source_named(source, [found, *others])
-    opened = options.open_source(name, data, test_data, variant, columns, class_map)
-    loaded = None
-    if needs_prior(config, metrics=metrics, features=features, report=report):
-        loaded = load_prior(prior or default_prior(opened.name), vae=vae, device=place)
-    evaluation = evaluate(
-        config,
-        found,
-        opened,
-        others=others,
-        prior=loaded,
+    config = EvaluateConfig(
+        protocol,
+        repeats,
+        seed,
+        epochs,
+        network,
+        size,
+        baselines,
         teacher=teacher,
+        matching=classes,
         metrics=metrics,
         features=features,
-        keep_real=report is not None,
-        matching=classes,
+        report=report is not None,
+    )
+    config.chosen()
+
+    from dmgd.evaluation.imageset import read_sets, source_of
+    from dmgd.evaluation.report import write_report
+    from dmgd.priors.load import load_prior
+    from dmgd.sources.open import open_source
+    from dmgd.workflows.evaluate import evaluate
+
+    display, place = Display(), options.torch_device(device)
+    sets = read_sets([run, *paths])
+    given = {"data": data, "test_data": test_data, "variant": variant, "columns": columns, "class_map": class_map}
+    opened = open_source(source_of(sets, name=source, **given))
+    loaded = None
+    if config.needs_prior:
+        own = sets[0].specs[1] if sets[0].specs else PriorSpec(default_prior(opened.name))
+        loaded = load_prior(own.with_options(name=prior, vae=vae), device=place)
+    evaluation = evaluate(
+        sets,
+        opened,
+        loaded,
+        config,
         device=place,
         progress=display,
         on_header=lambda settings: display.note(header_line(settings)),

@@ -45,9 +45,9 @@ def command(
     """
     from dmgd.errors import UsageError
     from dmgd.exporters.example import Limits
-    from dmgd.exporters.hub import check_push
+    from dmgd.exporters.hub import check_push, publish
     from dmgd.runs.directory import RunDirectory
-    from dmgd.workflows.export import export, publish
+    from dmgd.workflows.export import export
 
     if push_to_hub:
         check_push(push_to_hub)

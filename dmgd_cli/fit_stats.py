@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dmgd.config import StatisticsConfig, default_prior
+from dmgd.config import PriorSpec, SourceSpec, StatisticsConfig, default_prior
 from dmgd_cli import options
 from dmgd_cli.output import print_json, print_table
 from dmgd_cli.progress import Display
@@ -17,11 +17,11 @@ def command(
     source: options.Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")] = Path("stats.safetensors"),
     data: options.Data = None,
-    test_data: options.TestData = None,
     variant: options.Variant = None,
     columns: options.Columns = None,
     class_map: options.ClassMap = None,
     prior: options.Prior = None,
+    prior_revision: options.PriorRevision = None,
     vae: options.Vae = None,
     encoder: options.Encoder = None,
     k: Annotated[int, typer.Option("--k", help="K, support points a class.")] = DEFAULTS.k,
@@ -43,15 +43,19 @@ def command(
       dmgd fit-stats --source digits
       dmgd fit-stats --source imagenette --data ~/data/imagenette --k 20
     """
-    config = StatisticsConfig(source, prior or default_prior(source), k, seed, mirror, max_bad)
+    config = StatisticsConfig(k, seed, mirror, max_bad)
+    prior_spec = PriorSpec(prior or default_prior(source), vae, encoder, revision=prior_revision)
 
-    opened = options.open_source(source, data, test_data, variant, columns, class_map)
+    from dmgd.priors.description import check_classes
+    from dmgd.sources.open import open_source
 
-    from dmgd.priors.load import load_prior, with_encoder
+    opened = open_source(SourceSpec(source, data, None, variant, columns, class_map))
+    check_classes(prior_spec, opened.classes)
+
+    from dmgd.priors.load import load_prior
     from dmgd.workflows.fit_stats import fit_statistics
 
-    loaded = load_prior(config.prior, vae=vae, device=options.torch_device(device))
-    loaded = with_encoder(loaded, encoder) if encoder else loaded
+    loaded = load_prior(prior_spec, device=options.torch_device(device))
     statistics = fit_statistics(opened, loaded, config, cache=cache, workers=workers, progress=Display())
     statistics.save(out)
 

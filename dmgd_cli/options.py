@@ -1,12 +1,9 @@
 """The options that several commands share, each declared once."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from dmgd.sources.source import Source as OpenedSource
 
 Source = Annotated[
     str,
@@ -37,7 +34,7 @@ Columns = Annotated[
     typer.Option(metavar="IMAGE,LABEL", help="Columns of a Hugging Face dataset. Default: found.", show_default=False),
 ]
 ClassMap = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         metavar="FILE", help="JSON or CSV from the data's labels to WordNet ids or class names.", show_default=False
     ),
@@ -58,6 +55,12 @@ Prior = Annotated[
         show_default=False,
     ),
 ]
+PriorRevision = Annotated[
+    str | None, typer.Option(help="Commit or branch of a prior of the Hub's. Default: main.", show_default=False)
+]
+Precision = Annotated[str, typer.Option(help="The network's: fp32, bf16 or fp16.")]
+RunSource = Annotated[str | None, typer.Option(help="Dataset. Default: the run's own.", show_default=False)]
+RunPrior = Annotated[str | None, typer.Option(help="Diffusion model. Default: the run's own.", show_default=False)]
 Vae = Annotated[
     str | None,
     typer.Option(
@@ -69,20 +72,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes the GPU if there is one.")]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="New or empty folder to write to.", show_default=False)]
 Run = Annotated[Path, typer.Argument(help="A run, as dmgd distill writes it.", show_default=False)]
-
-
-def open_source(
-    source: str,
-    data: str | None,
-    test_data: str | None,
-    variant: str | None,
-    columns: str | None,
-    class_map: Path | None,
-) -> "OpenedSource":
-    """The source that the options name; call it before importing torch, so that a wrong path is said at once."""
-    from dmgd.sources.open import open_source
-
-    return open_source(source, data=data, test_data=test_data, variant=variant, columns=columns, class_map=class_map)
 
 
 def torch_device(name: str) -> str:

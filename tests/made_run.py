@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import DistillConfig
+from dmgd.config import DistillConfig, PriorSpec, SourceSpec
 from dmgd.generation.batches import Unit
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.preview import write_preview
@@ -17,7 +17,9 @@ def make_run(path, names=("cat", "dog"), ipc=3, size=8, channels=3, seed=0):
     rng = np.random.default_rng(seed)
     classes = [ClassInfo(name, prior_index=i) for i, name in enumerate(names)]
     manifest = {
+        "specs": {"source": SourceSpec("digits").to_json(), "prior": PriorSpec("digits").to_json()},
         "config": DistillConfig(ipc=ipc).to_json(),
+        "plan": {"guidance_scale": 1.5, "guided_channels": None, "stages": None, "window": None, "k": 10},
         "classes": [info.to_json() for info in classes],
         "prior": {"id": "digits", "revision": None, "digest": "0" * 64, "numerics": "diffusers"},
         "statistics": {"source": {"name": "made", "variant": "for tests", "licence": "CC0"}, "sha256": "1" * 64},

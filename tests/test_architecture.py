@@ -63,6 +63,27 @@ def test_no_modules_import_each_other():
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
+def public_functions(path: Path) -> list[ast.FunctionDef]:
+    return [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    ]
+
+
+def test_no_public_function_has_more_than_eight_parameters():
+    for path in (ROOT / "dmgd").rglob("*.py"):
+        for function in public_functions(path):
+            arguments = function.args
+            assert len(arguments.posonlyargs + arguments.args + arguments.kwonlyargs) <= 8, f"{path}: {function.name}"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("dmgd.workflows.")])
+def test_a_workflow_is_one_function(module):
+    top = {node for node in ast.parse(MODULES[module].read_text()).body if isinstance(node, ast.FunctionDef)}
+    assert len([function for function in top if not function.name.startswith("_")]) == 1
+
+
 def test_the_package_itself_imports_no_room():
     assert not {name for name in imports(MODULES["dmgd"]) if name.startswith("dmgd.")}
 

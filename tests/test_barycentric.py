@@ -10,11 +10,12 @@ from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import METHODS, DistillConfig, Method, StatisticsConfig
+from dmgd.config import METHODS, DistillConfig, Method, SourceSpec, StatisticsConfig
 from dmgd.diffusion.noise import SeededNoise
 from dmgd.diffusion.sampler import sample
 from dmgd.diffusion.schedule import ddpm_schedule
-from dmgd.generation.batches import Unit, plan_units
+from dmgd.generation.batches import Unit
+from dmgd.generation.plan import make_plan
 from dmgd.generation.sampling import sample_unit
 from dmgd.matching.barycentric import barycentric_projection, exact_plan
 from dmgd.matching.methods import BarycentricShift, make_shift, placed
@@ -168,7 +169,8 @@ def test_a_sampled_set_varies_as_its_class():
     latents = encode_source(source, prior, workers=0, cache=False)
     for keep, least, most in ((True, 0.999, 1.001), (False, 0.3, 0.9)):
         method = replace(METHODS["dmgd"], steps=12, rho=1.0, keep_spread=keep, keep_detail=False)
-        made, _ = sample_unit(Unit(range(3, 5), range(5)), DistillConfig(ipc=5, method=method), prior, statistics, [])
+        plan = make_plan(DistillConfig(ipc=5, method=method), source.spec, prior, statistics)
+        made, _ = sample_unit(Unit(range(3, 5), range(5)), plan, prior, statistics, [])
         for c, images in zip((3, 4), made.reshape(2, 5, -1).double().numpy(), strict=True):
             own = latents[c].rows.astype(np.float64)
             offsets = images - own.mean(0)
@@ -238,9 +240,9 @@ def test_joint_matching_does_not_depend_on_how_many_images_the_network_sees_at_a
 
     def latents(batch_size):
         config = DistillConfig(ipc=7, method=method, batch_size=batch_size)
-        units = plan_units(10, config)
-        assert all(unit.images == range(7) for unit in units)
-        return torch.cat([sample_unit(unit, config, prior, statistics, [])[0] for unit in units])
+        plan = make_plan(config, SourceSpec("digits"), prior, statistics)
+        assert all(unit.images == range(7) for unit in plan.batches)
+        return torch.cat([sample_unit(unit, plan, prior, statistics, [])[0] for unit in plan.batches])
 
     whole, parts = latents(70), latents(3)
     assert ((whole - parts).flatten(1).norm(dim=1) / whole.flatten(1).norm(dim=1)).max().item() < 1e-4

@@ -25,8 +25,13 @@ def prior():
 
 
 @pytest.fixture(scope="module")
-def statistics(prior):
-    return fit_statistics(open_source("digits"), prior, StatisticsConfig(), cache=False)
+def source():
+    return open_source("digits")
+
+
+@pytest.fixture(scope="module")
+def statistics(source, prior):
+    return fit_statistics(source, prior, StatisticsConfig(), cache=False)
 
 
 def scarce(work, rows):
@@ -89,25 +94,26 @@ def test_what_suits_a_cpu_follows_from_the_patches(prior):
 
 
 @pytest.mark.parametrize("order", ["joint", "greedy"])
-def test_a_run_that_runs_out_of_memory_makes_the_same_images(prior, statistics, tmp_path, order):
+def test_a_run_that_runs_out_of_memory_makes_the_same_images(source, prior, statistics, tmp_path, order):
     config = DistillConfig(ipc=3, method=dataclasses.replace(method_named("dmgd", steps=4), order=order))
-    whole = distill(config, prior, statistics, tmp_path / "whole")
+    whole = distill(source, prior, config, tmp_path / "whole", statistics=statistics)
     assert whole.config.batch_size == suitable_batch(prior)
 
     remarks, poor = Remarks(), dataclasses.replace(prior)
     poor.predict = lambda z, t, label: scarce(lambda z, label: prior.predict(z, t, label), rows=7)[0](z, label)
-    small = distill(config, poor, statistics, tmp_path / "small", progress=remarks)
+    small = distill(source, poor, config, tmp_path / "small", statistics=statistics, progress=remarks)
     assert remarks.warnings
     for one, other in zip(whole.records(), small.records(), strict=True):
         assert abs(whole.pixels(one).astype(int) - small.pixels(other)).max() <= 1
 
 
-def test_a_run_keeps_its_batch_size(prior, statistics, tmp_path):
+def test_a_run_keeps_its_batch_size(source, prior, statistics, tmp_path):
     """Continued on a device that would choose another one, a run's images stay as they are."""
     method = method_named("dit", steps=3)
     config = DistillConfig(ipc=2, method_name="dit", method=method, batch_size=7)
-    run = distill(config, prior, statistics, tmp_path / "run")
-    again = distill(dataclasses.replace(config, batch_size=None), prior, statistics, tmp_path / "run")
+    run = distill(source, prior, config, tmp_path / "run", statistics=statistics)
+    unsaid = dataclasses.replace(config, batch_size=None)
+    again = distill(source, prior, unsaid, tmp_path / "run", statistics=statistics)
     assert again.config == run.config
     assert json.loads((run.path / "run.json").read_text())["config"]["batch_size"] == 7
     assert RunDirectory.open(run.path).complete

@@ -8,7 +8,7 @@ import yaml
 from made_run import make_run, tree
 from source_stand_ins import WNIDS, as_folder, pictures, small_prior
 
-from dmgd.config import DistillConfig, method_named
+from dmgd.config import DistillConfig, PriorSpec, SourceSpec, method_named
 from dmgd.exporters.command import distill_command
 from dmgd.runs.directory import RunDirectory
 
@@ -31,10 +31,12 @@ def test_the_card_has_yaml_a_class_table_and_the_command_that_makes_the_run(digi
 
 
 def test_the_command_has_options_that_exist_and_says_what_it_cannot_do():
+    digits = SourceSpec("digits"), PriorSpec("digits")
     paper = DistillConfig(method_name="dmgd-paper", method=method_named("dmgd-paper", steps=20), compile=True)
-    assert distill_command(paper) == ("dmgd distill --source digits --ipc 10 --method dmgd-paper --compile --steps 20")
+    command = distill_command(paper, *digits)
+    assert command == "dmgd distill --source digits --ipc 10 --method dmgd-paper --compile --steps 20"
     means = DistillConfig(method=replace(method_named("dmgd"), keep_spread=False))
-    assert distill_command(means).endswith("--ipc 10  # with Method(keep_spread=False), from Python")
+    assert distill_command(means, *digits).endswith("--ipc 10  # with Method(keep_spread=False), from Python")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def test_where_data_and_weights_lie_is_not_published(local, tmp_path, inline):
 def test_evaluate_finds_the_data_of_a_run(local, tmp_path, dmgd):
     options = ("--epochs", 1, "--repeats", 1, "--against", "", "--json")
     scores = json.loads(dmgd("evaluate", local, *options, cwd=tmp_path).stdout)
-    assert RunDirectory.open(local).config.source.endswith("secret/photos")
+    assert RunDirectory.open(local).specs[0].name.endswith("secret/photos")
     assert scores["settings"]["source"]["name"] == "folder:photos"
 
 

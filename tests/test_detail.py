@@ -9,9 +9,10 @@ from remarks import Remarks
 from source_stand_ins import as_folder, as_parquet, pictures, shuffled, small_prior
 
 from dmgd.config import DistillConfig, StatisticsConfig, method_named
-from dmgd.images import detail, square_pixels
+from dmgd.images import square_pixels
 from dmgd.priors.load import load_prior
 from dmgd.runs.directory import RunDirectory
+from dmgd.sources.detail import detail
 from dmgd.sources.open import open_source
 from dmgd.statistics.file import Statistics
 from dmgd.workflows.distill import distill
@@ -39,7 +40,7 @@ def test_statistics_keep_the_mean_detail_of_the_images_in_any_order_and_files(tm
     expected = np.mean([detail(square_pixels(image, 16, 3)) for image, _ in source.samples("train")])
 
     def kept(opened, **settings):
-        config = StatisticsConfig(opened.name, "small", 2, **settings)
+        config = StatisticsConfig(2, **settings)
         return fit_statistics(opened, prior, config, workers=0).header["detail"]
 
     first = kept(source)
@@ -51,8 +52,8 @@ def test_statistics_keep_the_mean_detail_of_the_images_in_any_order_and_files(tm
 
 @pytest.fixture(scope="module")
 def digits():
-    prior = load_prior("digits")
-    return prior, fit_statistics(open_source("digits"), prior, StatisticsConfig(), cache=False)
+    source, prior = open_source("digits"), load_prior("digits")
+    return source, prior, fit_statistics(source, prior, StatisticsConfig(), cache=False)
 
 
 CONFIG = DistillConfig(ipc=1, method_name="dit", method=method_named("dit", steps=5))
@@ -60,12 +61,13 @@ CONFIG = DistillConfig(ipc=1, method_name="dit", method=method_named("dit", step
 
 def warned(digits, out, share):
     """The warnings of a run whose source has so much detail that the images have this share of it."""
-    prior, statistics = digits
-    run = distill(CONFIG, prior, statistics, out / "measured")
+    source, prior, statistics = digits
+    run = distill(source, prior, CONFIG, out / "measured", statistics=statistics)
     made = np.mean([detail(run.pixels(record)) for record in run.records()])
     header = {**statistics.header, "detail": float(made / share)}
     remarks = Remarks()
-    distill(CONFIG, prior, dataclasses.replace(statistics, header=header), out / "run", progress=remarks)
+    richer = dataclasses.replace(statistics, header=header)
+    distill(source, prior, CONFIG, out / "run", statistics=richer, progress=remarks)
     return remarks.warnings
 
 
@@ -77,22 +79,23 @@ def test_images_with_less_than_half_of_the_detail_are_warned_of(digits, tmp_path
 
 
 def test_a_continued_run_is_measured_whole(digits, tmp_path):
-    prior, statistics = digits
+    source, prior, statistics = digits
     statistics = dataclasses.replace(statistics, header={**statistics.header, "detail": 1000.0})
     said = []
     for _ in range(2):
         remarks = Remarks()
-        distill(CONFIG, prior, statistics, tmp_path / "run", progress=remarks)
+        distill(source, prior, CONFIG, tmp_path / "run", statistics=statistics, progress=remarks)
         said.append(remarks.warnings)
     assert said[0] == said[1] != []
 
 
 def test_statistics_without_detail_load_and_nothing_is_said(digits, tmp_path):
-    prior, statistics = digits
+    source, prior, statistics = digits
     header = {key: value for key, value in statistics.header.items() if key != "detail"}
     dataclasses.replace(statistics, header=header).save(tmp_path / "old.safetensors")
     remarks = Remarks()
-    run = distill(CONFIG, prior, Statistics.load(tmp_path / "old.safetensors"), tmp_path / "run", progress=remarks)
+    old = Statistics.load(tmp_path / "old.safetensors")
+    run = distill(source, prior, CONFIG, tmp_path / "run", statistics=old, progress=remarks)
     assert not remarks.warnings
     assert "detail" not in RunDirectory.open(run.path).manifest["statistics"]
 
@@ -103,4 +106,4 @@ def test_the_command_says_the_source_s_detail_and_warns(dmgd, tmp_path):
     arguments = ("--source", "digits", "--ipc", 1, "--steps", 10, "--rho", 1, "--stats", tmp_path / "s")
     said = dmgd("distill", *arguments, "--out", tmp_path / "run").stderr
     assert "of the source's detail" in said
-    assert "a smaller --rho" in said
+    assert "try --keep-detail or another --prior" in said

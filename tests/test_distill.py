@@ -79,7 +79,8 @@ REFUSED = [
     (["--precision", "fp8"], 2, "known: fp32, bf16, fp16"),
     (["--device", "tpu"], 2, "try --device cpu"),
     (["--stats", "missing.safetensors"], 1, "dmgd fit-stats"),
-    (["--prior", "dit-xl-2-256"], 1, "HF_HOME"),
+    (["--prior", "dit-xl-2-256"], 1, "lacks 10 of the 10 classes"),
+    (["--prior", "facebook/dit"], 1, "HF_HOME"),
     (["--encoder", "./taesdd"], 2, "the encoder ./taesdd does not exist"),
     (["--encoder", "taesdd"], 1, "the encoder 'taesdd' is not in the cache"),
 ]

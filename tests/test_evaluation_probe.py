@@ -99,9 +99,9 @@ def test_the_probe_as_a_network(digits, monkeypatch):
     monkeypatch.setattr(
         dmgd.workflows.evaluate, "train_probe", lambda data, *rest: trained.append(data) or original(data, *rest)
     )
-    config = EvaluateConfig(network="probe", repeats=3, against=("random", "full"))
+    config = EvaluateConfig(network="probe", repeats=3, against=("random", "full"), metrics=True)
     said = []
-    done = evaluate(config, found, source, prior=load_prior("digits"), metrics=True, on_header=said.append)
+    done = evaluate([found], source, load_prior("digits"), config, on_header=said.append)
     own, random, full = done.scores
     assert len(set(own.last)) == len(set(full.last)) == 1
     assert len(set(random.last)) > 1
@@ -117,15 +117,10 @@ def test_the_probe_as_a_network(digits, monkeypatch):
     assert said[0]["parameters"] == 65 * 10
 
 
-@pytest.mark.parametrize(("options", "name"), [({"epochs": 3}, "epochs"), ({"protocol": "igd-adamw"}, "protocol")])
-def test_options_without_effect_on_the_probe_are_refused(options, name):
+@pytest.mark.parametrize(("name", "value"), [("epochs", 3), ("protocol", "igd-adamw"), ("teacher", "some/teacher")])
+def test_options_without_effect_on_the_probe_are_refused(name, value):
     with pytest.raises(UsageError, match=f"{name} has no effect on the network probe"):
-        EvaluateConfig(network="probe", **options)
-
-
-def test_a_teacher_has_no_effect_on_the_probe(digits):
-    with pytest.raises(UsageError, match="teacher has no effect"):
-        evaluate(EvaluateConfig(network="probe"), digits[1], digits[0], teacher="some/teacher")
+        EvaluateConfig(network="probe", **{name: value})
 
 
 def test_sets_are_measured_at_their_own_size_whatever_networks_are_trained_at(tmp_path, monkeypatch):
@@ -146,13 +141,13 @@ def test_sets_are_measured_at_their_own_size_whatever_networks_are_trained_at(tm
         return Labelled(name, [change(image) for image, _ in sharp], [y for _, y in sharp], source.classes)
 
     same, fog = labelled("same", lambda i: i), labelled("fog", lambda i: i.filter(ImageFilter.BoxBlur(4)))
-    config = EvaluateConfig(repeats=1, epochs=1, against=("random",))
-    done = evaluate(config, fog, source, others=[same], metrics=True, features="pixels")
+    config = EvaluateConfig(repeats=1, epochs=1, against=("random",), metrics=True, features="pixels")
+    done = evaluate([fog, same], source, None, config)
     assert done.settings["protocol"]["size"] == 32
     assert done.settings["measured_size"] == 64
     assert done.metrics["same"]["detail"] == done.metrics["random"]["detail"] == 1
     assert done.metrics["fog"]["detail"] < 0.02
     assert done.metrics["same"]["probe"] == 100
     small = Labelled("small", [image.resize((40, 40)) for image in same.images], same.labels, source.classes)
-    done = evaluate(config, small, source, metrics=True, features="pixels")
+    done = evaluate([small], source, None, config)
     assert done.settings["measured_size"] == 40

@@ -30,14 +30,14 @@ def write_folder(path, names, *, count=2, size=8, mode="RGB"):
     return path
 
 
-@pytest.mark.parametrize("layout", ["webdataset", "parquet", "imagefolder"])
+@pytest.mark.parametrize("layout", ["webdataset", "parquet", "imagefolder", "tensors"])
 def test_every_export_reads_like_its_run(tmp_path, dmgd, layout):
     run = make_run(tmp_path / "run")
     dmgd("export", run.path, "--format", layout, "--out", tmp_path / "out")
     found, wanted = read_labelled(tmp_path / "out"), read_labelled(run.path)
     assert found.labels == wanted.labels
     assert found.classes == wanted.classes
-    assert found.source_name == "made"
+    assert found.specs == wanted.specs == run.specs
     for image, own in zip(found.images, wanted.images, strict=True):
         assert np.array_equal(np.array(image), np.array(own))
 

@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from dmgd.config import METHODS
 from dmgd.diffusion.noise import RecordedNoise
-from dmgd.diffusion.sampler import sample
+from dmgd.diffusion.sampler import Guidance, sample
 from dmgd.diffusion.schedule import ddpm_schedule
 from dmgd.matching.methods import TransportShift, make_condition
 from dmgd.priors.load import load_prior
@@ -66,8 +66,7 @@ def test_released_trajectories(recorded, golden, name):
             noise,
             condition,
             shift,
-            guidance_scale=hyperparameters["cfg_scale"],
-            guided_channels=method.guided_channels,
+            Guidance(hyperparameters["cfg_scale"], method.guided_channels),
             observe=observe,
         )
         for found, expected in zip(z, of("latent"), strict=True):

@@ -53,7 +53,8 @@ def make(prior, statistics, tmp_path):
 
     def run(name="run", ipc=2, **options):
         method = dataclasses.replace(method_named("dmgd", steps=2), order="greedy", window=(0, 1))
-        return distill(DistillConfig(ipc=ipc, method=method), prior, statistics, tmp_path / name, **options)
+        config = DistillConfig(ipc=ipc, method=method)
+        return distill(open_source("digits"), prior, config, tmp_path / name, statistics=statistics, **options)
 
     return run
 
@@ -87,9 +88,10 @@ def test_a_run_never_shrinks_and_other_orders_do_not_grow(make, prior, statistic
     with pytest.raises(MismatchError, match=r"config\.ipc: 3 there, 2 asked for"):
         make(ipc=2)
     config = DistillConfig(ipc=1, method_name="dit", method=method_named("dit", steps=2))
-    distill(config, prior, statistics, tmp_path / "dit")
+    source = open_source("digits")
+    distill(source, prior, config, tmp_path / "dit", statistics=statistics)
     with pytest.raises(MismatchError, match=r"config\.ipc: 1 there, 2 asked for"):
-        distill(dataclasses.replace(config, ipc=2), prior, statistics, tmp_path / "dit")
+        distill(source, prior, dataclasses.replace(config, ipc=2), tmp_path / "dit", statistics=statistics)
 
 
 @pytest.mark.parametrize("kind", ["images", "units"])
@@ -132,8 +134,11 @@ def test_a_damaged_record_is_made_again_and_a_missing_one_makes_the_run_unfinish
 
 def test_a_manifest_that_lacks_something_is_damaged(make):
     run = make()
-    (run.path / "run.json").write_text('{"format": 1}')
+    (run.path / "run.json").write_text('{"format": 2}')
     with pytest.raises(ArtifactError, match="it lacks classes, config"):
+        RunDirectory.open(run.path)
+    (run.path / "run.json").write_text('{"format": 1}')
+    with pytest.raises(ArtifactError, match="another version of dmgd; distil it again"):
         RunDirectory.open(run.path)
 
 

@@ -6,12 +6,13 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel
 
-from dmgd.config import METHODS, DistillConfig, StatisticsConfig
+from dmgd.config import METHODS, DistillConfig, SourceSpec, StatisticsConfig
 from dmgd.diffusion.noise import RecordedNoise, SeededNoise
-from dmgd.diffusion.sampler import sample
+from dmgd.diffusion.sampler import Guidance, sample
 from dmgd.diffusion.schedule import ddpm_schedule, dpm_schedule
 from dmgd.errors import DmgdError
 from dmgd.generation.batches import Unit, plan_units
+from dmgd.generation.plan import make_plan
 from dmgd.generation.sampling import sample_unit
 from dmgd.priors.load import load_prior
 from dmgd.sources.open import open_source
@@ -26,6 +27,10 @@ def prior():
 @pytest.fixture(scope="module")
 def statistics(prior):
     return fit_statistics(open_source("digits"), prior, StatisticsConfig(k=6), cache=False)
+
+
+def planned(config, prior, statistics):
+    return make_plan(config, SourceSpec("digits"), prior, statistics)
 
 
 def test_plain_dit_equals_a_plain_loop_over_diffusers(golden):
@@ -50,7 +55,7 @@ def test_plain_dit_equals_a_plain_loop_over_diffusers(golden):
 
     label, null_label = prior.label_embedding(classes), prior.null_embedding(3)
     noise = SeededNoise(seeds, prior.latent_shape)
-    found = sample(prior.predict, ddpm_schedule(), noise, lambda k: (label, null_label), guidance_scale=4.0)
+    found = sample(prior.predict, ddpm_schedule(), noise, lambda k: (label, null_label), guidance=Guidance(4.0))
     assert ((found - z).norm() / z.norm()).item() < 1e-5
 
 
@@ -60,13 +65,13 @@ def test_classes_in_one_batch_equal_classes_alone(prior, statistics, method):
     config = DistillConfig(ipc=2, method_name=method, method=settings)
 
     def run(classes, batch):
-        own = replace(config, batch_size=batch)
+        plan = planned(replace(config, batch_size=batch), prior, statistics)
         latents, frozen = {}, {}
-        for unit in plan_units(10, own):
+        for unit in plan.batches:
             if not set(unit.classes) <= set(classes):
                 continue
             before = frozen.get(unit.classes, []) if settings.order == "greedy" else []
-            found, _ = sample_unit(unit, own, prior, statistics, before)
+            found, _ = sample_unit(unit, plan, prior, statistics, before)
             frozen[unit.classes] = [*before, found.reshape(len(unit.classes), len(unit.images), -1)]
             latents |= dict(zip(unit.cells(), found, strict=True))
         return latents
@@ -109,19 +114,18 @@ def test_outside_the_guidance_interval_the_null_rows_are_skipped(prior):
         rows.append(len(z))
         return prior.predict(z, t, label)
 
-    def sampled(**guidance):
+    def sampled(interval=None):
         return sample(
             denoise,
             ddpm_schedule(10),
             SeededNoise([1, 2], prior.latent_shape),
             lambda k: (label, null_label),
-            guidance_scale=3.0,
-            **guidance,
+            guidance=Guidance(3.0, interval=interval),
         )
 
-    within = sampled(guidance_interval=(3, 5))
+    within = sampled((3, 5))
     assert rows == [2, 2, 2, 2, 4, 4, 4, 2, 2, 2]
-    torch.testing.assert_close(sampled(guidance_interval=(0, 9)), sampled())
+    torch.testing.assert_close(sampled((0, 9)), sampled())
     assert (within - sampled()).abs().max() > 1e-2
 
 
@@ -147,13 +151,13 @@ def test_a_solver_of_second_order_sees_the_guided_prediction(prior):
 @pytest.mark.parametrize("method", ["dit", "dmgd"])
 def test_a_network_that_gives_no_numbers_is_refused(prior, statistics, method):
     """In the middle of the way, as half precision that overflows does."""
-    config, calls = DistillConfig(ipc=2, method=METHODS[method]), iter(range(50))
+    plan, calls = planned(DistillConfig(ipc=2, method=METHODS[method]), prior, statistics), iter(range(50))
 
     def denoise(z, t, label):
         return prior.predict(z, t, label) * (float("inf") if next(calls) == 30 else 1)
 
     with pytest.raises(DmgdError, match=r"infinite values at step 19; .* precision fp32"):
-        sample_unit(Unit(range(1), range(2)), config, prior, statistics, [], denoise)
+        sample_unit(Unit(range(1), range(2)), plan, prior, statistics, [], denoise)
 
 
 BF16_BOUND = 0.1
@@ -163,9 +167,10 @@ BF16_BOUND = 0.1
 def test_half_precision_stays_within_its_bound(prior, statistics, method):
     """The final latents in bf16: the network's rounding, carried through all fifty steps."""
     half = load_prior("digits", precision="bf16")
-    config = DistillConfig(ipc=2, method_name=method, method=METHODS[method])
-    (unit,) = plan_units(10, config)
-    exact, found = (sample_unit(unit, config, one, statistics, [])[0] for one in (prior, half))
+    config = DistillConfig(ipc=2, method_name=method, method=METHODS[method], batch_size=20)
+    plan = planned(config, prior, statistics)
+    (unit,) = plan.batches
+    exact, found = (sample_unit(unit, plan, one, statistics, [])[0] for one in (prior, half))
     distance = (found - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
     assert 0 < distance.mean().item() < BF16_BOUND
 

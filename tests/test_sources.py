@@ -31,7 +31,7 @@ def test_every_layout_and_order_gives_the_same_bytes(tmp_path, prior_folder, dmg
     written = {}
     for name, place in layouts.items():
         source = open_source("imagenette", data=str(place))
-        statistics = fit_statistics(source, prior, StatisticsConfig("imagenette", k=3), workers=0)
+        statistics = fit_statistics(source, prior, StatisticsConfig(k=3), workers=0)
         statistics.save(tmp_path / f"{name}.safetensors")
         written[name] = (tmp_path / f"{name}.safetensors").read_bytes()
     assert len(set(written.values())) == 1

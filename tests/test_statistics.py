@@ -42,7 +42,7 @@ def prior(prior_folder):
 
 
 def fit(source, prior, k=3, ear=None, **options):
-    config = StatisticsConfig(source.name, "small", k, **options)
+    config = StatisticsConfig(k, **options)
     return fit_statistics(source, prior, config, workers=0, progress=ear or Silent())
 
 

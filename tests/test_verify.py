@@ -134,7 +134,8 @@ def test_a_pixel_rounded_otherwise_is_within_the_locks_tolerance():
     images = [(0, rng.integers(1, 255, (16, 16, 3), dtype=np.uint8)) for _ in range(4)]
     manifest = {
         "classes": [{"name": "cat", "wnid": None}],
-        "config": {"source": "digits", "prior": "digits"},
+        "specs": {"prior": {"name": "digits", "precision": "fp32"}},
+        "config": {},
         "prior": {"id": "digits", "revision": None, "digest": "0"},
         "statistics": {"source": {"name": "digits"}},
         "versions": {},

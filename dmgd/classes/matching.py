@@ -140,7 +140,7 @@ def match_prior(name: str, table: Sequence[ClassInfo], classes: Sequence[ClassIn
             names = [c.identity for c, bad in zip(classes, wrong, strict=True) if bad]
             raise MismatchError(
                 f"the prior {name!r} {problem} {len(names)} of the {len(classes)} classes: {listed(names)}; choose a "
-                "prior that was trained on them, say its classes in its dmgd.json, or map the source's to them with "
+                "--prior that was trained on them, say its classes in its dmgd.json, or map the source's to them with "
                 "--class-map FILE"
             )
     return tuple(ClassInfo(c.name, c.wnid, row) for c, row in zip(classes, rows, strict=True))

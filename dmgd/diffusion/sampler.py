@@ -1,6 +1,7 @@
 """The guided DDPM sampler. It knows nothing of classes, images or files."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,21 @@ Observer = Callable[[int, Tensor, Tensor], None]
 """(Step index k, ẑ_0 before any shift, z_{k−1}) → nothing."""
 
 
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance of strength `scale` (1 + ω in the paper; 1 is none, and skips the null rows) on the
+    first `channels` channels (None: all), in the step indices of `interval` (first, last; None: all)."""
+
+    scale: float = 1.0
+    channels: int | None = None
+    interval: tuple[int, int] | None = None
+
+    def scale_at(self, k: int) -> float:
+        """The strength at step index k: none outside of the interval."""
+        is_within = self.interval is None or self.interval[0] <= k <= self.interval[1]
+        return self.scale if is_within else 1.0
+
+
 @torch.no_grad()
 def sample(
     denoise: Denoiser,
@@ -33,26 +49,22 @@ def sample(
     noise: Noise,
     condition: Condition,
     shift: Shift = lambda k, x0, sigma: None,
+    guidance: Guidance = Guidance(),
     *,
-    guidance_scale: float = 1.0,
-    guided_channels: int | None = None,
-    guidance_interval: tuple[int, int] | None = None,
     observe: Observer = lambda k, x0, z: None,
 ) -> Float[Tensor, "b c h w"]:
     """The latents z_0 of a batch, float32: a pure function of the network, the noise and the settings.
 
-    Classifier-free guidance of strength `guidance_scale` (1 + ω in the paper; 1 is none, and skips the null rows) acts
-    on the first `guided_channels` channels (None: all) and in the step indices of `guidance_interval` (first, last;
-    None: all); elsewhere the null rows are skipped. `condition` and `shift` are where semantic and distribution
-    matching enter; `observe` sees every step. Everything outside the network is computed in float32.
+    `condition` and `shift` are where semantic and distribution matching enter; `observe` sees every step. Everything
+    outside the network is computed in float32.
 
     Raises DmgdError if the network gives NaN or infinite values, of which no image could be made.
     """
     z, previous = noise.start().float(), None
     for k in reversed(range(schedule.num_steps)):
         # Predict the noise and, where the network has learned it, the variance.
-        scale = guidance_scale if acts(guidance_interval, k) else 1.0
-        predicted = guided(denoise, z, schedule.timestep[k], *condition(k), scale, guided_channels)
+        scale, channels = guidance.scale_at(k), guidance.channels
+        predicted = guided(denoise, z, schedule.timestep[k], *condition(k), scale, channels)
         # Drawn here, so that a GPU, which is still busy with the network, does not wait for it.
         fresh = noise.step(k) if k > 0 else None
         if not predicted.isfinite().all():
@@ -77,11 +89,6 @@ def sample(
         z = mean if fresh is None else mean + sigma * fresh
         observe(k, x0, z)
     return z
-
-
-def acts(interval: tuple[int, int] | None, k: int) -> bool:
-    """Whether the step index k lies in an interval (first, last), both included; None is the whole way."""
-    return interval is None or interval[0] <= k <= interval[1]
 
 
 def guided(

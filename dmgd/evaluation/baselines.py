@@ -10,10 +10,11 @@ from dmgd.config import DistillConfig, method_named
 from dmgd.errors import UsageError
 from dmgd.evaluation.imageset import ImageSet, Shape, source_labels, source_set, stack_images
 from dmgd.evaluation.inputs import Labelled
+from dmgd.evaluation.protocols import NEED_PRIOR
 from dmgd.evaluation.selection import herding, nearest_distinct, random_selection
 from dmgd.evaluation.train import fitting_threads
-from dmgd.generation.batches import plan_units
-from dmgd.generation.micro_batches import decode, suitable_batch
+from dmgd.generation.micro_batches import decode
+from dmgd.generation.plan import make_plan
 from dmgd.generation.sampling import sample_unit
 from dmgd.images import to_image
 from dmgd.priors.prior import Prior
@@ -23,8 +24,6 @@ from dmgd.statistics.cache import ClassLatents
 from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
 from dmgd.statistics.kmeans import class_seed, quantize
-
-NEED_PRIOR = ("kmeans-real", "herding", "dit")
 
 Selection = Callable[[int], list[int]]
 """Seed of a repeat → ordinals of real training images."""
@@ -131,15 +130,7 @@ def kmeans_real(latents: Sequence[ClassLatents], counts: Sequence[int], seeds: S
 
 def sample_plain(source: Source, counts: Sequence[int], seed: int, prior: Prior, progress: Progress) -> Labelled:
     """Samples of the prior without any matching, with its own guidance scale, as the method "dit" makes them."""
-    config = DistillConfig(
-        source.name,
-        prior.identity.id,
-        max(counts),
-        seed,
-        method_name="dit",
-        method=method_named("dit"),
-        batch_size=suitable_batch(prior),
-    )
+    config = DistillConfig(max(counts), seed, method_name="dit", method=method_named("dit"))
     classes = prior.match_classes(source.classes)
     size = int(torch.tensor(prior.latent_shape).prod())
     nothing = Statistics(
@@ -151,13 +142,14 @@ def sample_plain(source: Source, counts: Sequence[int], seed: int, prior: Prior,
         header={},
     )
     images: list[Image.Image] = []
+    plan = make_plan(config, source.spec, prior, nothing)
     labels: list[int] = []
     with (
         fitting_threads(prior.image_size, prior.device),
         progress.task("sample dit", len(classes) * max(counts), "images") as task,
     ):
-        for unit in plan_units(len(classes), config):
-            latents, _ = sample_unit(unit, config, prior, nothing, [])
+        for unit in plan.batches:
+            latents, _ = sample_unit(unit, plan, prior, nothing, [])
             for (label, i), image in zip(unit.cells(), decode(prior, latents).numpy(), strict=True):
                 if i < counts[label]:
                     images.append(to_image(image))

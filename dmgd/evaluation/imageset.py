@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_labels
+from dmgd.config import SourceSpec
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.evaluation.inputs import Labelled, read_labelled
 from dmgd.evaluation.protocols import BASELINES
@@ -129,19 +130,21 @@ def source_labels(source: Source, split: str) -> Int64[Tensor, " n"]:
     return torch.tensor([label for _, label in source.samples(split)], dtype=torch.int64)
 
 
-def source_named(name: str | None, sets: Sequence[Labelled]) -> str:
-    """The source to test on: `name`, or the one that the sets were distilled from.
+def source_of(sets: Sequence[Labelled], **options: str | None) -> SourceSpec:
+    """The source to test on: the one that the sets were distilled from, with the `options` that are not None.
 
     Raises UsageError if nothing says which, MismatchError if the sets say different ones.
     """
-    known = sorted({found.source_name for found in sets if found.source_name})
-    if name:
-        return name
-    if not known:
+    found = {one.specs[0].published().name: one.specs[0] for one in sets if one.specs}
+    if options.get("name"):
+        return next(iter(found.values()), SourceSpec("")).with_options(**options)
+    if not found:
         raise UsageError(f"{sets[0].name} does not say which dataset it is of; give --source")
-    if len(known) > 1:
-        raise MismatchError(f"the sets were distilled from different sources ({', '.join(known)}); give --source")
-    return known[0]
+    if len(found) > 1:
+        raise MismatchError(
+            f"the sets were distilled from different sources ({', '.join(sorted(found))}); give --source"
+        )
+    return next(iter(found.values())).with_options(**options)
 
 
 def read_sets(paths: Sequence[Path]) -> list[Labelled]:

@@ -11,10 +11,13 @@ from typing import Any
 from PIL import Image
 
 from dmgd.classes.info import ClassInfo
+from dmgd.config import PriorSpec, SourceSpec
 from dmgd.errors import ArtifactError, UsageError
 from dmgd.exporters.folder import INDEX
-from dmgd.images import BadImage, channels_of, read_image
+from dmgd.exporters.tensors import IMAGES, read_tensors
+from dmgd.images import BadImage, channels_of, read_image, to_image
 from dmgd.runs.directory import MANIFEST, RunDirectory
+from dmgd.runs.manifest import specs_of
 from dmgd.sources.folder import class_folders, image_files
 from dmgd.sources.shards import Sample, samples
 
@@ -24,15 +27,15 @@ _NUMBERED = re.compile(r"(\d{3,})-(.+)")
 @dataclass(frozen=True)
 class Labelled:
     """Images as they were found. `labels` are indices into `classes`, which are as the files say. `numbered` is False
-    where the order of the classes means nothing (folders without numbers). `source_name`: the dataset that the images
-    were distilled from, where the files say so."""
+    where the order of the classes means nothing (folders without numbers). `specs`: the data that the images
+    were distilled from and the weights that they were sampled with, where the files say so."""
 
     name: str
     images: list[Image.Image]
     labels: list[int]
     classes: tuple[ClassInfo, ...]
     numbered: bool = True
-    source_name: str | None = None
+    specs: tuple[SourceSpec, PriorSpec] | None = None
 
     def check(self) -> "Labelled":
         """The same. Raises ArtifactError if there is no image, or if sizes or channels differ."""
@@ -56,6 +59,8 @@ def read_labelled(path: Path) -> Labelled:
     if (path / MANIFEST).is_file():
         return read_run(RunDirectory.open(path))
     table = _index_of(path)
+    if (path / IMAGES).is_file():
+        return _from_samples(path.name, _tensor_samples(path), table)
     if tars := _files(path, ".tar"):
         return _from_samples(path.name, _tar_samples(tars), table)
     if parquets := _files(path, ".parquet"):
@@ -63,8 +68,8 @@ def read_labelled(path: Path) -> Labelled:
     if path.is_dir():
         return read_folder(path, table)
     raise UsageError(
-        f"{path} is not a set that can be read: a run, an export (WebDataset, Parquet or image folder), or a folder "
-        "with one folder of images for each class"
+        f"{path} is not a set that can be read: a run, an export (WebDataset, Parquet, image folder or tensors), or a "
+        "folder with one folder of images for each class"
     )
 
 
@@ -76,7 +81,7 @@ def read_run(run: RunDirectory) -> Labelled:
         images=[Image.open(io.BytesIO(run.image_bytes(record))) for record in records],
         labels=[record.class_index for record in records],
         classes=run.classes,
-        source_name=run.config.source,
+        specs=run.specs,
     )
 
 
@@ -98,17 +103,17 @@ def read_folder(path: Path, table: "_Table | None" = None) -> Labelled:
     named = [folder_class(folder.name) for folder in folders]
     if table:
         numbers = [number if number is not None else place for place, (number, _) in enumerate(named)]
-        return Labelled(path.name, images, [numbers[label] for label in labels], table.classes, True, table.source)
+        return Labelled(path.name, images, [numbers[label] for label in labels], table.classes, True, table.specs)
     classes = tuple(ClassInfo(name) for _, name in named)
     return Labelled(path.name, images, labels, classes, numbered=all(number is not None for number, _ in named))
 
 
 @dataclass(frozen=True)
 class _Table:
-    """What an export's index says: its classes in order, and the dataset that they come from."""
+    """What an export's index says: its classes in order, and the data and weights that it was made from."""
 
     classes: tuple[ClassInfo, ...]
-    source: str | None
+    specs: tuple[SourceSpec, PriorSpec] | None = None
 
 
 def _index_of(path: Path) -> _Table | None:
@@ -118,7 +123,7 @@ def _index_of(path: Path) -> _Table | None:
     try:
         run = json.loads((path / INDEX).read_text())["run"]
         classes = tuple(ClassInfo.from_json(fields) for fields in run["classes"])
-        return _Table(classes, run["statistics"]["source"]["name"])
+        return _Table(classes, specs_of(run))
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path / INDEX} is damaged or of another version ({error!r}); export again") from error
 
@@ -153,6 +158,13 @@ def _tar_sample(place: str, sample: Sample) -> Numbered:
     return open_image(image[1], place), _number(label.decode(errors="replace"), place), name
 
 
+def _tensor_samples(path: Path) -> Iterator[Numbered]:
+    """The samples of class-ordered tensors, as `dmgd export --format tensors` writes them."""
+    for stored in read_tensors(path):
+        assert not isinstance(stored.image, bytes)
+        yield to_image(stored.image), stored.label, stored.metadata["wnid"] or stored.metadata["class_name"]
+
+
 def _number(label: Any, place: str) -> int:
     """The number of a class. Raises ArtifactError for another label."""
     try:
@@ -184,7 +196,7 @@ def _from_parquet(name: str, paths: list[Path], table: _Table | None) -> Labelle
             place = f"{path.name}, row {number}"
             found.append((open_image(data, place), _number(row[label], place), None))
     if names and not table:
-        table = _Table(tuple(ClassInfo(label) for label in names), None)
+        table = _Table(tuple(ClassInfo(label) for label in names))
     return _from_samples(name, iter(found), table)
 
 
@@ -203,7 +215,7 @@ def _from_samples(name: str, found: Iterator[Numbered], table: _Table | None) ->
         labels.append(label)
         names[label] = said or str(label)
     if table:
-        return Labelled(name, images, labels, table.classes, True, table.source)
+        return Labelled(name, images, labels, table.classes, True, table.specs)
     classes = tuple(ClassInfo(names.get(i, str(i))) for i in range(max(labels, default=-1) + 1))
     return Labelled(name, images, labels, classes)
 

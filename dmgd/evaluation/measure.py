@@ -19,9 +19,10 @@ from dmgd.evaluation.imageset import ImageSet, Shape, source_set
 from dmgd.evaluation.metrics import set_metrics
 from dmgd.evaluation.probe import fit_linear, linear_probe, standardised
 from dmgd.evaluation.train import Training, top1
-from dmgd.images import detail, to_square
+from dmgd.images import to_square
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
+from dmgd.sources.detail import detail
 from dmgd.sources.source import Source
 from dmgd.statistics.kmeans import class_seed, quantize
 

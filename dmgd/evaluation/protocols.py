@@ -8,6 +8,7 @@ from dmgd.errors import UsageError, unknown_choice
 
 PROBE = "probe"  # the network that is a linear classifier on features
 BASELINES = ("random", "kmeans-real", "herding", "dit", "full")
+NEED_PRIOR = ("kmeans-real", "herding", "dit")
 QUICK_STEPS = 500
 QUICK_SIZE = 32
 MANY_CLASSES = 100
@@ -159,7 +160,12 @@ def validates(protocol: Protocol, epoch: int, epochs: int) -> bool:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """What `evaluate` computes. `size`, `network` and `epochs` override the protocol's; network "probe" has none."""
+    """What `evaluate` computes. `size`, `network` and `epochs` override the protocol's; network "probe" has none.
+
+    `teacher`, a checkpoint or Hub id, gives rded-soft its labels. `matching` of classes is by "name", by "index" or
+    "auto". With `metrics` the sets' places among the real images are measured; they and the probe see the `features` of
+    a network, or else the prior's latents. `report` keeps what a report shows.
+    """
 
     protocol: str = "quick"
     repeats: int = 5
@@ -168,6 +174,11 @@ class EvaluateConfig:
     network: str | None = None
     size: int | None = None
     against: tuple[str, ...] = ("random",)
+    teacher: str | None = None
+    matching: str = "auto"
+    metrics: bool = False
+    features: str | None = None
+    report: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("repeats", self.repeats), ("epochs", self.epochs)):
@@ -176,7 +187,12 @@ class EvaluateConfig:
         if self.size is not None and self.size < 4:
             raise UsageError(f"the image size must be at least 4 pixels, not {self.size}")
         if self.probes:
-            for name, given in (("epochs", self.epochs), ("protocol", self.protocol != EvaluateConfig.protocol)):
+            idle = {
+                "epochs": self.epochs,
+                "protocol": self.protocol != EvaluateConfig.protocol,
+                "teacher": self.teacher,
+            }
+            for name, given in idle.items():
                 if given:
                     raise UsageError(f"{name} has no effect on the network probe, which is fitted until it converges")
 
@@ -184,6 +200,12 @@ class EvaluateConfig:
     def probes(self) -> bool:
         """Whether linear probes are trained instead of networks."""
         return self.network == PROBE
+
+    @property
+    def needs_prior(self) -> bool:
+        """Whether a prior is used: for baselines in its latent space, metrics, a probe, or the report's map."""
+        measured = (self.metrics or self.probes) and not self.features
+        return bool(set(self.against) & set(NEED_PRIOR)) or measured or self.report
 
     def chosen(self) -> Protocol:
         """The protocol with the overrides. Raises UsageError for an unknown protocol."""

@@ -8,12 +8,11 @@ from typing import Any
 
 import yaml
 
-from dmgd.config import DistillConfig
 from dmgd.errors import ArtifactError
 from dmgd.exporters.command import distill_command
 from dmgd.exporters.example import COLUMN_TYPES, Description, label_names
 from dmgd.runs.directory import RunDirectory
-from dmgd.runs.manifest import published
+from dmgd.runs.manifest import published, specs_of
 
 CITATION = """\
 @inproceedings{wang2026dmgd,
@@ -30,11 +29,13 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 @dataclass(frozen=True)
 class Provenance:
     """What the card tells of the run: `config` and `versions` as in its manifest, the `source` with a `licence` note,
-    the `prior`, the `command` that distils it again, and `evaluation`, results as a text in Markdown or None."""
+    the `prior` and its `precision`, the `command` that distils it again, and `evaluation`: results, in Markdown.
+    """
 
     config: dict[str, Any]
     source: dict[str, Any]
     prior: dict[str, Any]
+    precision: str
     versions: dict[str, str]
     device: str
     command: str
@@ -66,7 +67,7 @@ def _sections(description: Description, layout: str, images_per_class: list[int]
             ("source", f"{source['name']} ({source['variant']})"),
             ("prior", prior["id"] + (f", revision {prior['revision']}" if prior["revision"] else "")),
             ("digest of the prior's weights", f"`{prior['digest']}`"),
-            ("precision, device", f"{config['precision']}, {provenance.device}"),
+            ("precision, device", f"{provenance.precision}, {provenance.device}"),
             ("versions", ", ".join(f"{name} {number}" for name, number in sorted(provenance.versions.items()))),
         ),
         f"```\n{provenance.command}\n```\n\n`index.json` lists every file with its SHA-256 and holds the full "
@@ -217,12 +218,14 @@ def read_results(path: Path) -> str:
 def provenance(run: RunDirectory, results: str | None) -> Provenance:
     """What the card tells of the run."""
     manifest = published(run.manifest)
+    source, prior = specs_of(manifest)
     return Provenance(
         config=manifest["config"],
         source=manifest["statistics"]["source"],
         prior=manifest["prior"],
+        precision=prior.precision,
         versions=manifest["versions"],
         device=manifest["device"],
-        command=distill_command(DistillConfig.from_json(manifest["config"])),
+        command=distill_command(run.config, source, prior),
         evaluation=results,
     )

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dmgd.errors import ArtifactError, DmgdError, UsageError
-from dmgd.exporters.folder import INDEX
+from dmgd.exporters.check import export_problems
+from dmgd.exporters.folder import INDEX, read_index
+from dmgd.progress import SILENT, Progress
 
 NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
@@ -25,6 +27,20 @@ def check_push(repo_id: str) -> None:
         raise ArtifactError("HF_HUB_OFFLINE is set, so nothing can be pushed; unset it")
     if not get_token():
         raise ArtifactError("there is no Hub token; run `hf auth login`, or set HF_TOKEN to one with write access")
+
+
+def publish(out: Path, repo_id: str, *, progress: Progress = SILENT, **options: Any) -> str:
+    """Push the export at `out` to the Hub, see `push`, and return its URL.
+
+    Raises ArtifactError if a file of the export was changed since it was made.
+    """
+    index = read_index(out)
+    if problem := next(export_problems(out, index), None):
+        raise ArtifactError(f"{out} is damaged ({problem}); export the run again to a new folder")
+    with progress.task("push", None, "files") as task:
+        url = push(out, index, repo_id, **options)
+        task.advance(len(index["files"]) + 1)
+    return url
 
 
 def push(

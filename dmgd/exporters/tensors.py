@@ -14,6 +14,7 @@ from dmgd.exporters.written import WrittenFile, hashed_file, write_hashed
 from dmgd.images import decode
 
 METADATA = "metadata.jsonl"
+IMAGES, LABELS = "images.pt", "labels.pt"
 
 
 def write_tensors(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
@@ -27,8 +28,8 @@ def write_tensors(folder: Path, examples: Iterable[Example], description: Descri
         logits.append(example.logits)
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous().float().div_(255)
     files = [
-        _write(folder, "images.pt", images, len(labels)),
-        _write(folder, "labels.pt", torch.tensor(labels)),
+        _write(folder, IMAGES, images, len(labels)),
+        _write(folder, LABELS, torch.tensor(labels)),
         write_hashed(folder, METADATA, b"".join(lines)),
     ]
     if description.soft_labels:
@@ -43,9 +44,9 @@ def _write(folder: Path, path: str, tensor: Tensor, images: int = 0) -> WrittenF
     return file.written(path, images)
 
 
-def read_tensors(folder: Path, index: dict[str, Any]) -> Iterator[Stored]:
+def read_tensors(folder: Path, index: dict[str, Any] | None = None) -> Iterator[Stored]:
     """The images of an export in `folder`."""
-    images, labels = (torch.load(folder / name, weights_only=True) for name in ("images.pt", "labels.pt"))
+    images, labels = (torch.load(folder / name, weights_only=True) for name in (IMAGES, LABELS))
     with (folder / METADATA).open(encoding="utf-8") as lines:
         for image, label, line in zip(images, labels.tolist(), lines, strict=True):
             fields = json.loads(line)

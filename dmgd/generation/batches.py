@@ -28,11 +28,11 @@ def plan_units(num_classes: int, config: DistillConfig) -> list[Unit]:
     """The batches of a run, in the order in which they are made: class chunk by class chunk, images rising.
 
     Greedy matching makes one image of each class at a time, joint matching all of them at once, even if the network
-    sees them in several parts; images that know nothing of each other are made as many at a time as fit.
+    sees them in several parts; images that know nothing of each other are made as many at a time as the batch size.
     """
-    together = {"greedy": 1, "joint": config.ipc, "independent": min(config.ipc, config.in_flight)}
-    images = together[config.method.order]
-    classes = min(num_classes, max(1, config.in_flight // images))
+    batch_size = config.batch_size or num_classes * config.ipc
+    images = {"greedy": 1, "joint": config.ipc, "independent": min(config.ipc, batch_size)}[config.method.order]
+    classes = min(num_classes, max(1, batch_size // images))
     return [
         Unit(range(c, min(c + classes, num_classes)), range(i, min(i + images, config.ipc)))
         for c in range(0, num_classes, classes)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from numpy import ndarray
 from torch import Tensor
 
-from dmgd.config import DistillConfig
-from dmgd.generation.batches import Unit, plan_units
+from dmgd.generation.batches import Unit
 from dmgd.generation.micro_batches import decode
+from dmgd.generation.plan import Plan
 from dmgd.generation.sampling import sample_unit
 from dmgd.priors.prior import Prior
 from dmgd.statistics.file import Statistics
@@ -26,23 +26,22 @@ def spread(num_classes: int, ipc: int, count: int) -> list[tuple[int, int]]:
 
 def regenerate(
     cells: list[tuple[int, int]],
-    config: DistillConfig,
+    plan: Plan,
     prior: Prior,
     statistics: Statistics,
     stored_latents: StoredLatents = lambda unit: None,
 ) -> Iterator[tuple[int, int, ndarray]]:
-    """(class index, image index, uint8 pixels (h, w, c)) of the images `cells`, sampled again in the run's own batches.
+    """(class index, image index, uint8 pixels (h, w, c)) of the images `cells`, sampled again by the run's own plan.
 
     Greedy matching needs the latents of the images before: the stored ones, or else they are made again, too.
     """
-    units = plan_units(len(statistics.classes), config)
     made: dict[str, Tensor] = {}
 
     def before(unit: Unit) -> list[Tensor]:
         """The latents (c, n, d) of the earlier images of the unit's classes."""
-        if config.method.order != "greedy":
+        if plan.method.order != "greedy":
             return []
-        earlier = [u for u in units if u.classes == unit.classes and u.images[0] < unit.images[0]]
+        earlier = [u for u in plan.batches if u.classes == unit.classes and u.images[0] < unit.images[0]]
         return [latents(u).reshape(len(u.classes), len(u.images), -1) for u in earlier]
 
     def latents(unit: Unit) -> Tensor:
@@ -51,10 +50,10 @@ def regenerate(
 
     def sampled(unit: Unit) -> Tensor:
         if unit.name not in made:
-            made[unit.name] = sample_unit(unit, config, prior, statistics, before(unit))[0]
+            made[unit.name] = sample_unit(unit, plan, prior, statistics, before(unit))[0]
         return made[unit.name]
 
-    for unit in units:
+    for unit in plan.batches:
         if wanted := [(row, cell) for row, cell in enumerate(unit.cells()) if cell in cells]:
             pixels = decode(prior, sampled(unit)).numpy()
             yield from ((*cell, pixels[row]) for row, cell in wanted)

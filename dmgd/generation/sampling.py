@@ -8,19 +8,17 @@ import torch
 from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import DistillConfig
 from dmgd.diffusion.noise import SeededNoise
 from dmgd.diffusion.sampler import Denoiser, sample
 from dmgd.generation.batches import Unit
 from dmgd.generation.micro_batches import in_portions
+from dmgd.generation.plan import Plan
 from dmgd.matching.methods import (
     BarycentricShift,
     TransportShift,
     draws_uniform,
     make_condition,
     make_shift,
-    placed,
-    schedule_of,
 )
 from dmgd.priors.prior import Prior
 from dmgd.statistics.file import Statistics
@@ -28,7 +26,7 @@ from dmgd.statistics.file import Statistics
 
 def sample_unit(
     unit: Unit,
-    config: DistillConfig,
+    plan: Plan,
     prior: Prior,
     statistics: Statistics,
     frozen: Sequence[Tensor],
@@ -37,15 +35,14 @@ def sample_unit(
     """The latents of a unit's images, in batch order, and what the run keeps of each beside them.
 
     `frozen` are the latents (c, n, d) of the finished images of the unit's classes, which greedy matching matches the
-    new ones with. `denoise` is the prior's network, by default in portions of the configuration's batch size. A pure
+    new ones with. `denoise` is the prior's network, by default in portions of the plan's batch size. A pure
     function of its arguments: every image has its own noise, from its own seed.
     """
     device = prior.device
-    schedule = schedule_of(config.method)
-    method = placed(config.method, schedule, statistics)
-    infos = [statistics.classes[c] for c, _ in unit.cells()]
-    seeds = [image_seed(config.seed, info, i) for info, (_, i) in zip(infos, unit.cells(), strict=True)]
-    others = [other_class(seed, c, len(statistics.classes)) for seed, (c, _) in zip(seeds, unit.cells(), strict=True)]
+    method, schedule, classes = plan.method, plan.schedule, plan.classes
+    infos = [classes[c] for c, _ in unit.cells()]
+    seeds = [image_seed(plan.config.seed, info, i) for info, (_, i) in zip(infos, unit.cells(), strict=True)]
+    others = [other_class(seed, c, len(classes)) for seed, (c, _) in zip(seeds, unit.cells(), strict=True)]
 
     # Semantic matching: what the network is told.
     condition = make_condition(
@@ -53,7 +50,7 @@ def sample_unit(
         schedule,
         label=prior.label_embedding([row_of(info) for info in infos]),
         null_label=prior.null_embedding(len(unit)),
-        other=prior.label_embedding([row_of(statistics.classes[o]) for o in others]),
+        other=prior.label_embedding([row_of(classes[o]) for o in others]),
         noise=label_noise(seeds, prior, uniform=draws_uniform(method)),
     )
     # Distribution matching: how the mean is moved.
@@ -61,16 +58,13 @@ def sample_unit(
     finished = torch.cat([known.support[:, :0], *frozen], dim=1)
     shift = make_shift(method, schedule, known, finished, list(unit.images))
 
-    defaults, channels = prior.defaults, method.guided_channels
     latents = sample(
-        denoise or in_portions(prior.predict, config.in_flight),
+        denoise or in_portions(prior.predict, plan.batch_size),
         schedule,
         SeededNoise(seeds, prior.latent_shape, device),
         condition,
         shift,
-        guidance_scale=defaults.guidance_scale if method.guidance_scale is None else method.guidance_scale,
-        guided_channels=defaults.guided_channels if channels is None else channels,
-        guidance_interval=method.guidance_interval,
+        plan.guidance,
     )
     costs = transport_costs(shift, unit)
     with_soft_labels = method.semantic != "none"

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -31,7 +30,7 @@ def schedule_of(method: Method) -> Schedule:
 
 
 def placed(method: Method, schedule: Schedule, statistics: Statistics) -> Method:
-    """The method with the window, the stages and the detail that it leaves to the data.
+    """The method with the window, the stages and the detail that it leaves to the data, as far as they act in it.
 
     Distribution matching acts from where the modes of a class begin to show: before, ẑ_0 tells nothing of the mode that
     an image will have. A mean of pixels is a picture, and steps lead there to the end. A mean of an autoencoder's
@@ -40,11 +39,11 @@ def placed(method: Method, schedule: Schedule, statistics: Statistics) -> Method
     """
     if method.distribution == "barycentric" and method.keep_detail is None:
         method = replace(method, keep_detail=not statistics.of_pixels)
-    if method.window is None:
+    if method.window is None and method.distribution != "none":
         last = max(1, decided_at(schedule.alpha_bar, statistics.within, VISIBLE))
         first = hidden_from(schedule.alpha_bar, statistics.residual) if method.keep_detail else 0
         method = replace(method, window=(min(first, last - 1), last))
-    if method.stages is None:
+    if method.stages is None and method.semantic != "none":
         classes_show, classes_clear = (
             decided_at(schedule.alpha_bar, statistics.between, deviations) for deviations in (VISIBLE, CLEAR)
         )
@@ -52,35 +51,19 @@ def placed(method: Method, schedule: Schedule, statistics: Statistics) -> Method
     return method
 
 
-def placement(method: Method, statistics: Statistics) -> dict[str, Any]:
-    """What a run keeps of where the data put window and stages, under "placement"; nothing if the method fixes both."""
-    chosen = placed(method, schedule_of(method), statistics)
-    found: dict[str, Any] = {}
-    if chosen.keep_detail and method.keep_detail is None:
-        found["keep_detail"] = True
-    if chosen.window != method.window and method.distribution != "none":
-        found |= {"window": chosen.window, "within": float(f"{statistics.within:.6g}")}
-        if chosen.keep_detail:
-            found["residual"] = float(f"{statistics.residual:.6g}")
-    if chosen.stages != method.stages and method.semantic != "none":
-        found |= {"stages": chosen.stages, "between": float(f"{statistics.between:.6g}")}
-    return {"placement": found} if found else {}
-
-
-def placement_notes(method: Method, statistics: Statistics) -> list[str]:
-    """The placement in words, one line each."""
-    found, timestep = placement(method, statistics).get("placement", {}), schedule_of(method).timestep
-    notes = []
-    if "window" in found:
-        first, last = found["window"]
+def placement_notes(asked: Method, settled: Method) -> list[str]:
+    """Where the data put the window and the stages that `asked` leaves to it, one line each."""
+    timestep, notes = schedule_of(settled).timestep, []
+    if settled.window != asked.window and settled.window:
+        first, last = settled.window
         notes.append(f"transport acts from step {last} (t {timestep[last]}) on: there the modes of a class show")
-        if "residual" in found:
+        if settled.keep_detail:
             notes.append(
                 f"transport ends with step {first} (t {timestep[first]}) and leaves the detail of the images to the "
                 "prior: means of an autoencoder's latents have none"
             )
-    if "stages" in found:
-        clear = found["stages"][0]
+    if settled.stages != asked.stages and settled.stages:
+        clear = settled.stages[0]
         notes.append(f"labels are soft until step {clear} (t {timestep[clear]}): there the classes are clear")
     return notes
 

@@ -3,17 +3,14 @@
 Both directions of names are plain renaming; nothing is approximated. A tensor that has no place is refused by name.
 """
 
-import json
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 
 from dmgd.errors import ArtifactError
+from dmgd.priors.description import Numerics, description_path, read_config
 from dmgd.priors.dit import DiT, DiTConfig
 from dmgd.priors.weights import State, read_weights
-
-Numerics = Literal["original", "diffusers"]
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
@@ -137,21 +134,6 @@ _GAMMA_TARGETS = {
     ("block", "gamma1"): "attn.proj",
     ("block", "gamma2"): "mlp.fc2",
 }
-
-
-def description_path(path: Path) -> Path:
-    """Where a prior at `path` may describe itself: `dmgd.json` in a folder, `NAME.dmgd.json` beside a file."""
-    return path / "dmgd.json" if path.is_dir() else path.with_suffix(".dmgd.json")
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`. Raises ArtifactError if it is missing or is not one."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing; expected a diffusers DiT folder") from error
-    except ValueError as error:
-        raise ArtifactError(f"{path} is not JSON: {error}") from error
 
 
 def _from_diffusers(state: State, depth: int, num_embedders: int) -> State:

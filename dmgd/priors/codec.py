@@ -1,25 +1,28 @@
 """Between images and latents: pixels themselves, or a frozen autoencoder."""
 
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from dmgd.errors import ArtifactError, UsageError
-from dmgd.priors.checkpoints import read_config
+from dmgd.priors.description import read_config
 
 Images = UInt8[Tensor, "b h w c"]
 Latents = Float32[Tensor, "b z y x"]
+NO_CONFIG: dict[str, Any] = {}
 
 
 @runtime_checkable
 class Codec(Protocol):
-    """`factor` image pixels are one latent pixel along each side; images have `image_channels` (1 grey, 3 RGB)."""
+    """`factor` image pixels are one latent pixel along each side; images have `image_channels` (1 grey, 3 RGB).
+    `config` is what the latents depend on beside the weights."""
 
     factor: int
     image_channels: int
+    config: dict[str, Any]
 
     def encode(self, images: Images) -> Latents:
         """The latents of uint8 images, on the codec's device; deterministic (a posterior's mean)."""
@@ -32,6 +35,7 @@ class PixelCodec:
     """Latents that are the pixels, scaled to [−1, 1]."""
 
     factor = 1
+    config = NO_CONFIG
 
     def __init__(self, image_channels: int, device: torch.device | str):
         self.image_channels, self._device = image_channels, device
@@ -48,6 +52,7 @@ class NoCodec:
 
     factor = 1
     image_channels = 3
+    config = NO_CONFIG
 
     def encode(self, images: Images) -> Latents:
         raise UsageError("this prior was loaded without an autoencoder; give --vae a folder or Hub id")
@@ -57,7 +62,11 @@ class NoCodec:
 
 
 class AutoencoderCodec:
-    """A diffusers `AutoencoderKL` or `AutoencoderTiny` in float32."""
+    """A diffusers `AutoencoderKL` or `AutoencoderTiny` in float32.
+
+    Latents are what diffusers' pipelines give a network: (z − mean) · scaling_factor / std, where mean and std are the
+    config's `latents_mean` and `latents_std`, or else `shift_factor` and 1.
+    """
 
     image_channels = 3
 
@@ -66,7 +75,8 @@ class AutoencoderCodec:
         from diffusers.utils import logging
 
         logging.set_verbosity_error()  # it warns of settings that it wrote itself
-        name = read_config(folder / "config.json").get("_class_name")
+        described = read_config(folder / "config.json")
+        name = described.get("_class_name")
         if name not in ("AutoencoderKL", "AutoencoderTiny"):
             raise ArtifactError(f"{folder} holds a {name}, not an AutoencoderKL or AutoencoderTiny")
         try:
@@ -78,19 +88,31 @@ class AutoencoderCodec:
         # Channels last: twice as fast on CPUs for the small autoencoders.
         placed = loaded.to(device=device, memory_format=torch.channels_last)
         self._model: nn.Module = placed.eval().requires_grad_(False)
-        self._scale, self._device, self._is_kl = loaded.config.scaling_factor, device, name == "AutoencoderKL"
+        self._device, self._is_kl = device, name == "AutoencoderKL"
+        self.config = {key: value for key, value in described.items() if not key.startswith("_")} | {"class": name}
+        self._scale, self._mean, self._std = self._placement(loaded.config, folder)
         self.factor = 2 ** (
             len(loaded.config.block_out_channels if self._is_kl else loaded.config.num_encoder_blocks) - 1
         )
 
+    def _placement(self, config: Any, folder: Path) -> tuple[float, Tensor, Tensor]:
+        """scaling_factor, and mean and std for each channel. Raises ArtifactError for means that contradict."""
+        shift, mean, std = (config.get(key) for key in ("shift_factor", "latents_mean", "latents_std"))
+        if shift and mean is not None:
+            raise ArtifactError(f"{folder / 'config.json'} has both shift_factor and latents_mean; remove one of them")
+        values = (mean if mean is not None else [shift or 0.0], std if std is not None else [1.0])
+        return config["scaling_factor"], *(torch.tensor(v, device=self._device).view(1, -1, 1, 1) for v in values)
+
     @torch.no_grad()
     def encode(self, images: Images) -> Latents:
         encoded = self._model.encode(_to_unit_range(images.to(self._device)))  # type: ignore[operator]
-        return self._scale * (encoded.latent_dist.mean if self._is_kl else encoded.latents)
+        z = encoded.latent_dist.mean if self._is_kl else encoded.latents
+        return (z - self._mean) * self._scale / self._std
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Images:
-        return _to_uint8(self._model.decode(latents / self._scale).sample)  # type: ignore[operator]
+        z = latents * self._std / self._scale + self._mean
+        return _to_uint8(self._model.decode(z).sample)  # type: ignore[operator]
 
 
 def _to_unit_range(images: Images) -> Latents:

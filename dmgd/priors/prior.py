@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_prior
+from dmgd.config import PriorSpec
 from dmgd.priors.codec import Codec
 from dmgd.priors.dit import DiT
 
@@ -46,11 +47,13 @@ class Encoder:
 
 @dataclass
 class Prior:
-    """One interface for every prior. `classes[i]` is row i of the label table; the null row follows the last.
+    """One interface for every prior. `spec` is what it was loaded from. `classes[i]` is row i of the label table; the
+    null row follows the last.
 
     `encoder` replaces the codec where images become latents, never where latents become images.
     """
 
+    spec: PriorSpec
     identity: PriorIdentity
     classes: tuple[ClassInfo, ...]
     defaults: PriorDefaults
@@ -61,10 +64,15 @@ class Prior:
 
     @property
     def encoder_identity(self) -> dict[str, Any]:
-        """What turns images into latents: the prior's own codec, or an approximate encoder, and its digest."""
-        if self.encoder is None:
-            return {"id": self.identity.id, "digest": self.identity.digest, "approximate": False}
-        return {"id": self.encoder.id, "digest": self.encoder.digest, "approximate": True}
+        """What turns images into latents: the prior's own codec, or an approximate encoder, its digest and config."""
+        own, known = self.encoder is None, self.encoder or self.identity
+        config = (self.encoder or self).codec.config
+        return {"id": known.id, "digest": known.digest, "approximate": not own, "config": config}
+
+    def to_json(self) -> dict[str, Any]:
+        """What images depend on, for a run to keep: identity, settings of its own, and the shapes as they were read."""
+        shapes = {"network": asdict(self.network.config), "codec": self.codec.config}
+        return {**self.identity.to_json(), **asdict(self.defaults), **shapes}
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from dmgd.files import sha256_file
 State = dict[str, Tensor]
 
 
-def fetch(hub_id: str, kind: str = "prior") -> tuple[Path, str]:
+def fetch(hub_id: str, kind: str = "prior", revision: str | None = None) -> tuple[Path, str]:
     """The cached snapshot of a Hub model (a prior, vae, encoder or teacher), downloaded if need be, and its commit.
 
     Pickled weights (`.bin`) are fetched only for a model that has no others.
@@ -23,7 +23,7 @@ def fetch(hub_id: str, kind: str = "prior") -> tuple[Path, str]:
 
     def snapshot(*kinds: str) -> Path:
         patterns = [f"{part}*{kind}" for part in ("", "transformer/", "vae/") for kind in kinds]
-        return Path(snapshot_download(hub_id, allow_patterns=patterns))
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
 
     try:
         found = snapshot(".json", ".safetensors")

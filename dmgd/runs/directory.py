@@ -1,7 +1,7 @@
 """The run directory: distilled images, their records and what made them.
 
     preview.png                   the first images at a glance
-    run.json                      configuration, classes, digests of prior and statistics, versions, status
+    run.json                      what names data and weights, configuration, classes, digests, versions, status
     images/<class>-<name>/<i>.png
     units/<unit>.safetensors      the latents of the unit's images, float32
     units/<unit>.json             the records of its images; written last, so its presence says that the unit is whole
@@ -22,7 +22,7 @@ from numpy import ndarray
 from safetensors.numpy import load_file, save
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import DistillConfig
+from dmgd.config import DistillConfig, PriorSpec, SourceSpec
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.files import (
     LOCK,
@@ -37,15 +37,15 @@ from dmgd.files import (
 )
 from dmgd.generation.batches import Unit
 from dmgd.images import decode, encode
-from dmgd.runs.manifest import differences, grows
+from dmgd.runs.manifest import differences, grows, published, specs_of
 from dmgd.runs.record import ImageRecord
 
 if TYPE_CHECKING:  # torch is slow to import, and reading images does without
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "run.json"
-MANIFEST_KEYS = {"config", "classes", "prior", "statistics", "device", "versions", "status"}
+MANIFEST_KEYS = {"specs", "config", "plan", "classes", "prior", "statistics", "device", "versions", "status"}
 PREVIEW = "preview.png"
 
 
@@ -79,10 +79,8 @@ class RunDirectory:
     def _continued(self, wanted: dict[str, Any]) -> "RunDirectory":
         """The run with the manifest `wanted`, if that is its own or one it can grow to."""
         found = {key: value for key, value in self.manifest.items() if key != "status"}
-        differing = differences(found, wanted)
-        if not differing:
-            return self
-        if not grows(found, wanted):
+        differing = differences(published(found), published(wanted))  # the same data and weights may lie elsewhere now
+        if differing and not grows(found, wanted):
             points, more_points = (one["statistics"].get("k") for one in (found, wanted))
             if points != more_points and grows({**wanted, "config": found["config"]}, wanted):
                 raise MismatchError(
@@ -90,12 +88,15 @@ class RunDirectory:
                     f"more images ask for {more_points}. Choose another --out and begin with --k {more_points}: such a "
                     "run grows"
                 )
+            # What was settled follows from the rest: it is named only where nothing else differs.
+            shown = [line for line in differing if not line.startswith("plan.")] or differing
             raise MismatchError(
-                f"{self.path} holds a run with other settings: {'; '.join(differing)}; "
+                f"{self.path} holds a run with other settings: {'; '.join(shown)}; "
                 "choose another --out, or repeat the settings of that run to continue it"
             )
-        run = RunDirectory(self.path, {**wanted, "status": "running"})
-        write_json(self.path / MANIFEST, run.manifest)
+        run = RunDirectory(self.path, {**wanted, "status": "running" if differing else self.manifest["status"]})
+        if differences(self.manifest, run.manifest):
+            write_json(self.path / MANIFEST, run.manifest)
         return run
 
     @classmethod
@@ -116,6 +117,10 @@ class RunDirectory:
     @property
     def config(self) -> DistillConfig:
         return DistillConfig.from_json(self.manifest["config"])
+
+    @property
+    def specs(self) -> tuple[SourceSpec, PriorSpec]:
+        return specs_of(self.manifest)
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from dmgd.errors import ArtifactError
 from dmgd.files import write_json
-from dmgd.runs.manifest import differences, published
+from dmgd.runs.manifest import differences
 
 FORMAT = 1
 SKETCH = 4
@@ -26,6 +26,12 @@ TOLERANCE = 0.5
 
 def make_lock(manifest: dict[str, Any], images: Iterable[tuple[int, ndarray]]) -> dict[str, Any]:
     """The lock of a run with this manifest and these (class index, uint8 pixels (h, w, c)), in order."""
+    spec, identity = manifest["specs"]["prior"], manifest["prior"]
+    names = {  # without local paths
+        "source": manifest["statistics"]["source"]["name"],
+        "prior": spec["name"] if identity["revision"] else identity["id"],
+        "precision": spec["precision"],
+    }
     digests = [hashlib.sha256() for _ in manifest["classes"]]
     sketches: list[list[ndarray]] = [[] for _ in manifest["classes"]]
     for c, pixels in images:
@@ -34,8 +40,8 @@ def make_lock(manifest: dict[str, Any], images: Iterable[tuple[int, ndarray]]) -
     return {
         "format": FORMAT,
         "tolerance": TOLERANCE,
-        "config": published(manifest)["config"],
-        "prior": manifest["prior"]["digest"],
+        "config": manifest["config"] | names,
+        "prior": identity["digest"],
         "versions": manifest["versions"],
         "classes": [
             {

@@ -3,15 +3,19 @@
 import json
 from typing import Any
 
+from dmgd.config import PriorSpec, SourceSpec
+
 
 def published(manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest as others may read it: of local data and weights the names, not where they lie on this machine."""
-    config, source, prior = manifest["config"], manifest["statistics"]["source"], manifest["prior"]
-    shown = {
-        "source": source["name"] if ":" in config["source"] else config["source"],
-        "prior": config["prior"] if prior["revision"] else prior["id"],  # only what the Hub has, has a revision
-    }
-    return {**{key: value for key, value in manifest.items() if key != "status"}, "config": {**config, **shown}}
+    source, prior = specs_of(manifest)
+    specs = {"source": source.published().to_json(), "prior": prior.published().to_json()}
+    return {**{key: value for key, value in manifest.items() if key != "status"}, "specs": specs}
+
+
+def specs_of(manifest: dict[str, Any]) -> tuple[SourceSpec, PriorSpec]:
+    """What names the data and the weights of a run."""
+    return SourceSpec(**manifest["specs"]["source"]), PriorSpec(**manifest["specs"]["prior"])
 
 
 def grows(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
@@ -19,7 +23,8 @@ def grows(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
     the first ones are the same."""
     is_greedy = wanted["config"]["method"]["order"] == "greedy"
     asked_again = {**found, "config": {**found["config"], "ipc": wanted["config"]["ipc"]}}
-    return is_greedy and found["config"]["ipc"] < wanted["config"]["ipc"] and not differences(asked_again, wanted)
+    is_same = not differences(published(asked_again), published(wanted))
+    return is_greedy and found["config"]["ipc"] < wanted["config"]["ipc"] and is_same
 
 
 def differences(found: Any, wanted: Any, at: str = "") -> list[str]:

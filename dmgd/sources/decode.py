@@ -16,7 +16,8 @@ from numpy import ndarray
 from PIL import Image
 
 from dmgd.errors import DmgdError
-from dmgd.images import BadImage, detail, read_image, square_pixels
+from dmgd.images import BadImage, read_image, square_pixels
+from dmgd.sources.detail import detail
 from dmgd.sources.source import Item
 
 CHUNK = 64

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from dmgd.classes.info import ClassInfo
+from dmgd.config import EMBEDDED, SourceSpec
 from dmgd.sources.source import Item
 
 TEST_IMAGES = 540
@@ -17,7 +18,8 @@ TEST_IMAGES = 540
 class DigitsSource:
     """The digits with a fixed stratified split, 1,257 for training and 540 for testing."""
 
-    name = "digits"
+    spec = SourceSpec(EMBEDDED)
+    name = EMBEDDED
     variant = "scikit-learn, split 1257/540"
     licence = "UCI Optical Recognition of Handwritten Digits, CC BY 4.0"
     classes = tuple(ClassInfo(str(digit)) for digit in range(10))

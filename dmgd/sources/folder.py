@@ -1,8 +1,9 @@
 """Image folders: one subfolder for each class, with `train/` and `val/` above them or not."""
 
+import json
 import os
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dmgd.classes.info import natural_key
@@ -13,11 +14,12 @@ from dmgd.sources.layout import TEST_NAMES, Found, fingerprint_files, missing_sp
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """`train` and `test` hold one subfolder for each class."""
+    """`train` and `test` hold one subfolder for each class; `names` are labels of those called otherwise."""
 
     root: Path
     train: Path
     test: Path | None
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(cls, root: Path) -> "FolderLayout":
@@ -26,7 +28,7 @@ class FolderLayout:
             raise UsageError(f"the image folder {root} does not exist")
         train = root / "train" if (root / "train").is_dir() else root
         tests = [root / name for name in TEST_NAMES if train != root and class_folders(root / name)]
-        layout = cls(root, train, tests[0] if tests else None)
+        layout = cls(root, train, tests[0] if tests else None, exported_names(root))
         if not layout.labels():
             raise UsageError(f"{train} has no class folders; expected CLASS/IMAGE, or train/CLASS/IMAGE")
         return layout
@@ -40,7 +42,7 @@ class FolderLayout:
         return self.test is not None
 
     def labels(self) -> list[str]:
-        return [folder.name for folder in class_folders(self.train)]
+        return [self._label(folder) for folder in class_folders(self.train)]
 
     def found(self, split: str, skip: Collection[str] = ()) -> Iterator[Found]:
         for label, file in self._files(split, skip):
@@ -54,9 +56,23 @@ class FolderLayout:
         if top is None:
             raise missing_split(self.place, split)
         for folder in class_folders(top):
-            if folder.name not in skip:
+            if (label := self._label(folder)) not in skip:
                 for file in image_files(folder):
-                    yield folder.name, file
+                    yield label, file
+
+    def _label(self, folder: Path) -> str:
+        return self.names.get(folder.name, folder.name)
+
+
+def exported_names(root: Path) -> dict[str, str]:
+    """The WordNet ids or names of the class folders of an export in `root`, which numbers them; else none."""
+    try:
+        classes = json.loads((root / "index.json").read_text())["run"]["classes"]
+        names = {f"{number:04d}": info["wnid"] or info["name"] for number, info in enumerate(classes)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    numbers = {folder.name: folder.name.partition("-")[0] for folder in class_folders(root)}
+    return {name: names[number] for name, number in numbers.items() if number in names}
 
 
 def class_folders(top: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from PIL.Image import Image
 from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo, is_wnid, natural_key
 from dmgd.classes.matching import NEXT_STEP
+from dmgd.config import SourceSpec
 from dmgd.errors import MismatchError, UsageError, listed
 from dmgd.files import canonical_json
 from dmgd.images import readable
@@ -23,6 +24,7 @@ from dmgd.sources.source import Item
 class LabelledSource:
     """`rows` maps the data's labels to `classes`, None for classes that are left out. `test` may lie elsewhere."""
 
+    spec: SourceSpec
     name: str
     variant: str
     licence: str
@@ -78,12 +80,12 @@ def read_class_map(path: Path) -> dict[str, str]:
     return mapping
 
 
-def translate(labels: Sequence[str], class_map: Path | None, place: str) -> dict[str, str]:
+def translate(labels: Sequence[str], class_map: str | None, place: str) -> dict[str, str]:
     """Every label and what the class map makes of it; itself without one.
 
     Raises UsageError if the map names labels that the data lacks: most likely a slip of the pen.
     """
-    mapping = read_class_map(class_map) if class_map else {}
+    mapping = read_class_map(Path(class_map)) if class_map else {}
     if unknown := sorted(set(mapping) - set(labels)):
         raise UsageError(f"the class map {class_map} names labels that {place} lacks: {listed(unknown)}")
     return {label: mapping.get(label, label) for label in labels}

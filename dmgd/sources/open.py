@@ -1,10 +1,11 @@
 """From the name a user types to a source, and from a path to the layout that lies there."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dmgd.classes.imagenet import imagenet_classes, imagenet_subset, imagenet_subsets
 from dmgd.classes.matching import match_table
+from dmgd.config import EMBEDDED, SourceSpec
 from dmgd.errors import UsageError, unknown_choice
 from dmgd.sources.folder import FolderLayout
 from dmgd.sources.huggingface import HubUnreachable, HuggingFaceLayout, open_hugging_face
@@ -13,7 +14,7 @@ from dmgd.sources.layout import Layout
 from dmgd.sources.shards import ShardLayout
 from dmgd.sources.source import Source
 
-NAMED = ("digits", *imagenet_subsets(), "imagenet-1k")
+NAMED = (EMBEDDED, *imagenet_subsets(), "imagenet-1k")
 PREFIXES = ("folder:PATH", "hf:ID_OR_PATH", "wds:PATTERN")
 IMAGENET_LICENCE = "ImageNet terms of access: non-commercial research and education"
 UNKNOWN_LICENCE = "unknown; see the data's own terms"
@@ -36,51 +37,53 @@ IMAGENET_1K = HubCopy("ILSVRC/imagenet-1k")  # the subsets are taken out of it w
 
 
 def open_source(
-    name: str,
+    source: SourceSpec | str,
     *,
     data: str | None = None,
     test_data: str | None = None,
     variant: str | None = None,
     columns: str | None = None,
-    class_map: Path | None = None,
+    class_map: Path | str | None = None,
 ) -> Source:
-    """The source called `name`: `digits`, one of ImageNet's family, `folder:PATH`, `hf:ID_OR_PATH` or `wds:PATTERN`.
+    """The source of a spec or a name: `digits`, one of ImageNet's family, `folder:PATH`, `hf:ID_OR_PATH` or
+    `wds:PATTERN`.
 
     `data` is a local copy of a named source, a folder, parquet or WebDataset shards (the prefixes above decide where
     that is not clear). `test_data` holds the test split where the data brings none. `variant` is the Hub's
     configuration name, `columns` "IMAGE,LABEL" of a Hugging Face dataset. `class_map` is a JSON or CSV file from the
-    data's labels to WordNet ids or class names.
+    data's labels to WordNet ids or class names. What is given here goes before what a spec says.
 
     Raises UsageError for what cannot be found or does not go together, MismatchError for classes that do not match.
     """
-    options = {"--data": data, "--test-data": test_data, "--variant": variant, "--columns": columns}
-    kind, _, place = name.partition(":")
-    if name == "digits":
+    options = {"data": data, "test_data": test_data, "variant": variant, "columns": columns}
+    spec = SourceSpec.of(source, **options, class_map=str(class_map) if class_map else None).located()
+    kind, _, place = spec.name.partition(":")
+    if spec.name == EMBEDDED:
         from dmgd.sources.digits import digits_source
 
-        if given := [option for option, value in {**options, "--class-map": class_map}.items() if value is not None]:
-            raise UsageError(f"the source digits is embedded and takes no {', '.join(given)}")
+        if given := [option for option, value in asdict(spec).items() if option != "name" and value is not None]:
+            options_given = ", ".join(f"--{option.replace('_', '-')}" for option in given)
+            raise UsageError(f"the source digits is embedded and takes no {options_given}")
         return digits_source()
-    if name in NAMED:
-        return _named_source(name, data, test_data, variant, columns, class_map)
+    if spec.name in NAMED:
+        return _named_source(spec)
     if kind in ("folder", "hf", "wds") and place:
-        if data is not None:
-            raise UsageError(f"--data goes with a named source; {name} already says where the data is")
-        return _any_source(kind, place, test_data, variant, columns, class_map)
-    raise unknown_choice("source", name, (*NAMED, *PREFIXES))
+        if spec.data is not None:
+            raise UsageError(f"--data goes with a named source; {spec.name} already says where the data is")
+        return _any_source(spec, kind, place)
+    raise unknown_choice("source", spec.name, (*NAMED, *PREFIXES))
 
 
-def _any_source(
-    kind: str, place: str, test_data: str | None, variant: str | None, columns: str | None, class_map: Path | None
-) -> LabelledSource:
+def _any_source(spec: SourceSpec, kind: str, place: str) -> LabelledSource:
     """The source `folder:`, `hf:` or `wds:`, whose classes are the data's own labels."""
-    layout = open_layout(kind, place, variant, columns)
-    test = open_layout(None, test_data, None, columns if kind == "hf" else None) if test_data else None
-    classes, rows = classes_from_labels(translate(layout.labels(), class_map, place), place)
-    local = kind != "hf" or Path(place).expanduser().exists()
+    layout = open_layout(kind, place, spec.variant, spec.columns)
+    test = open_layout(None, spec.test_data, None, spec.columns if kind == "hf" else None) if spec.test_data else None
+    classes, rows = classes_from_labels(translate(layout.labels(), spec.class_map, place), place)
+    local = kind != "hf" or Path(place).exists()
     return LabelledSource(
+        spec=spec,
         name=f"{kind}:{Path(place).name if local else place}",  # where it lies on this machine is nobody's business
-        variant=_hub_variant(layout, variant) if not local else "local copy",
+        variant=_hub_variant(layout, spec.variant) if not local else "local copy",
         licence=UNKNOWN_LICENCE,
         classes=classes,
         rows=rows,
@@ -89,24 +92,18 @@ def _any_source(
     )
 
 
-def _named_source(
-    name: str,
-    data: str | None,
-    test_data: str | None,
-    variant: str | None,
-    columns: str | None,
-    class_map: Path | None,
-) -> LabelledSource:
+def _named_source(spec: SourceSpec) -> LabelledSource:
     """A source of ImageNet's family, from the local copy `data` or from the Hub."""
+    name = spec.name
+    layout: Layout
     table = imagenet_classes() if name == "imagenet-1k" else imagenet_subset(name)
-    if data is not None:
-        layout = open_layout(None, data, variant, columns)
-        described = "local copy"
+    if spec.data is not None:
+        layout, described = open_layout(None, spec.data, spec.variant, spec.columns), "local copy"
     else:
-        layout, described = _on_the_hub(name, variant, columns)
-    test = open_layout(None, test_data, None, None) if test_data else None
-    rows = match_table(name, table, translate(layout.labels(), class_map, layout.place), layout.place)
-    return LabelledSource(name, described, IMAGENET_LICENCE, tuple(table), rows, layout, test)
+        layout, described = _on_the_hub(name, spec.variant, spec.columns)
+    test = open_layout(None, spec.test_data, None, None) if spec.test_data else None
+    rows = match_table(name, table, translate(layout.labels(), spec.class_map, layout.place), layout.place)
+    return LabelledSource(spec, name, described, IMAGENET_LICENCE, tuple(table), rows, layout, test)
 
 
 def _on_the_hub(name: str, variant: str | None, columns: str | None) -> tuple[HuggingFaceLayout, str]:

@@ -8,6 +8,7 @@ from typing import Protocol
 from PIL.Image import Image
 
 from dmgd.classes.info import ClassInfo
+from dmgd.config import SourceSpec
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,12 @@ class Item:
 class Source(Protocol):
     """A labelled image dataset.
 
-    `name` is what the user asked for, `variant` which of its editions this is, `licence` a line on its terms.
+    `spec` is what it was opened from, `name` what it is called (without local paths), `variant` which of its editions
+    this is, `licence` a line on its terms.
     """
 
+    @property
+    def spec(self) -> SourceSpec: ...
     @property
     def name(self) -> str: ...
     @property

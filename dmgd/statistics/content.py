@@ -25,6 +25,9 @@ def check_statistics(
     found = statistics.header
     if found["prior"]["digest"] != prior.identity.digest:
         raise _other("prior", found["prior"]["id"], prior.identity.id)
+    encoder = found["encoder"]
+    if not encoder["approximate"] and encoder["config"] != prior.codec.config:
+        raise _other("configuration of the autoencoder", encoder["id"], prior.identity.id)
     if found["k"] != k:
         raise _other("k", found["k"], k)
     identities = [info.identity for info in statistics.classes]

@@ -16,7 +16,7 @@ from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError
 from dmgd.files import canonical_json, sha256_bytes, written_whole
 
-FORMAT = 2
+FORMAT = 3
 TENSORS = ("support", "mass", "spread", "count")
 
 

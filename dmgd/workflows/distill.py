@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -10,49 +9,60 @@ from typing import Any
 from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import DistillConfig, Method
+from dmgd.config import DistillConfig, Method, StatisticsConfig
 from dmgd.generation.background import Behind
-from dmgd.generation.batches import Unit, plan_units
-from dmgd.generation.micro_batches import decode, in_portions, suitable_batch
+from dmgd.generation.batches import Unit
+from dmgd.generation.micro_batches import decode, in_portions
+from dmgd.generation.plan import make_plan
 from dmgd.generation.sampling import sample_unit
-from dmgd.images import detail
-from dmgd.matching.methods import placement, placement_notes
+from dmgd.matching.methods import placement_notes
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.runs.preview import write_preview
+from dmgd.sources.detail import detail
+from dmgd.sources.source import Source
+from dmgd.statistics.content import check_statistics
 from dmgd.statistics.file import Statistics
+from dmgd.workflows.fit_stats import fit_statistics
 
 LEAST_DETAIL = 0.5  # of the source's: below it, warn of fog
 
 
 def distill(
-    config: DistillConfig,
+    source: Source,
     prior: Prior,
-    statistics: Statistics,
+    config: DistillConfig,
     out: Path,
     *,
+    statistics: Statistics | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
 ) -> RunDirectory:
-    """The finished run at `out`: `config.ipc` images for every class of the statistics, whose number of support points
-    is used and recorded.
+    """The finished run at `out`: `config.ipc` images for every class of the source, from its `statistics`, whose number
+    of support points is used and recorded, or else from statistics that are fitted, and kept in the cache.
 
     A run that was interrupted or damaged is continued, and ends with the bytes that it would have had undisturbed; a
     greedy run of fewer images per class grows. `resume` refuses to begin a new run. Raises UsageError if `out` holds
-    something else, MismatchError if it holds a run with other settings.
+    something else, MismatchError if it holds a run with other settings, or if the statistics are not the source's.
     """
     if resume:
         RunDirectory.open(out)
-    config = with_batch_size(config, prior, out).with_statistics_of(statistics.header["k"])
-    units = plan_units(len(statistics.classes), config)
-    for note in placement_notes(config.method, statistics):
+    if config.batch_size is None and (out / MANIFEST).is_file():
+        config = replace(config, batch_size=RunDirectory.open(out).config.batch_size)
+    if statistics is None:
+        statistics = fit_statistics(source, prior, StatisticsConfig(config.k), progress=progress)
+    else:
+        wanted = config.with_statistics_of(statistics.header["k"]).k
+        check_statistics(statistics, source, prior, wanted, progress=progress)
+    plan = make_plan(config, source.spec, prior, statistics)
+    for note in placement_notes(config.method, plan.method):
         progress.note(note)
     network = replace(prior, network=prior.network.compiled()) if config.compile else prior
-    denoise = in_portions(network.predict, config.in_flight, progress)
+    denoise = in_portions(network.predict, plan.batch_size, progress)
     with (
-        RunDirectory.writer(out, manifest(config, prior, statistics)) as run,
-        progress.task("distil", len(statistics.classes) * config.ipc, "images") as task,
+        RunDirectory.writer(out, plan.to_json()) as run,
+        progress.task("distil", len(plan.classes) * config.ipc, "images") as task,
         Behind() as behind,
     ):
 
@@ -61,36 +71,27 @@ def distill(
             task.advance(len(unit))
 
         frozen: list[Tensor] = []  # the finished images of the classes being made, each (c, n, d)
-        for unit in units:
+        for unit in plan.batches:
             if unit.images[0] == 0:
                 frozen = []
-            if is_whole(run, unit, progress):
+            if _is_whole(run, unit, progress):
                 latents = run.latents(unit).to(prior.device)
                 task.advance(len(unit))
             else:
-                task.describe(_span(unit, statistics.classes))
-                latents, notes = sample_unit(unit, config, prior, statistics, frozen, denoise)
+                task.describe(_span(unit, plan.classes))
+                latents, notes = sample_unit(unit, plan, prior, statistics, frozen, denoise)
                 behind.run(store, unit, latents, notes)
             if config.method.order == "greedy":
                 frozen.append(latents.reshape(len(unit.classes), len(unit.images), -1))
         behind.wait()
         write_preview(run)
         finished = run.finish()
-    if warning := detail_warning(finished, statistics.header.get("detail"), config.method):
+    if warning := _detail_warning(finished, statistics.header.get("detail"), plan.method):
         progress.warn(warning)
     return finished
 
 
-def with_batch_size(config: DistillConfig, prior: Prior, out: Path) -> DistillConfig:
-    """The configuration with the images in flight: those asked for, or of the run that is continued, or as many as suit
-    the device."""
-    if config.batch_size:
-        return config
-    begun = RunDirectory.open(out).config.batch_size if (out / MANIFEST).is_file() else None
-    return replace(config, batch_size=begun or suitable_batch(prior))
-
-
-def is_whole(run: RunDirectory, unit: Unit, progress: Progress) -> bool:
+def _is_whole(run: RunDirectory, unit: Unit, progress: Progress) -> bool:
     """Whether the unit is finished and undamaged; damage is told."""
     if not run.has(unit):
         return False
@@ -100,7 +101,7 @@ def is_whole(run: RunDirectory, unit: Unit, progress: Progress) -> bool:
     return damaged is None
 
 
-def detail_warning(run: RunDirectory, of_source: float | None, method: Method) -> str | None:
+def _detail_warning(run: RunDirectory, of_source: float | None, method: Method) -> str | None:
     """What to say where the mean `detail` of the run's images is less than half of the source's; None where it is not,
     or where the statistics do not know the source's."""
     if not of_source:
@@ -108,24 +109,12 @@ def detail_warning(run: RunDirectory, of_source: float | None, method: Method) -
     made = fmean(float(detail(run.pixels(record))) for record in run.records())
     if made >= LEAST_DETAIL * of_source:
         return None
-    remedies = "" if method.distribution == "none" else "a smaller --rho, an earlier end of the --window, or "
+    transport = {"none": "", "barycentric": "" if method.keep_detail else "--keep-detail or "}
+    remedies = transport.get(method.distribution, "a smaller --rho or ")
     return (
         f"the images have {made / of_source:.0%} of the source's detail ({made:.3g} of {of_source:.3g}): they are "
         f"blurred; try {remedies}another --prior"
     )
-
-
-def manifest(config: DistillConfig, prior: Prior, statistics: Statistics) -> dict[str, Any]:
-    """Everything that the images depend on, for run.json."""
-    return {
-        "config": config.to_json(),
-        "classes": [info.to_json() for info in statistics.classes],
-        "prior": prior.identity.to_json(),
-        "statistics": {**statistics.header, "sha256": statistics.digest},
-        **placement(config.method, statistics),
-        "device": prior.device.type,
-        "versions": {name: version(name) for name in ("dmgd", "torch", "numpy", "pillow", "pot")},
-    }
 
 
 def _span(unit: Unit, classes: Sequence[ClassInfo]) -> str:

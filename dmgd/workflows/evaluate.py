@@ -3,13 +3,12 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from dmgd.errors import UsageError
-from dmgd.evaluation.baselines import NEED_PRIOR, Contender, choose_baselines, fixed
+from dmgd.evaluation.baselines import Contender, choose_baselines, fixed
 from dmgd.evaluation.comparison import Evaluation, Score
 from dmgd.evaluation.imageset import ImageSet, Shape, first_image, labelled_set, source_set
 from dmgd.evaluation.inputs import Labelled
@@ -26,90 +25,82 @@ from dmgd.sources.source import Source
 
 
 def evaluate(
-    config: EvaluateConfig,
-    found: Labelled,
+    sets: Sequence[Labelled],
     source: Source,
+    prior: Prior | None,
+    config: EvaluateConfig,
     *,
-    others: Sequence[Labelled] = (),
-    prior: Prior | None = None,
-    teacher: str | None = None,
-    metrics: bool = False,
-    features: str | None = None,
-    keep_real: bool = False,
-    matching: str = "auto",
     device: str = "cpu",
     progress: Progress = SILENT,
     on_header: Callable[[dict[str, Any]], None] = lambda settings: None,
 ) -> Evaluation:
-    """Train `config.repeats` networks on `found`, on each baseline and on `others`, and test them on the source's test
-    split. Everything random follows from the seeds `config.seed`, `config.seed` + 1, …, one for each repeat.
+    """Train `config.repeats` networks on the first of `sets`, on each baseline and on the other sets, and test them on
+    the source's test split. Everything random follows from the seeds `config.seed`, `config.seed` + 1, …, one for each
+    repeat. A prior is only used where `config.needs_prior`.
 
     The network "probe" and the metrics see images at the set's own size (at most the source's), in the network
     `features` or else the prior's latents.
 
-    `keep_real` keeps the real training images, which a report needs. `on_header` is told every setting before the first
-    training starts. Raises UsageError, ArtifactError or MismatchError for what cannot be evaluated, DmgdError if a loss
-    is no longer finite or the teacher knows nothing.
+    `on_header` is told every setting before the first training starts. Raises UsageError, ArtifactError or
+    MismatchError for what cannot be evaluated, DmgdError if a loss is no longer finite or the teacher knows nothing.
     """
     started = time.perf_counter()
-    if config.probes and teacher:
-        raise UsageError("teacher has no effect on the network probe, which learns from labels")
-    measured_in = open_features(features, prior, device) if config.probes or metrics else None
+    measured_in = open_features(config.features, prior, device) if config.probes or config.metrics else None
     probed_in = measured_in if config.probes else None
     # The images, brought to one shape, their labels in the test source's order.
     sample = first_image(source, "test")
-    own_size = min(*sample.size, *found.check().images[0].size)
-    chosen = with_own_size(config, own_size)
+    own_size = min(*sample.size, *sets[0].check().images[0].size)
+    chosen = _with_own_size(config, own_size)
     sizes = {"source_size": min(sample.size), "num_classes": len(source.classes)}
-    protocol = resolved(chosen, num_images=len(found.images), **sizes)
+    protocol = resolved(chosen, num_images=len(sets[0].images), **sizes)
     shape = Shape(protocol.resize or 0, protocol.size or 0, channels_of(sample))
     training_shape = Shape(shape.size, shape.size, shape.channels)
     measuring_shape = training_shape if config.probes else Shape(own_size, own_size, shape.channels)
-    own, *compared = (labelled_set(one, source.classes, training_shape, matching) for one in (found, *others))
+    own, *others = (labelled_set(one, source.classes, training_shape, config.matching) for one in sets)
     test = source_set(source, "test", "test", shape, progress=progress)
     if not config.probes:
-        require_network_fits(protocol, own)
+        _require_network_fits(protocol, own)
 
     # What is trained, and by which settings.
-    trained = described_probe(probed_in, own) if probed_in else described(protocol, own, config)
-    settings = header(config, trained, own, test, source, device)
-    loaded = open_teacher(teacher, protocol, own) if protocol.loss == "soft" else None
+    trained = _described_probe(probed_in, own) if probed_in else _described(protocol, own, config)
+    settings = _header(config, trained, own, test, source, device)
+    loaded = open_teacher(config.teacher, protocol, own) if protocol.loss == "soft" else None
     if loaded:
         settings["teacher"] = check_teacher(loaded, protocol, test, device)
     on_header(settings)
     seeds = range(config.seed, config.seed + config.repeats)
     baselines = choose_baselines(config.against, source, own.counts, seeds, prior, progress=progress)
-    contenders = [fixed(own, "set"), *(fixed(other, "other") for other in compared)]
+    contenders = [fixed(own, "set"), *(fixed(other, "other") for other in others)]
     contenders += baselines.at(training_shape, seeds, progress=progress)
     reference = open_reference(probed_in, source, measuring_shape, progress=progress) if probed_in else None
     scores = []
     for contender in contenders:
         if reference:
-            scores.append(score_probe(contender, reference, seeds, progress))
+            scores.append(_score_probe(contender, reference, seeds, progress))
         else:
             fitted = resolved(chosen, num_images=len(contender.of_seed(config.seed)), **sizes)
-            scores.append(score(contender, test, fitted, seeds, loaded, device, progress))
+            scores.append(_score(contender, test, fitted, seeds, loaded, device, progress))
     # How the sets lie among the real images.
-    sets, measured = tuple(contender.of_seed(config.seed) for contender in contenders), {}
-    if metrics and measured_in:
+    made, measured = tuple(contender.of_seed(config.seed) for contender in contenders), {}
+    if config.metrics and measured_in:
         reference = reference or open_reference(measured_in, source, measuring_shape, progress=progress)
         settings |= {"features": reference.features.name, "measured_size": measuring_shape.size}
-        seen: Sequence[ImageSet] = sets
+        seen: Sequence[ImageSet] = made
         if measuring_shape != training_shape:
-            seen = [labelled_set(one, source.classes, measuring_shape, matching) for one in (found, *others)]
+            seen = [labelled_set(one, source.classes, measuring_shape, config.matching) for one in sets]
             seen += [one.of_seed(config.seed) for one in baselines.at(measuring_shape, seeds[:1], progress=progress)]
         measured = measure(seen, reference, progress=progress)
-    real = source_set(source, "train", "real", training_shape, progress=progress) if keep_real else None
-    return Evaluation(settings, tuple(scores), measured, sets, real, time.perf_counter() - started)
+    real = source_set(source, "train", "real", training_shape, progress=progress) if config.report else None
+    return Evaluation(settings, tuple(scores), measured, made, real, time.perf_counter() - started)
 
 
-def with_own_size(config: EvaluateConfig, own_size: int) -> Protocol:
+def _with_own_size(config: EvaluateConfig, own_size: int) -> Protocol:
     """The chosen protocol; a probe's images keep their own size, unless another was asked for."""
     chosen = config.chosen()
     return replace(chosen, size=own_size, resize=own_size) if config.probes and not config.size else chosen
 
 
-def score(
+def _score(
     contender: Contender,
     test: ImageSet,
     protocol: Protocol,
@@ -128,7 +119,7 @@ def score(
     return Score(contender.name, contender.kind, len(data), tuple(trainings))
 
 
-def score_probe(contender: Contender, reference: Reference, seeds: range, progress: Progress) -> Score:
+def _score_probe(contender: Contender, reference: Reference, seeds: range, progress: Progress) -> Score:
     """Train and test a probe for each seed; one that saw the same images is the same."""
     trainings: list[Training] = []
     data = contender.of_seed(seeds[0])
@@ -143,7 +134,7 @@ def score_probe(contender: Contender, reference: Reference, seeds: range, progre
     return Score(contender.name, contender.kind, len(data), tuple(trainings))
 
 
-def header(
+def _header(
     config: EvaluateConfig, trained: dict[str, Any], own: ImageSet, test: ImageSet, source: Source, device: str
 ) -> dict[str, Any]:
     """Every setting of the evaluation, as it is printed first and kept in the report."""
@@ -159,7 +150,7 @@ def header(
     }
 
 
-def described(protocol: Protocol, own: ImageSet, config: EvaluateConfig) -> dict[str, Any]:
+def _described(protocol: Protocol, own: ImageSet, config: EvaluateConfig) -> dict[str, Any]:
     """How networks are trained, and how large they are."""
     return {
         "protocol": protocol.to_json(),
@@ -167,7 +158,7 @@ def described(protocol: Protocol, own: ImageSet, config: EvaluateConfig) -> dict
     }
 
 
-def described_probe(features: Features, own: ImageSet) -> dict[str, Any]:
+def _described_probe(features: Features, own: ImageSet) -> dict[str, Any]:
     """How linear probes are trained, and how large they are."""
     one = features.rows(own.select([0], "one image"))
     return {
@@ -185,7 +176,7 @@ def described_probe(features: Features, own: ImageSet) -> dict[str, Any]:
     }
 
 
-def require_network_fits(protocol: Protocol, data: ImageSet) -> None:
+def _require_network_fits(protocol: Protocol, data: ImageSet) -> None:
     """Raise UsageError if the images are too small for the network: its last maps would be single pixels, which
     instance norm sets to zero."""
     least = smallest_size(protocol.network)
@@ -194,9 +185,3 @@ def require_network_fits(protocol: Protocol, data: ImageSet) -> None:
             f"{protocol.network} needs images of at least {least} pixels, not {protocol.size}; give --size {least} or "
             "a smaller --network"
         )
-
-
-def needs_prior(config: EvaluateConfig, *, metrics: bool, features: str | None, report: Path | None) -> bool:
-    """Whether an evaluation uses a prior: for baselines in its latent space, metrics, a probe, or the report's map."""
-    measured = (metrics or config.probes) and not features
-    return bool(set(config.against) & set(NEED_PRIOR)) or measured or report is not None

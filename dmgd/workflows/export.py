@@ -7,13 +7,10 @@ from typing import Any
 
 from numpy import ndarray
 
-from dmgd.errors import ArtifactError
 from dmgd.exporters.card import card, provenance, read_results
-from dmgd.exporters.check import export_problems
 from dmgd.exporters.example import Description, Limits, examples
-from dmgd.exporters.folder import FORMAT, INDEX, output_folder, read_index, same_export, staged
+from dmgd.exporters.folder import FORMAT, INDEX, output_folder, same_export, staged
 from dmgd.exporters.formats import layout_named
-from dmgd.exporters.hub import push
 from dmgd.exporters.soft_labels import read_soft_labels
 from dmgd.exporters.written import write_hashed
 from dmgd.files import sha256_bytes, write_json
@@ -52,13 +49,13 @@ def export(
     logits = read_soft_labels(teacher, keys, len(run.classes)) if teacher else None
     description = Description(run.classes, image_format, limits, soft_labels=logits is not None)
     results = read_results(evaluation) if evaluation else None
-    wanted = settings(run, layout, description, logits, results)
+    wanted = _settings(run, layout, description, logits, results)
     with output_folder(out):
         if (out / INDEX).exists():
             return same_export(out, wanted, progress)
         with staged(out) as folder, progress.task("export", len(records), "images") as task:
             files = write(folder, examples(run, records, image_format, logits, task), description)
-            per_class = images_per_class(run, records)
+            per_class = _images_per_class(run, records)
             text = card(description, layout, per_class, sum(file.bytes for file in files), provenance(run, results))
             files.append(write_hashed(folder, CARD, text.encode()))
             listed = sorted((file.to_json() for file in files), key=lambda file: file["path"])
@@ -67,21 +64,7 @@ def export(
     return index
 
 
-def publish(out: Path, repo_id: str, *, progress: Progress = SILENT, **options: Any) -> str:
-    """Push the export at `out` to the Hub, see dmgd.exporters.hub.push, and return its URL.
-
-    Raises ArtifactError if a file of the export was changed since it was made.
-    """
-    index = read_index(out)
-    if problem := next(export_problems(out, index), None):
-        raise ArtifactError(f"{out} is damaged ({problem}); export the run again to a new folder")
-    with progress.task("push", None, "files") as task:
-        url = push(out, index, repo_id, **options)
-        task.advance(len(index["files"]) + 1)
-    return url
-
-
-def settings(
+def _settings(
     run: RunDirectory,
     layout: str,
     description: Description,
@@ -100,6 +83,6 @@ def settings(
     }
 
 
-def images_per_class(run: RunDirectory, records: Sequence[ImageRecord]) -> list[int]:
+def _images_per_class(run: RunDirectory, records: Sequence[ImageRecord]) -> list[int]:
     counts = Counter(record.class_index for record in records)
     return [counts[c] for c in range(len(run.classes))]

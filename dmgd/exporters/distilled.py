@@ -1,0 +1,51 @@
+"""A distilled set on disk: a run, or an export of one, which carries the run's manifest."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy import ndarray
+
+from dmgd.config import PriorSpec, SourceSpec
+from dmgd.errors import UsageError
+from dmgd.exporters.folder import INDEX, read_index
+from dmgd.exporters.formats import layout_named
+from dmgd.images import decode
+from dmgd.runs.directory import MANIFEST, RunDirectory
+from dmgd.runs.manifest import specs_of
+
+
+@dataclass(frozen=True)
+class DistilledSet:
+    """A `run`, or an export with its `index`; `manifest` is the run's in both."""
+
+    path: Path
+    manifest: dict[str, Any]
+    run: RunDirectory | None = None
+    index: dict[str, Any] | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> "DistilledSet":
+        """The run or export at `path`. Raises UsageError if it is neither, ArtifactError for another version's."""
+        if (path / MANIFEST).is_file():
+            run = RunDirectory.open(path)
+            return cls(path, run.manifest, run=run)
+        if (path / INDEX).is_file():
+            index = read_index(path)
+            return cls(path, index["run"], index=index)
+        raise UsageError(f"{path} is neither a run (no {MANIFEST}) nor an export (no {INDEX})")
+
+    @property
+    def specs(self) -> tuple[SourceSpec, PriorSpec]:
+        return specs_of(self.manifest)
+
+    def images(self) -> Iterator[tuple[int, int, ndarray]]:
+        """(class index, image index, uint8 pixels (h, w, c)) of every image, in order."""
+        if self.run is not None:
+            for record in self.run.records():
+                yield record.class_index, record.image_index, self.run.pixels(record)
+        elif self.index is not None:
+            for stored in layout_named(self.index["layout"]).read(self.path, self.index):
+                pixels = stored.image if isinstance(stored.image, ndarray) else decode(stored.image)
+                yield stored.label, stored.metadata["image_index"], pixels

@@ -1,0 +1,20 @@
+"""How much fine structure an image has: what fog lacks. No torch: the processes that decode images import this."""
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+from numpy import ndarray
+
+
+def detail(pixels: UInt8[ndarray, "*n h w c"]) -> Float64[ndarray, "*n"]:
+    """The mean squared Laplacian of each image, halved, with the pixels' grey mean in [-1, 1]; 0 for an even surface.
+
+    `h` and `w` are at least 3. The sums are of whole numbers, so that the result is the same on every machine.
+    """
+    height, width, channels = pixels.shape[-3:]
+    v = pixels[..., 0].astype(np.int16)
+    for channel in range(1, channels):  # ten times as fast as .sum(-1)
+        v += pixels[..., channel]
+    laplacian = 4 * v[..., 1:-1, 1:-1] - v[..., :-2, 1:-1] - v[..., 2:, 1:-1] - v[..., 1:-1, :-2] - v[..., 1:-1, 2:]
+    squared = np.square(laplacian, dtype=np.int64).sum((-2, -1))
+    grey_levels = 2 * channels * 127.5  # a half of the Laplacian, in units of the sum over the channels
+    return squared / ((height - 2) * (width - 2) * grey_levels**2)
