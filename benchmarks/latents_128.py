@@ -37,7 +37,7 @@ from torch.nn.functional import interpolate
 from train_prior import latents_of
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import DistillConfig
+from dmgd.config import DistillConfig, PriorSpec
 from dmgd.diffusion.schedule import ddpm_schedule
 from dmgd.evaluation.features import feature_network
 from dmgd.evaluation.imageset import ImageSet, Shape, source_set
@@ -67,6 +67,7 @@ class ExactDenoiser:
 
     device = torch.device("cpu")
     defaults = PriorDefaults(guidance_scale=1.0)
+    spec = PriorSpec("exact denoiser")
 
     def __init__(self, latents: Sequence[Tensor], codec: AutoencoderCodec):
         self._images, self._codec = torch.cat([*latents]).flatten(1), codec
@@ -95,6 +96,9 @@ class ExactDenoiser:
 
     def decode(self, latents: Tensor) -> Tensor:
         return self._codec.decode(latents)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.spec.name}
 
 
 @dataclass
