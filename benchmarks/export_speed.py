@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import DistillConfig, PriorSpec, SourceSpec
+from dmgd.config import DistillConfig
 from dmgd.exporters.example import Example, Limits
 from dmgd.exporters.parquet import row
 from dmgd.exporters.webdataset import sample
@@ -24,6 +24,7 @@ from dmgd.generation.batches import Unit
 from dmgd.images import encode
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.record import ImageRecord
+from dmgd.specs import PriorSpec, SourceSpec
 from dmgd.workflows.export import export
 
 CLASSES = 100

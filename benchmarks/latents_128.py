@@ -37,7 +37,7 @@ from torch.nn.functional import interpolate
 from train_prior import latents_of
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import DistillConfig, PriorSpec
+from dmgd.config import DistillConfig
 from dmgd.diffusion.schedule import ddpm_schedule
 from dmgd.evaluation.features import feature_network
 from dmgd.evaluation.imageset import ImageSet, Shape, source_set
@@ -49,6 +49,7 @@ from dmgd.priors.load import load_prior
 from dmgd.priors.prior import PriorDefaults
 from dmgd.sources.detail import detail
 from dmgd.sources.open import open_source
+from dmgd.specs import PriorSpec
 from dmgd.statistics.cache import ClassLatents
 
 SIZE, CONV_SIZE = 128, 64

@@ -28,7 +28,7 @@ from train_prior import RECIPES, pixels_of, save_prior
 from train_prior import train as train_prior
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import METHODS, DistillConfig, SourceSpec, StatisticsConfig
+from dmgd.config import METHODS, DistillConfig, StatisticsConfig
 from dmgd.evaluation.baselines import kmeans_real
 from dmgd.evaluation.imageset import ImageSet, Shape, source_set, stack_images
 from dmgd.evaluation.measure import prior_features
@@ -42,6 +42,7 @@ from dmgd.priors.load import load_prior
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT
 from dmgd.sources.open import open_source
+from dmgd.specs import SourceSpec
 from dmgd.statistics.cache import ClassLatents
 from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics

@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dmgd.priors
 from dmgd.classes.info import ClassInfo
-from dmgd.config import METHODS, DistillConfig, PriorSpec, SourceSpec, StatisticsConfig
+from dmgd.config import METHODS, DistillConfig, StatisticsConfig
 from dmgd.diffusion.sampler import Denoiser
 from dmgd.generation.micro_batches import in_portions, suitable_batch
 from dmgd.generation.plan import make_plan
@@ -43,6 +43,7 @@ from dmgd.priors.dit import DiT, DiTConfig
 from dmgd.priors.load import PRECISIONS, load_prior
 from dmgd.priors.prior import Prior, PriorDefaults, PriorIdentity
 from dmgd.sources.open import open_source
+from dmgd.specs import PriorSpec, SourceSpec
 from dmgd.statistics.file import Statistics
 from dmgd.workflows.fit_stats import fit_statistics
 

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 from dmgd.errors import UsageError, unknown_choice
 
@@ -10,11 +10,7 @@ Semantic = Literal["none", "paper", "released"]
 Distribution = Literal["none", "barycentric", "paper", "released", "mgd3"]
 Order = Literal["greedy", "joint", "independent"]
 Solver = Literal["ddpm", "dpm++"]
-Precision = Literal["fp32", "bf16", "fp16"]
 
-EMBEDDED = "digits"  # the source and the prior that come with the package
-IMAGENET_PRIOR = "dit-xl-2-256"
-ELSEWHERE = "PATH"  # in what is published, for a folder of the machine that it was made on
 
 PAIRS = ("stages", "window", "guidance_interval")
 MAX_STEPS = 1000
@@ -28,97 +24,6 @@ def _at_least(name: str, value: float | None, least: float) -> None:
 def _option(name: str) -> str:
     """The name of a setting as a user types it."""
     return name.replace("_", "-")
-
-
-Spec = TypeVar("Spec", bound="_Spec")
-
-
-@dataclass(frozen=True)
-class _Spec:
-    """What names data or weights, as a user types it."""
-
-    name: str
-
-    @classmethod
-    def of(cls: type[Spec], named: "Spec | str", **options: str | None) -> Spec:
-        """The spec of a name, or a spec itself, with the options that are not None."""
-        return (cls(named) if isinstance(named, str) else named).with_options(**options)
-
-    def with_options(self: Spec, **options: str | None) -> Spec:
-        """The spec with the options that are not None. Of another name, or of data in another place, nothing is kept:
-        what was said of the one need not hold for the other."""
-        given = {name: value for name, value in options.items() if value is not None}
-        is_another = given.get("name", self.name) != self.name or "data" in given
-        return type(self)(**{"name": self.name, **given}) if is_another else replace(self, **given)
-
-    def located(self: Spec) -> Spec:
-        """The spec with its local paths made absolute, so that it can be opened from any folder.
-
-        Raises UsageError for the path of another machine, of which only the last part was published.
-        """
-        return self._with_paths(_absolute)
-
-    def published(self: Spec) -> Spec:
-        """The spec as others may read it: of local paths the last part, not where they lie on this machine."""
-        return self._with_paths(lambda kind, path: f"{ELSEWHERE}/{Path(path).name}" if path.startswith("/") else path)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def _with_paths(self: Spec, change: Any) -> Spec:
-        found = {name: _kind_and_path(getattr(self, name) or "") for name in self._path_fields()}
-        return replace(self, **{name: kind + change(kind, path) for name, (kind, path) in found.items() if path})
-
-    def _path_fields(self) -> tuple[str, ...]:
-        raise NotImplementedError
-
-
-def _kind_and_path(text: str) -> tuple[str, str]:
-    """ "folder:PATH" as ("folder:", "PATH"); "" for the kind where there is none."""
-    kind, colon, rest = text.partition(":")
-    return (kind + colon, rest) if kind in ("folder", "hf", "wds") and rest else ("", text)
-
-
-def _absolute(kind: str, text: str) -> str:
-    path = Path(text).expanduser()
-    if text.startswith(f"{ELSEWHERE}/") and not path.exists():
-        raise UsageError(
-            f"{kind}{text} lies on the machine that the set was made on; say where it is on this one, with --source or "
-            "--data for images and --prior or --vae for weights"
-        )
-    is_pattern = kind == "wds:" or text.endswith((".tar", ".tar.gz", ".tgz"))
-    return str(path.absolute()) if is_pattern or path.exists() else text
-
-
-@dataclass(frozen=True)
-class SourceSpec(_Spec):
-    """Everything that names a source's data; see `dmgd.sources.open.open_source`."""
-
-    data: str | None = None
-    test_data: str | None = None
-    variant: str | None = None
-    columns: str | None = None
-    class_map: str | None = None
-
-    def _path_fields(self) -> tuple[str, ...]:
-        return ("name", "data", "test_data", "class_map") if ":" in self.name else ("data", "test_data", "class_map")
-
-
-@dataclass(frozen=True)
-class PriorSpec(_Spec):
-    """Everything that names a prior's weights, and the network's precision; see `dmgd.priors.load.load_prior`."""
-
-    vae: str | None = None
-    encoder: str | None = None
-    precision: str = "fp32"
-    revision: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.precision not in get_args(Precision):
-            raise unknown_choice("precision", self.precision, get_args(Precision))
-
-    def _path_fields(self) -> tuple[str, ...]:
-        return ("vae", "encoder") if self.name == EMBEDDED else ("name", "vae", "encoder")
 
 
 @dataclass(frozen=True)
@@ -328,8 +233,3 @@ class VerifyConfig:
     stats: Path | None = None
     lock: Path | None = None
     write_lock: Path | None = None
-
-
-def default_prior(source: str) -> str:
-    """The prior for a source when none is named."""
-    return EMBEDDED if source == EMBEDDED else IMAGENET_PRIOR

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from dmgd.config import DEFAULT_METHOD, METHODS, DistillConfig, PriorSpec, SourceSpec, default_prior, method_named
+from dmgd.config import DEFAULT_METHOD, METHODS, DistillConfig, method_named
+from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import method_options, options
 from dmgd_cli.output import print_json
 from dmgd_cli.progress import Display

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from dmgd.config import PriorSpec, default_prior
 from dmgd.errors import unknown_choice
 from dmgd.evaluation.protocols import BASELINES, PROTOCOLS, EvaluateConfig
+from dmgd.specs import PriorSpec, default_prior
 from dmgd_cli import options
 from dmgd_cli.output import print_json, print_table
 from dmgd_cli.progress import Display

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from dmgd.config import PriorSpec, SourceSpec, StatisticsConfig, default_prior
+from dmgd.config import StatisticsConfig
+from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
 from dmgd_cli.output import print_json, print_table
 from dmgd_cli.progress import Display

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import DistillConfig, PriorSpec, SourceSpec
+from dmgd.config import DistillConfig
 from dmgd.generation.batches import Unit
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.preview import write_preview
+from dmgd.specs import PriorSpec, SourceSpec
 
 
 def make_run(path, names=("cat", "dog"), ipc=3, size=8, channels=3, seed=0):

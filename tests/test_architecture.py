@@ -11,10 +11,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A room may import from those before it and from itself; `dmgd_cli` from all of them.
 ROOMS = (
-    *("errors", "progress", "files", "images", "config", "classes", "diffusion", "sources", "priors", "statistics"),
-    *("matching", "generation", "runs", "exporters", "evaluation", "workflows"),
+    *("errors", "progress", "files", "images", "specs", "config", "classes", "diffusion", "sources", "priors"),
+    *("statistics", "matching", "generation", "runs", "exporters", "evaluation", "workflows"),
 )
-STANDARD_LIBRARY_ONLY = {"errors", "progress", "files", "config", "classes"}
+STANDARD_LIBRARY_ONLY = {"errors", "progress", "files", "specs", "config", "classes"}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for package in ("dmgd", "dmgd_cli")

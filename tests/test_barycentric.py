@@ -10,7 +10,7 @@ from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import METHODS, DistillConfig, Method, SourceSpec, StatisticsConfig
+from dmgd.config import METHODS, DistillConfig, Method, StatisticsConfig
 from dmgd.diffusion.noise import SeededNoise
 from dmgd.diffusion.sampler import sample
 from dmgd.diffusion.schedule import ddpm_schedule
@@ -22,6 +22,7 @@ from dmgd.matching.methods import BarycentricShift, make_shift, placed
 from dmgd.matching.window import CLEAR, VISIBLE, decided_at
 from dmgd.priors.load import load_prior
 from dmgd.sources.open import open_source
+from dmgd.specs import SourceSpec
 from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
 from dmgd.statistics.kmeans import quantize

@@ -8,9 +8,10 @@ import yaml
 from made_run import make_run, tree
 from source_stand_ins import WNIDS, as_folder, pictures, small_prior
 
-from dmgd.config import DistillConfig, PriorSpec, SourceSpec, method_named
+from dmgd.config import DistillConfig, method_named
 from dmgd.exporters.command import distill_command
 from dmgd.runs.directory import RunDirectory
+from dmgd.specs import PriorSpec, SourceSpec
 
 
 @pytest.fixture(scope="module")

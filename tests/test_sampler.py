@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel
 
-from dmgd.config import METHODS, DistillConfig, SourceSpec, StatisticsConfig
+from dmgd.config import METHODS, DistillConfig, StatisticsConfig
 from dmgd.diffusion.noise import RecordedNoise, SeededNoise
 from dmgd.diffusion.sampler import Guidance, sample
 from dmgd.diffusion.schedule import ddpm_schedule, dpm_schedule
@@ -16,6 +16,7 @@ from dmgd.generation.plan import make_plan
 from dmgd.generation.sampling import sample_unit
 from dmgd.priors.load import load_prior
 from dmgd.sources.open import open_source
+from dmgd.specs import SourceSpec
 from dmgd.workflows.fit_stats import fit_statistics
 
 

@@ -12,12 +12,13 @@ import torch
 from made_run import make_run
 from source_stand_ins import WNIDS, as_folder, pictures, small_encoder, small_prior
 
-from dmgd.config import DistillConfig, PriorSpec, SourceSpec, StatisticsConfig, method_named
+from dmgd.config import DistillConfig, StatisticsConfig, method_named
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.generation.plan import Plan, make_plan
 from dmgd.priors.load import load_prior
 from dmgd.runs.directory import RunDirectory
 from dmgd.sources.open import open_source
+from dmgd.specs import PriorSpec, SourceSpec
 from dmgd.statistics.content import check_statistics
 from dmgd.workflows.distill import distill
 from dmgd.workflows.fit_stats import fit_statistics

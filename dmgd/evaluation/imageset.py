@@ -11,13 +11,13 @@ from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_labels
-from dmgd.config import SourceSpec
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.evaluation.inputs import Labelled, read_labelled
 from dmgd.evaluation.protocols import BASELINES
 from dmgd.images import to_square
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.source import Source
+from dmgd.specs import SourceSpec
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any
 from PIL import Image
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import PriorSpec, SourceSpec
 from dmgd.errors import ArtifactError, UsageError
 from dmgd.exporters.folder import INDEX
 from dmgd.exporters.tensors import IMAGES, read_tensors
@@ -20,6 +19,7 @@ from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.runs.manifest import specs_of
 from dmgd.sources.folder import class_folders, image_files
 from dmgd.sources.shards import Sample, samples
+from dmgd.specs import PriorSpec, SourceSpec
 
 _NUMBERED = re.compile(r"(\d{3,})-(.+)")
 

@@ -4,7 +4,8 @@ import shlex
 from dataclasses import asdict
 from typing import Any
 
-from dmgd.config import ELSEWHERE, METHODS, DistillConfig, Method, PriorSpec, SourceSpec, default_prior
+from dmgd.config import METHODS, DistillConfig, Method
+from dmgd.specs import ELSEWHERE, PriorSpec, SourceSpec, default_prior
 
 SWITCHES = {"semantic": "no-semantic", "distribution": "no-distribution"}
 OPTIONS = {"method_name": "method"}

@@ -7,13 +7,13 @@ from typing import Any
 
 from numpy import ndarray
 
-from dmgd.config import PriorSpec, SourceSpec
 from dmgd.errors import UsageError
 from dmgd.exporters.folder import INDEX, read_index
 from dmgd.exporters.formats import layout_named
 from dmgd.images import decode
 from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.runs.manifest import specs_of
+from dmgd.specs import PriorSpec, SourceSpec
 
 
 @dataclass(frozen=True)

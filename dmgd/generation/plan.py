@@ -6,13 +6,14 @@ from importlib.metadata import version
 from typing import Any
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import PAIRS, DistillConfig, Method, PriorSpec, SourceSpec
+from dmgd.config import PAIRS, DistillConfig, Method
 from dmgd.diffusion.sampler import Guidance
 from dmgd.diffusion.schedule import Schedule
 from dmgd.generation.batches import Unit, plan_units
 from dmgd.generation.micro_batches import suitable_batch
 from dmgd.matching.methods import placed, schedule_of
 from dmgd.priors.prior import Prior
+from dmgd.specs import PriorSpec, SourceSpec
 from dmgd.statistics.file import Statistics
 
 SETTLED = ("guidance_scale", "guided_channels", "stages", "window", "keep_detail", "k")

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_prior
-from dmgd.config import EMBEDDED, PriorSpec
 from dmgd.errors import ArtifactError
+from dmgd.specs import EMBEDDED, PriorSpec
 
 Numerics = Literal["original", "diffusers"]
 

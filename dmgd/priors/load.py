@@ -8,7 +8,6 @@ import torch
 
 from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo
-from dmgd.config import PriorSpec
 from dmgd.errors import ArtifactError, UsageError, unknown_choice
 from dmgd.files import sha256_file
 from dmgd.priors.checkpoints import load_diffusers_dit, load_original_dit
@@ -17,6 +16,7 @@ from dmgd.priors.description import NAMES, Description, local_path, published_pr
 from dmgd.priors.dit import DiT
 from dmgd.priors.prior import Encoder, Prior, PriorDefaults, PriorIdentity
 from dmgd.priors.weights import digest_of, fetch, weight_files
+from dmgd.specs import PriorSpec
 
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_prior
-from dmgd.config import PriorSpec
 from dmgd.priors.codec import Codec
 from dmgd.priors.dit import DiT
+from dmgd.specs import PriorSpec
 
 
 @dataclass(frozen=True)

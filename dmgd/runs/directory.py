@@ -22,7 +22,7 @@ from numpy import ndarray
 from safetensors.numpy import load_file, save
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import DistillConfig, PriorSpec, SourceSpec
+from dmgd.config import DistillConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.files import (
     LOCK,
@@ -39,6 +39,7 @@ from dmgd.generation.batches import Unit
 from dmgd.images import decode, encode
 from dmgd.runs.manifest import differences, grows, published, specs_of
 from dmgd.runs.record import ImageRecord
+from dmgd.specs import PriorSpec, SourceSpec
 
 if TYPE_CHECKING:  # torch is slow to import, and reading images does without
     from torch import Tensor

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from dmgd.config import PriorSpec, SourceSpec
+from dmgd.specs import PriorSpec, SourceSpec
 
 
 def published(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import EMBEDDED, SourceSpec
 from dmgd.sources.source import Item
+from dmgd.specs import EMBEDDED, SourceSpec
 
 TEST_IMAGES = 540
 

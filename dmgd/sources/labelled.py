@@ -12,12 +12,12 @@ from PIL.Image import Image
 from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo, is_wnid, natural_key
 from dmgd.classes.matching import NEXT_STEP
-from dmgd.config import SourceSpec
 from dmgd.errors import MismatchError, UsageError, listed
 from dmgd.files import canonical_json
 from dmgd.images import readable
 from dmgd.sources.layout import Layout
 from dmgd.sources.source import Item
+from dmgd.specs import SourceSpec
 
 
 @dataclass(frozen=True)

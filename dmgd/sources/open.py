@@ -5,7 +5,6 @@ from pathlib import Path
 
 from dmgd.classes.imagenet import imagenet_classes, imagenet_subset, imagenet_subsets
 from dmgd.classes.matching import match_table
-from dmgd.config import EMBEDDED, SourceSpec
 from dmgd.errors import UsageError, unknown_choice
 from dmgd.sources.folder import FolderLayout
 from dmgd.sources.huggingface import HubUnreachable, HuggingFaceLayout, open_hugging_face
@@ -13,6 +12,7 @@ from dmgd.sources.labelled import LabelledSource, classes_from_labels, translate
 from dmgd.sources.layout import Layout
 from dmgd.sources.shards import ShardLayout
 from dmgd.sources.source import Source
+from dmgd.specs import EMBEDDED, SourceSpec
 
 NAMED = (EMBEDDED, *imagenet_subsets(), "imagenet-1k")
 PREFIXES = ("folder:PATH", "hf:ID_OR_PATH", "wds:PATTERN")

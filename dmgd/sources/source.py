@@ -8,7 +8,7 @@ from typing import Protocol
 from PIL.Image import Image
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import SourceSpec
+from dmgd.specs import SourceSpec
 
 
 @dataclass(frozen=True)

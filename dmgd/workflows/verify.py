@@ -8,7 +8,7 @@ import numpy as np
 from numpy import ndarray
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import PriorSpec, SourceSpec, StatisticsConfig, VerifyConfig
+from dmgd.config import StatisticsConfig, VerifyConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.exporters.check import export_problems
 from dmgd.exporters.distilled import DistilledSet
@@ -22,6 +22,7 @@ from dmgd.runs.check import run_problems
 from dmgd.runs.lockfile import compare_locks, make_lock, read_lock, write_lock
 from dmgd.runs.manifest import differences
 from dmgd.sources.open import open_source
+from dmgd.specs import PriorSpec, SourceSpec
 from dmgd.statistics.file import Statistics
 from dmgd.workflows.fit_stats import fit_statistics
 
