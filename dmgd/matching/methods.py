@@ -59,8 +59,8 @@ def placement_notes(asked: Method, settled: Method) -> list[str]:
         notes.append(f"transport acts from step {last} (t {timestep[last]}) on: there the modes of a class show")
         if settled.keep_detail:
             notes.append(
-                f"transport ends with step {first} (t {timestep[first]}): from there on noise no longer hides what sets "
-                "an image apart from a mean, and the prior makes its detail"
+                f"transport ends with step {first} (t {timestep[first]}): from there on noise no longer hides what "
+                "sets an image apart from a mean, and the prior makes its detail"
             )
     if settled.stages != asked.stages and settled.stages:
         clear = settled.stages[0]
