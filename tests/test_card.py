@@ -38,6 +38,9 @@ def test_the_command_has_options_that_exist_and_says_what_it_cannot_do():
     assert command == "dmgd distill --source digits --ipc 10 --method dmgd-paper --compile --steps 20"
     means = DistillConfig(method=replace(method_named("dmgd"), keep_spread=False))
     assert distill_command(means, *digits).endswith("--ipc 10  # with Method(keep_spread=False), from Python")
+    for keep, option in ((True, "--keep-detail"), (False, "--no-keep-detail")):
+        config = DistillConfig(method=method_named("dmgd", keep_detail=keep))
+        assert distill_command(config, *digits).endswith(f"--ipc 10 {option}")
 
 
 @pytest.fixture(scope="module")
