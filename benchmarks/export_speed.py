@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import DistillConfig
 from dmgd.exporters.example import Example, Limits
 from dmgd.exporters.parquet import row
 from dmgd.exporters.webdataset import sample
 from dmgd.files import sha256_bytes, write_json
-from dmgd.generation.batches import Unit
+from dmgd.generation.batches import Batch
+from dmgd.generation.config import DistillConfig
 from dmgd.images import encode
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.record import ImageRecord
@@ -52,15 +52,15 @@ def make_run(path: Path, images: int) -> RunDirectory:
     files = [(encode(pixels), sha256_bytes(pixels.tobytes())) for pixels in pictures]
     with RunDirectory.writer(path, manifest) as run:
         for c in range(CLASSES):
-            unit = Unit(range(c, c + 1), range(ipc))
+            batch = Batch(range(c, c + 1), range(ipc))
             records = []
-            for _, i in unit.cells():
+            for _, i in batch.indices():
                 (data, pixels_sha256), place = files[(c + i) % len(files)], f"images/{c:04d}-class_{c}/{i:05d}.png"
                 (path / place).parent.mkdir(parents=True, exist_ok=True)
                 (path / place).write_bytes(data)
                 records.append(ImageRecord(c, i, i, None, None, place, sha256_bytes(data), pixels_sha256))
             content = {"images": [record.to_json() for record in records], "latents_sha256": "0" * 64}
-            write_json(path / "units" / f"{unit.name}.json", content)
+            write_json(path / "batches" / f"{batch.name}.json", content)
         return run.finish()
 
 

@@ -37,13 +37,15 @@ from torch.nn.functional import interpolate
 from train_prior import latents_of
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import DistillConfig
-from dmgd.diffusion.schedule import ddpm_schedule
+from dmgd.diffusion.condition import Condition
+from dmgd.diffusion.guidance import Denoised
+from dmgd.diffusion.schedule import Schedule, Step, respaced, training_alpha_bar
 from dmgd.evaluation.features import feature_network
 from dmgd.evaluation.imageset import ImageSet, Shape, source_set
 from dmgd.evaluation.probe import linear_probe, standardised
 from dmgd.evaluation.protocols import protocol_named
 from dmgd.files import written_whole
+from dmgd.generation.config import DistillConfig
 from dmgd.priors.codec import AutoencoderCodec
 from dmgd.priors.load import load_prior
 from dmgd.priors.prior import PriorDefaults
@@ -63,7 +65,7 @@ AGAINST = ("dit", "dmgd-paper")
 class ExactDenoiser:
     """A prior that is the posterior mean over `latents`, the images (n, c, h, w) of each class.
 
-    The label embedding of a class is one-hot, that of no class zero. It is the library's `Prior` to whoever samples.
+    A class is one-hot, no class zero. It is the library's `Prior` to whoever samples.
     """
 
     device = torch.device("cpu")
@@ -74,26 +76,27 @@ class ExactDenoiser:
         self._images, self._codec = torch.cat([*latents]).flatten(1), codec
         self._ends = np.cumsum([0, *map(len, latents)])
         self._squared_norm = self._images.square().sum(1)
-        self._alpha_bar = ddpm_schedule(1000).alpha_bar
         self.latent_shape = tuple(latents[0].shape[1:])
 
-    def label_embedding(self, indices: Sequence[int]) -> Tensor:
-        return torch.eye(len(self._ends))[list(indices), None, :-1]
+    def schedule(self, steps: int, solver: str) -> Schedule:
+        return respaced(training_alpha_bar(), steps, solver)
 
-    def null_embedding(self, count: int) -> Tensor:
-        return self.label_embedding([len(self._ends) - 1] * count)
+    def condition(self, classes: Sequence[int]) -> Condition:
+        return Condition({"label": torch.eye(len(self._ends))[list(classes), :-1]})
 
-    def predict(self, z: Tensor, t: int, label: Tensor) -> Tensor:
-        """ε̂ (b, c, h, w) at original timestep t."""
-        alpha_bar, rows, x0 = self._alpha_bar[t], z.flatten(1), torch.empty_like(z).flatten(1)
-        of_class = torch.where(label.any(2)[:, 0], label.argmax(2)[:, 0], -1)
+    def null_condition(self, count: int) -> Condition:
+        return self.condition([len(self._ends) - 1] * count)
+
+    def denoise(self, z: Tensor, step: Step, condition: Condition) -> Denoised:
+        label, rows, x0 = condition.embeddings["label"], z.flatten(1), torch.empty_like(z).flatten(1)
+        of_class = torch.where(label.any(1), label.argmax(1), -1)
         for c in of_class.unique().tolist():
             own = slice(self._ends[c], self._ends[c + 1]) if c >= 0 else slice(None)
             chosen, images = of_class == c, self._images[own]
-            # −|z − √ᾱ x|² / 2(1−ᾱ), without |z|², which is the same for every image
-            nearness = 2 * alpha_bar**0.5 * rows[chosen] @ images.T - alpha_bar * self._squared_norm[own]
-            x0[chosen] = torch.softmax(nearness / (2 * (1 - alpha_bar)), 1) @ images
-        return (z - alpha_bar**0.5 * x0.reshape(z.shape)) / (1 - alpha_bar) ** 0.5
+            # −|z − α x|² / 2σ², without |z|², which is the same for every image
+            nearness = 2 * step.alpha * rows[chosen] @ images.T - step.alpha_bar * self._squared_norm[own]
+            x0[chosen] = torch.softmax(nearness / (2 * step.sigma**2), 1) @ images
+        return x0.reshape(z.shape), None
 
     def decode(self, latents: Tensor) -> Tensor:
         return self._codec.decode(latents)
@@ -118,8 +121,11 @@ class Testbed:
             return self.bench.made(row, ipc, seed, None)
         name, _, scale = row.partition("@")
         # A label between two classes means nothing to the exact denoiser: all its labels are plain.
-        changes: dict[str, Any] = {"semantic": "none", "guidance_scale": float(scale)} if scale else {}
-        config = DistillConfig(ipc=ipc, seed=seed, method=replace(ROWS[name], **changes), batch_size=BATCH)
+        method = ROWS[name]
+        if scale:
+            plain: dict[str, Any] = {"semantic": False} if hasattr(method, "semantic") else {}
+            method = replace(method, guidance_scale=float(scale), **plain)
+        config = DistillConfig(ipc=ipc, seed=seed, method=method, batch_size=BATCH)
         statistics = statistics_of(self.bench.latents, self.classes, config.k, SIZE)
         return drawn(row, config, self.prior, statistics)
 

@@ -28,7 +28,7 @@ from train_prior import RECIPES, pixels_of, save_prior
 from train_prior import train as train_prior
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import METHODS, DistillConfig, StatisticsConfig
+from dmgd.config import StatisticsConfig
 from dmgd.evaluation.baselines import kmeans_real
 from dmgd.evaluation.imageset import ImageSet, Shape, source_set, stack_images
 from dmgd.evaluation.measure import prior_features
@@ -36,8 +36,10 @@ from dmgd.evaluation.metrics import mean_pairwise, nearest, nearest_among, trans
 from dmgd.evaluation.protocols import Protocol, protocol_named, resolved
 from dmgd.evaluation.selection import random_selection
 from dmgd.evaluation.train import train
+from dmgd.generation.config import DistillConfig
 from dmgd.generation.plan import make_plan
-from dmgd.generation.sampling import sample_unit
+from dmgd.generation.sampling import sample_batch
+from dmgd.matching.methods import METHODS
 from dmgd.priors.load import load_prior
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT
@@ -52,13 +54,13 @@ from dmgd.statistics.kmeans import class_seed
 DATASETS = {"digits": Shape(8, 8, 1), "imagenette-16": Shape(16, 16, 3)}
 FOLDS = 5
 BATCH = 100
-DMGD = METHODS["dmgd"]
+DMGD = METHODS["dmgd"]()
 
-COMPARED = {name: METHODS[name] for name in ("dit", "mgd3", "dmgd-paper", "dmgd-released", "dmgd")}
+COMPARED = {name: METHODS[name]() for name in ("dit", "mgd3", "dmgd-paper", "dmgd-released", "dmgd")}
 ABLATIONS = {
-    "dmgd, plain labels": replace(DMGD, semantic="none"),
-    "dmgd, no transport": replace(DMGD, distribution="none", order="independent"),
-    "dmgd, bare means": replace(DMGD, keep_spread=False),
+    "dmgd, plain labels": replace(DMGD, semantic=False),
+    "dmgd, no transport": replace(DMGD, distribution=False),
+    "dmgd, bare means": replace(DMGD, match_covariance=False),
     "dmgd, detail kept": replace(DMGD, keep_detail=True),
     "dmgd, greedy": replace(DMGD, order="greedy"),
     "dmgd, steps 30–45": replace(DMGD, window=(30, 45)),
@@ -70,8 +72,8 @@ ABLATIONS = {
     "dmgd, guidance in steps 10–35": replace(DMGD, guidance_interval=(10, 35)),
     "dmgd, 20 steps": replace(DMGD, steps=20),
     "dmgd, 20 steps of dpm++": replace(DMGD, steps=20, solver="dpm++"),
-    "dit, 20 steps": replace(METHODS["dit"], steps=20),
-    "dit, 20 steps of dpm++": replace(METHODS["dit"], steps=20, solver="dpm++"),
+    "dit, 20 steps": replace(METHODS["dit"](), steps=20),
+    "dit, 20 steps of dpm++": replace(METHODS["dit"](), steps=20, solver="dpm++"),
 }
 REAL = ("random", "kmeans-real")
 ROWS = {**COMPARED, **ABLATIONS}
@@ -133,7 +135,7 @@ class Bench:
         if row == "kmeans-real":
             seeds = [class_seed(seed, info.identity) for info in split.known.classes]
             return split.known.select(kmeans_real(split.latents, counts, seeds), row)
-        config = DistillConfig(ipc=ipc, seed=seed, method_name=row, method=ROWS[row], batch_size=BATCH)
+        config = DistillConfig(ipc=ipc, seed=seed, method=ROWS[row], batch_size=BATCH)
         return drawn(row, config, self.prior, self.statistics(fold, config.k))
 
     def figures(self, row: str, ipc: int, seed: int, fold: int | None) -> Figures:
@@ -174,7 +176,7 @@ def statistics_of(
     return Statistics(
         support=torch.stack([torch.from_numpy(fit.support) for fit in fits]),
         mass=torch.stack([torch.from_numpy(fit.mass) for fit in fits]).float(),
-        spread=torch.stack([torch.from_numpy(fit.spread) for fit in fits]),
+        covariance=torch.stack([torch.from_numpy(fit.covariance) for fit in fits]),
         count=torch.tensor([len(own.rows) for own in latents]),
         classes=classes,
         header={"image_size": image_size, "quality": {"w2": [fit.w2 for fit in fits]}},
@@ -184,16 +186,16 @@ def statistics_of(
 def drawn(name: str, config: DistillConfig, prior: Prior, statistics: Statistics) -> ImageSet:
     """The images that a prior draws with the configuration's method, as a set called `name`."""
     frozen: list[torch.Tensor] = []
-    cells: dict[tuple[int, int], torch.Tensor] = {}
+    made: dict[tuple[int, int], torch.Tensor] = {}
     plan = make_plan(config, SourceSpec("benchmark"), prior, statistics)
-    for unit in plan.batches:
-        frozen = [] if unit.images[0] == 0 else frozen
-        latents, _ = sample_unit(unit, plan, prior, statistics, frozen)
-        if config.method.order == "greedy":
-            frozen.append(latents.reshape(len(unit.classes), len(unit.images), -1))
-        cells |= dict(zip(unit.cells(), prior.decode(latents).cpu(), strict=True))
-    ordered = sorted(cells)
-    return stack_images(name, [cells[cell] for cell in ordered], [c for c, _ in ordered], statistics.classes)
+    for batch in plan.batches:
+        frozen = [] if batch.images[0] == 0 else frozen
+        latents, _ = sample_batch(batch, plan, prior, statistics, frozen)
+        if config.method.matching_order == "greedy":
+            frozen.append(latents.reshape(len(batch.classes), len(batch.images), -1))
+        made |= dict(zip(batch.indices(), prior.decode(latents).cpu(), strict=True))
+    ordered = sorted(made)
+    return stack_images(name, [made[index] for index in ordered], [c for c, _ in ordered], statistics.classes)
 
 
 def open_bench(dataset: str, data: str | None, prior: str) -> Bench:

@@ -10,7 +10,6 @@ an image goes, 1 − Π (1 − ρ w_k) with w_k the weight of ẑ_0 in the poste
 
 import argparse
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import METHODS, StatisticsConfig
-from dmgd.diffusion.schedule import ddpm_schedule
+from dmgd.config import StatisticsConfig
+from dmgd.diffusion.schedule import respaced, training_alpha_bar
 from dmgd.images import to_square
-from dmgd.matching.methods import placed
+from dmgd.matching.methods import DMGD
 from dmgd.priors.codec import AutoencoderCodec
 from dmgd.priors.load import load_prior
 from dmgd.sources.open import open_source
@@ -39,7 +38,7 @@ def statistics_of(support: torch.Tensor, mass: torch.Tensor, image_size: int, w2
     return Statistics(
         support=support,
         mass=mass / mass.sum(1, keepdim=True),
-        spread=torch.zeros(*mass.shape, mass.shape[1], dtype=torch.float64),
+        covariance=torch.zeros(*mass.shape, mass.shape[1], dtype=torch.float64),
         count=torch.ones(len(support), dtype=torch.int64),
         classes=classes,
         header={"image_size": image_size, "quality": {"w2": w2}},
@@ -74,17 +73,17 @@ def imagenette_statistics(data: str, encoder: str, images: int) -> Statistics:
 
 def row(name: str, statistics: Statistics, keep_detail: bool | None = None) -> str:
     """One line of the table."""
-    schedule, method = ddpm_schedule(), replace(METHODS["dmgd"], keep_detail=keep_detail)
-    chosen = placed(method, schedule, statistics)
+    schedule, method = respaced(training_alpha_bar()), DMGD(keep_detail=keep_detail)
+    chosen = method.settled(schedule, statistics)
     assert chosen.window is not None
     assert chosen.stages is not None
     (first, last), (clear, show) = chosen.window, chosen.stages
     thirds = np.array_split(np.arange(last, first - 1, -1), 3)
-    moved = [1 - np.prod([1 - method.rho * schedule.mean_x0[k] for k in part]) for part in thirds]
+    moved = [1 - np.prod([1 - method.rho * schedule[k].mean_x0 for k in part]) for part in thirds]
     return (
         f"| {name} | {statistics.support.shape[2]} | {statistics.within:.3g} | {last} … {first} "
-        f"(t {schedule.timestep[last]} … {schedule.timestep[first]}) | "
-        f"{statistics.between:.3g} | {show} … {clear} (t {schedule.timestep[show]} … {schedule.timestep[clear]}) | "
+        f"(t {schedule[last].timestep} … {schedule[first].timestep}) | "
+        f"{statistics.between:.3g} | {show} … {clear} (t {schedule[show].timestep} … {schedule[clear].timestep}) | "
         f"{', '.join(f'{share:.2f}' for share in moved)} |"
     )
 

@@ -1,4 +1,4 @@
-"""How fast images are sampled: each method by images in flight, beside the device's measured matrix-product ceiling.
+"""How fast images are sampled: each method by batch size, beside the device's measured matrix-product ceiling.
 
     python benchmarks/sampling_speed.py digits
     python benchmarks/sampling_speed.py dit-xl-2 --precision bf16 --compile --profile     # on a GPU
@@ -7,10 +7,10 @@
 `digits` samples the embedded prior; the others are DiTs with random weights and made-up statistics, so nothing is
 downloaded. Seconds are the least of --repeats passes, which take turns. "of the ceiling" is the network's
 arithmetic (counted by torch) over the time, as a share of what one large matrix product reaches in the same precision;
-"overhead" is the time that a method spends outside the network beyond what plain sampling (`dit`) with as many images
-in flight spends there, as a share of plain sampling's whole time; it and the memory come from one pass, and on a
-busy machine the overhead is uncertain by several points. With `digits`, all rows of a method make the same 100 images,
-and how far they are apart is shown; in flight "plain" (`--batches 0`) is one image after another through diffusers'
+"overhead" is the time that a method spends outside the network beyond what plain sampling (`dit`) with the same batch
+size spends there, as a share of plain sampling's whole time; it and the memory come from one pass, and on a busy
+machine the overhead is uncertain by several points. With `digits`, all rows of a method make the same 100 images,
+and how far they are apart is shown; batch size "plain" (`--batches 0`) is one image after another through diffusers'
 module, which computes the conditioning in every block: a loop as one writes it with the libraries. Figures are appended
 to --results, with versions.
 """
@@ -33,13 +33,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dmgd.priors
 from dmgd.classes.info import ClassInfo
-from dmgd.config import METHODS, DistillConfig, StatisticsConfig
-from dmgd.diffusion.sampler import Denoiser
-from dmgd.generation.micro_batches import in_portions, suitable_batch
+from dmgd.config import StatisticsConfig
+from dmgd.diffusion.condition import Condition
+from dmgd.diffusion.guidance import Denoised, Denoiser
+from dmgd.diffusion.schedule import Step
+from dmgd.generation.config import DistillConfig
+from dmgd.generation.micro_batches import micro_batched, suitable_batch
 from dmgd.generation.plan import make_plan
-from dmgd.generation.sampling import sample_unit
+from dmgd.generation.sampling import sample_batch
+from dmgd.matching.methods import METHODS
 from dmgd.priors.codec import NoCodec
 from dmgd.priors.dit import DiT, DiTConfig
+from dmgd.priors.dit_prior import DiTPrior
 from dmgd.priors.load import PRECISIONS, load_prior
 from dmgd.priors.prior import Prior, PriorDefaults, PriorIdentity
 from dmgd.sources.open import open_source
@@ -52,7 +57,7 @@ SHAPES = {
     "dit-xl-2": DiTConfig(sample_size=32, width=1152, depth=28, num_heads=16, **LATENTS),
     "dit-small": DiTConfig(sample_size=16, width=384, depth=12, num_heads=6, **LATENTS),
 }
-PLAIN = 0  # in flight: one image after another, through diffusers' module
+PLAIN = 0  # batch size: one image after another, through diffusers' module
 BATCHES = {"digits": (PLAIN, 1, 10, 20, 100), "dit-xl-2": (1, 8, 32, 64, 128, 256), "dit-small": (1, 8, 32)}
 METHOD_NAMES = ("dit", "dmgd")
 CLASSES, IPC = 10, 10
@@ -78,7 +83,15 @@ def random_prior(shape: DiTConfig, device: str, precision: str) -> Prior:
     classes = tuple(ClassInfo(str(i)) for i in range(shape.num_classes))
     identity = PriorIdentity("random", None, "", "original")
     spec = PriorSpec("random", precision=precision)
-    return Prior(spec, identity, classes, PriorDefaults(4.0, 3), network, NoCodec(), torch.device(device))
+    return DiTPrior(
+        spec=spec,
+        identity=identity,
+        classes=classes,
+        defaults=PriorDefaults(4.0, 3),
+        codec=NoCodec(),
+        device=torch.device(device),
+        network=network,
+    )
 
 
 def random_statistics(prior: Prior, classes: int, k: int) -> Statistics:
@@ -96,12 +109,17 @@ def random_statistics(prior: Prior, classes: int, k: int) -> Statistics:
     )
 
 
-def plain_denoiser(folder: Path) -> Denoiser:
-    """The network of a diffusers folder as diffusers' own module, told label embeddings."""
-    model = DiTTransformer2DModel.from_pretrained(folder, low_cpu_mem_usage=False).float().eval()
-    for block in model.transformer_blocks:
-        block.norm1.emb.class_embedder = torch.nn.Identity()
-    return lambda z, t, label: model(z, timestep=torch.full((len(z),), t), class_labels=label[:, 0]).sample
+class PlainDiT(torch.nn.Module):
+    """The network of a diffusers folder as diffusers' own module, conditioned on label embeddings."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.model = DiTTransformer2DModel.from_pretrained(folder, low_cpu_mem_usage=False).float().eval()
+        for block in self.model.transformer_blocks:
+            block.norm1.emb.class_embedder = torch.nn.Identity()
+
+    def forward(self, z: Tensor, t: float, label: Tensor) -> Tensor:
+        return self.model(z, timestep=torch.full((len(z),), t), class_labels=label[:, 0]).sample
 
 
 class Sampling:
@@ -116,20 +134,20 @@ class Sampling:
             self.prior = load_prior("digits", device=device, precision=precision)  # type: ignore[arg-type]
             source = open_source("digits")
             self.fitted = {k: fit_statistics(source, self.prior, StatisticsConfig(k=k)) for k in (10, 2 * IPC)}
-            self.plain = plain_denoiser(DIGITS)
+            self.plain = replace(self.prior, network=PlainDiT(DIGITS)).denoise
         else:
             self.prior = random_prior(SHAPES[name], device, precision)
             classes = grid[0] if grid else CLASSES
             self.fitted = {k: random_statistics(self.prior, classes, k) for k in (10, 2 * IPC)}
         self.flop = self._flop_of_an_image()
         if compiled:
-            self.prior = replace(self.prior, network=self.prior.network.compiled())
+            self.prior = self.prior.compiled()
 
     def _flop_of_an_image(self) -> int:
         """The operations of an image's two rows in one step."""
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             z = torch.zeros(2, *self.prior.latent_shape, device=self.prior.device)
-            self.prior.predict(z, 0, self.prior.null_embedding(2))
+            self.prior.denoise(z, self.prior.schedule(2, "ddpm")[0], self.prior.null_condition(2))
         return counter.get_total_flops()
 
     def outside(self, method: str, batch: int) -> float:
@@ -141,11 +159,11 @@ class Sampling:
         return outside
 
     def _counted(self, denoise: Denoiser) -> Denoiser:
-        def counted(z: Tensor, t: int, label: Tensor) -> Tensor:
+        def counted(z: Tensor, step: Step, condition: Condition) -> Denoised:
             if self._inside is None:
-                return denoise(z, t, label)
+                return denoise(z, step, condition)
             started = finished(self.prior.device)
-            output = denoise(z, t, label)
+            output = denoise(z, step, condition)
             self._inside += finished(self.prior.device) - started
             return output
 
@@ -159,21 +177,21 @@ class Sampling:
         return max(1, min(CLASSES, batch // IPC)), min(IPC, batch) if batch <= CLASSES * IPC else batch // CLASSES
 
     def latents(self, method: str, batch: int) -> Tensor:
-        """The latents of a method's images, class by class, made as `dmgd distill` makes them with `batch` images in
-        flight. Joint matching sees all of a class: with fewer in flight, only the network gets them in parts."""
+        """The latents of a method's images, class by class, made as `dmgd distill` makes them with `batch` images in a
+        network call. Joint matching sees all of a class: with fewer in a call, only the network gets them in parts."""
         classes, ipc = self.grid(batch)
-        config = DistillConfig(ipc=ipc, method=replace(METHODS[method], steps=self.steps), batch_size=batch or 1)
+        config = DistillConfig(ipc=ipc, method=replace(METHODS[method](), steps=self.steps), batch_size=batch or 1)
         statistics = self.fitted[config.k if config.k in self.fitted else 2 * IPC]
-        network = self._counted(self.prior.predict if batch else self.plain)
+        network = self._counted(self.prior.denoise if batch else self.plain)
         made: list[list[Tensor]] = [[] for _ in range(classes)]
         plan = replace(
             make_plan(config, SourceSpec(self.name), self.prior, statistics), classes=statistics.classes[:classes]
         )
-        for unit in plan.batches:
-            greedy = config.method.order == "greedy" and unit.images[0] > 0
-            frozen = [torch.stack([torch.stack(made[c]) for c in unit.classes]).flatten(2)] if greedy else []
-            latents, _ = sample_unit(unit, plan, self.prior, statistics, frozen, in_portions(network, batch or 1))
-            for (c, _), latent in zip(unit.cells(), latents, strict=True):
+        for part in plan.batches:
+            greedy = config.method.matching_order == "greedy" and part.images[0] > 0
+            frozen = [torch.stack([torch.stack(made[c]) for c in part.classes]).flatten(2)] if greedy else []
+            latents, _ = sample_batch(part, plan, self.prior, statistics, frozen, micro_batched(network, batch or 1))
+            for (c, _), latent in zip(part.indices(), latents, strict=True):
                 made[c].append(latent)
         return torch.stack([latent for own in made for latent in own])
 
@@ -222,7 +240,7 @@ def resident(what: str) -> int:
 
 
 def measured(sampling: Sampling, batches: list[int], methods: list[str], repeats: int, ceiling: float) -> list[Row]:
-    """The table: every method with every number of images in flight, in turns."""
+    """The table: every method with every batch size, in turns."""
     device, cells = sampling.prior.device, [(method, batch) for batch in batches for method in methods]
     best = dict.fromkeys(cells, float("inf"))
     peaks: dict[tuple[str, int], float] = {}
@@ -260,7 +278,7 @@ def measured(sampling: Sampling, batches: list[int], methods: list[str], repeats
 def table(rows: list[Row]) -> str:
     """Markdown."""
     lines = [
-        "| method | in flight | s/image | × one by one | of the ceiling | overhead | peak MiB |",
+        "| method | batch size | s/image | × one by one | of the ceiling | overhead | peak MiB |",
         "|---|" + "--:|" * 6,
     ]
     slowest = {row.method: row.seconds_per_image for row in rows if row.batch == min(r.batch for r in rows)}
@@ -302,9 +320,9 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--batches", type=int, nargs="+", help="images in flight")
+    parser.add_argument("--batches", type=int, nargs="+", help="batch sizes")
     parser.add_argument(
-        "--grid", type=int, nargs=2, metavar=("CLASSES", "IPC"), help="images sampled, whatever in flight"
+        "--grid", type=int, nargs=2, metavar=("CLASSES", "IPC"), help="images sampled, whatever the batch size"
     )
     parser.add_argument("--methods", nargs="+", default=METHOD_NAMES, choices=METHODS, metavar="METHOD")
     parser.add_argument("--repeats", type=int, default=3)

@@ -1,24 +1,29 @@
 """`dmgd distill`"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from dmgd.config import DEFAULT_METHOD, METHODS, DistillConfig, method_named
+from dmgd.generation.config import DistillConfig
+from dmgd.matching.methods import DEFAULT_METHOD, METHODS, method_named
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
-from dmgd_cli import method_options, options
+from dmgd_cli import options
+from dmgd_cli.method_options import with_method_options
 from dmgd_cli.output import print_json
 from dmgd_cli.progress import Display
 
 DEFAULTS = DistillConfig()
 
 
+@with_method_options
 def command(
     source: options.Source,
     out: options.OutFolder,
     ipc: Annotated[int, typer.Option(help="Images per class.")] = DEFAULTS.ipc,
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = DEFAULT_METHOD,
+    method: Annotated[
+        str, typer.Option(help=f"One of {', '.join(METHODS)}; each with defaults of its own below.")
+    ] = DEFAULT_METHOD,
     data: options.Data = None,
     variant: options.Variant = None,
     columns: options.Columns = None,
@@ -33,7 +38,8 @@ def command(
     ] = None,
     seed: options.Seed = DEFAULTS.seed,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images in flight. Default: what fills the device and fits.", show_default=False)
+        int | None,
+        typer.Option(help="Images in a network call. Default: what fills the device and fits.", show_default=False),
     ] = None,
     precision: options.Precision = "fp32",
     compile: Annotated[
@@ -41,23 +47,8 @@ def command(
     ] = False,
     device: options.Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Only continue the run in --out; begin no new one.")] = False,
-    guidance_scale: method_options.GuidanceScale = None,
-    guidance_interval: method_options.GuidanceInterval = None,
-    no_semantic: method_options.Semantic = False,
-    no_distribution: method_options.Distribution = False,
-    beta_n: method_options.BetaN = None,
-    beta_s: method_options.BetaS = None,
-    stages: method_options.Stages = None,
-    rho: method_options.Rho = None,
-    keep_detail: method_options.Detail = None,
-    k: method_options.K = None,
-    epsilon: method_options.Epsilon = None,
-    sinkhorn_iterations: method_options.Iterations = None,
-    window: method_options.Window = None,
-    order: method_options.Order = None,
-    solver: method_options.Solver = None,
-    steps: method_options.Steps = None,
     json: options.Json = False,
+    **settings: Any,
 ) -> None:
     """Distil a dataset into a few synthetic images per class.
 
@@ -66,26 +57,7 @@ def command(
       dmgd distill --source digits --ipc 10 --out runs/digits
       dmgd distill --source digits --ipc 1 --method dmgd-paper --rho 5 --out runs/paper
     """
-    chosen = method_named(
-        method,
-        semantic=not no_semantic,
-        distribution=not no_distribution,
-        guidance_scale=guidance_scale,
-        guidance_interval=guidance_interval,
-        beta_n=beta_n,
-        beta_s=beta_s,
-        stages=stages,
-        rho=rho,
-        keep_detail=keep_detail,
-        k=k,
-        epsilon=epsilon,
-        sinkhorn_iterations=sinkhorn_iterations,
-        window=window,
-        order=order,
-        solver=solver,
-        steps=steps,
-    )
-    config = DistillConfig(ipc, seed, method, chosen, batch_size, compile)
+    config = DistillConfig(ipc, seed, method_named(method, **settings), batch_size, compile)
     source_spec = SourceSpec(source, data, None, variant, columns, class_map)
     prior_spec = PriorSpec(prior or default_prior(source), vae, encoder, precision, prior_revision)
 

@@ -1,42 +1,92 @@
-"""The settings of a method as options, each with its symbol. Without one, the method's own value holds."""
+"""The settings of the methods as options of a command, made from the methods themselves."""
 
-from typing import Annotated, Any
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-PANEL = "Settings of the method (default: its own)"
+from dmgd.matching.methods import METHODS
+
+PANELS: dict[str | None, str] = {
+    "semantic": "Semantic matching",
+    "distribution": "Distribution matching",
+    None: "Sampling",
+}
 
 
-def _option(help: str, *names: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=PANEL, show_default=False)
+def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, in the place of whose `**settings` typer sees an option for every setting of every method."""
+
+    @functools.wraps(command)
+    def with_settings(**given: Any) -> None:
+        off = {name: False if given.pop(f"no_{name}") else None for name in PANELS if name}
+        command(**given, **off)
+
+    options = _options()
+    fixed = list(inspect.signature(command).parameters.values())[:-1]
+    made = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=False if name.startswith("no_") else None, annotation=kind
+        )
+        for name, kind in options.items()
+    ]
+    with_settings.__signature__ = inspect.Signature([*fixed, *made])  # type: ignore[attr-defined]
+    with_settings.__annotations__ = {**command.__annotations__, **options}
+    return with_settings
 
 
-GuidanceScale = Annotated[float | None, _option("1 + ω, classifier-free guidance; 1 is none.")]
-GuidanceInterval = Annotated[
-    tuple[int, int] | None, _option("Step indices FIRST LAST with classifier-free guidance. Default: all.")
-]
-Semantic = Annotated[bool, _option("Without semantic matching: plain labels.", "--no-semantic")]
-Distribution = Annotated[bool, _option("Without distribution matching.", "--no-distribution")]
-BetaN = Annotated[float | None, _option("β_n, noise in the soft label.", "--beta-n")]
-BetaS = Annotated[float | None, _option("β_s, another class in the soft label.", "--beta-s")]
-Stages = Annotated[
-    tuple[int, int] | None,
-    _option("Soft-label stages, REFINE EXPLORE: step indices for the paper's form, timesteps for the released."),
-]
-Rho = Annotated[
-    float | None, _option("ρ, strength of optimal transport: in [0, 1] for dmgd, a factor for the others; λ of mgd3.")
-]
-Detail = Annotated[
-    bool | None,
-    _option(
-        "Leave the images' detail to the prior, or draw them wholly to means. Default: kept with an autoencoder.",
-        "--keep-detail/--no-keep-detail",
-    ),
-]
-K = Annotated[int | None, _option("K, support points a class.", "--k")]
-Epsilon = Annotated[float | None, _option("ε, entropy of the transport plan.")]
-Iterations = Annotated[int | None, _option("Sinkhorn iterations.", "--sinkhorn-iterations")]
-Window = Annotated[tuple[int, int] | None, _option("Step indices FIRST LAST of distribution matching.")]
-Order = Annotated[str | None, _option("How images of a class are matched: joint, or greedy, one after another.")]
-Solver = Annotated[str | None, _option("ddpm, or dpm++ (second order) for fewer steps.")]
-Steps = Annotated[int | None, _option("Sampling steps, of 1,000.")]
+def _options() -> dict[str, Any]:
+    """Every setting that has a help text as typer's annotation, panel by panel."""
+    found: dict[str, dict[str, list[str]]] = {}  # name → help text → the methods that it holds for
+    kinds: dict[str, tuple[Any, str | None]] = {}  # name → type, and the switch that it needs
+    for method, settings in METHODS.items():
+        hints = get_type_hints(settings)
+        for one in fields(settings):
+            if help := one.metadata["help"]:
+                found.setdefault(one.name, {}).setdefault(help, []).append(method)
+                needs = one.name if one.name in PANELS else one.metadata.get("needs")
+                kinds.setdefault(one.name, (_offered(hints[one.name]), needs))
+    holders = {name: [m for ms in found[name].values() for m in ms] for name in PANELS if name} | {None: list(METHODS)}
+
+    def is_choice(name: str, kind: Any) -> bool:
+        return kind == bool | None and name not in PANELS
+
+    return {
+        f"no_{name}" if name in PANELS else name: Annotated[
+            bool if name in PANELS else str | None if is_choice(name, kind) else kind,
+            typer.Option(
+                *([f"--no-{name}"] if name in PANELS else []),
+                help=_told(found[name], holders[needs]),
+                rich_help_panel=f"{PANELS[needs]} ({', '.join(holders[needs]) if needs else 'all methods'})",
+                show_default=False,
+                parser=_yes_or_no if is_choice(name, kind) else None,
+                metavar="yes|no" if is_choice(name, kind) else None,
+            ),
+        ]
+        for panel in PANELS
+        for name, (kind, needs) in kinds.items()
+        if needs == panel
+    }
+
+
+def _offered(hint: Any) -> Any:
+    """The type of an option for a setting: text for a choice, and None where none is given."""
+    (kind,) = [part for part in get_args(hint) if part is not type(None)] if type(None) in get_args(hint) else [hint]
+    return (str if get_origin(kind) is Literal else kind) | None
+
+
+def _yes_or_no(text: str) -> bool:
+    try:
+        return {"yes": True, "no": False}[text]
+    except KeyError:
+        raise typer.BadParameter(f"{text!r} is neither yes nor no") from None
+
+
+def _told(help: dict[str, list[str]], holders: list[str]) -> str:
+    """The help text, with the methods that it holds for unless these are all that have such settings."""
+    if list(help.values()) == [holders]:
+        return next(iter(help))
+    return " ".join(f"{text} ({', '.join(methods)})" for text, methods in help.items())

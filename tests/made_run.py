@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import DistillConfig
-from dmgd.generation.batches import Unit
+from dmgd.generation.batches import Batch
+from dmgd.generation.config import DistillConfig
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.preview import write_preview
 from dmgd.specs import PriorSpec, SourceSpec
@@ -27,11 +27,11 @@ def make_run(path, names=("cat", "dog"), ipc=3, size=8, channels=3, seed=0):
         "device": "cpu",
         "versions": {"dmgd": "0.1.0"},
     }
-    unit = Unit(range(len(names)), range(ipc))
-    pixels = rng.integers(0, 256, (len(unit), size, size, channels), dtype=np.uint8)
-    notes = [{"seed": int(rng.integers(2**48)), "other_class": 1, "ot_cost": 0.25} for _ in unit.cells()]
+    batch = Batch(range(len(names)), range(ipc))
+    pixels = rng.integers(0, 256, (len(batch), size, size, channels), dtype=np.uint8)
+    notes = [{"seed": int(rng.integers(2**48)), "other_class": 1, "ot_cost": 0.25} for _ in batch.indices()]
     with RunDirectory.writer(path, manifest) as run:
-        run.write_unit(unit, pixels, torch.zeros(len(unit), 1, 2, 2), notes)
+        run.write_batch(batch, pixels, torch.zeros(len(batch), 1, 2, 2), notes)
         write_preview(run)
         return run.finish()
 

@@ -1,6 +1,7 @@
 """The barycentric step against slow, obvious ones, and where the data place it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import ot
@@ -10,23 +11,26 @@ from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import METHODS, DistillConfig, Method, StatisticsConfig
+from dmgd.config import StatisticsConfig
+from dmgd.diffusion.condition import Condition
 from dmgd.diffusion.noise import SeededNoise
 from dmgd.diffusion.sampler import sample
-from dmgd.diffusion.schedule import ddpm_schedule
-from dmgd.generation.batches import Unit
+from dmgd.diffusion.schedule import respaced, training_alpha_bar
+from dmgd.generation.batches import Batch
+from dmgd.generation.config import DistillConfig
 from dmgd.generation.plan import make_plan
-from dmgd.generation.sampling import sample_unit
-from dmgd.matching.barycentric import barycentric_projection, exact_plan
-from dmgd.matching.methods import BarycentricShift, make_shift, placed
-from dmgd.matching.window import CLEAR, VISIBLE, decided_at
+from dmgd.generation.sampling import sample_batch
+from dmgd.matching.barycentric import barycentric_guide, barycentric_projection, exact_plan, span_of
+from dmgd.matching.covariance import ClassCovariance, with_covariance
+from dmgd.matching.method import CLEAR, VISIBLE, speciation_step
+from dmgd.matching.methods import DMGD, METHODS
 from dmgd.priors.load import load_prior
 from dmgd.sources.open import open_source
 from dmgd.specs import SourceSpec
 from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
+from dmgd.statistics.fitting import covariance_along
 from dmgd.statistics.kmeans import quantize
-from dmgd.statistics.spread import Spread, spread_along, with_spread
 from dmgd.workflows.fit_stats import fit_statistics
 
 
@@ -73,48 +77,55 @@ def test_one_image_goes_to_the_mean_and_points_without_mass_count_for_nothing(po
 
 def test_a_step_is_the_same_share_of_the_way_at_any_scale_and_with_finished_images(points):
     latents, support, mass = points
-    schedule = ddpm_schedule()
-    method = Method("none", "barycentric", "greedy", rho=0.25, window=(0, 49), keep_detail=False)
-    frozen, new = latents[:, :4], latents[:, 4:]
-    steps = [
-        BarycentricShift(schedule, scale * support, mass, None, scale * frozen, method)(
-            7, scale * new.flatten(0, 1), new
-        )
+    step = respaced(training_alpha_bar())[7]
+    finished, new = latents[:, :4], latents[:, 4:].flatten(0, 1)
+    moved = [
+        barycentric_guide(scale * support, mass, scale * finished, rho=0.25)(step, scale * new, new)[0] - scale * new
         for scale in (1.0, 1000.0)
     ]
-    expected = schedule.mean_x0[7] * 0.25 * (barycentric_projection(latents, support, mass)[0] - latents)[:, 4:]
-    torch.testing.assert_close(steps[0], expected.flatten(0, 1))
-    torch.testing.assert_close(steps[1], 1000 * steps[0])
-    assert BarycentricShift(schedule, support, mass, None, frozen, replace(method, window=(8, 9)))(7, new, new) is None
+    expected = 0.25 * (barycentric_projection(latents, support, mass)[0] - latents)[:, 4:]
+    torch.testing.assert_close(moved[0], expected.flatten(0, 1))
+    torch.testing.assert_close(moved[1], 1000 * moved[0])
+
+
+def test_matching_acts_within_its_window(points):
+    latents, support, mass = points
+    method = DMGD(window=(8, 9), keep_detail=False, match_covariance=False)
+    guide = method.guide(
+        SimpleNamespace(support=support, mass=mass, covariance=None, count=None), latents[:, :0], range(6)
+    )
+    z, schedule = latents.flatten(0, 1), respaced(training_alpha_bar())
+    assert [guide(step, z, z)[1] is not None for step in schedule[6:11]] == [False, False, True, True, False]
+    assert guide(schedule[7], z, z)[0] is z
 
 
 @pytest.fixture
 def parts():
-    """A class of 60 latents in 5 dimensions, its 20 support points, the weights of 8 means of them and its spread."""
+    """A class of 60 latents in 5 dimensions, its 20 support points, the weights of 8 means, and its covariance."""
     latents = (
         torch.randn(60, 5, generator=torch.Generator().manual_seed(3)) * torch.tensor([4.0, 2.0, 1.0, 0.5, 0.2]) + 1
     )
     support, mass = quantize(latents.numpy(), 20, seed=0)
-    along = torch.from_numpy(spread_along(support, mass, latents.numpy()))[None]
+    along = torch.from_numpy(covariance_along(support, mass, latents.numpy()))[None]
     support, mass = torch.from_numpy(support)[None], torch.from_numpy(mass).float()[None]
     weights = 8 * exact_plan(torch.cdist(latents[None, :8], support).square(), mass)
-    return latents, weights, support, Spread.of(support, mass, along, torch.tensor([60]))
+    return latents, weights, support, ClassCovariance.of(support, mass, along, torch.tensor([60]))
 
 
 def deviations(weights, support, latents):
     return (weights @ support)[0].double() - latents.double().mean(0)
 
 
-def spread_out(parts, count):
+def matched(parts, count):
     """The deviations of the 8 targets as if the class had so many images."""
-    latents, weights, support, spread = parts
-    return deviations(with_spread(weights, replace(spread, count=torch.tensor([count]))), support, latents)
+    latents, weights, support, covariance = parts
+    return deviations(with_covariance(weights, replace(covariance, count=torch.tensor([count]))), support, latents)
 
 
 def test_targets_vary_as_the_class_by_the_map_that_moves_them_least(parts):
     """Against the map between Gaussians, Σ_T^−½ (Σ_T^½ Σ Σ_T^½)^½ Σ_T^−½, in latent space."""
     latents, weights, support, _ = parts
-    means, found = deviations(weights, support, latents), spread_out(parts, 10**9)
+    means, found = deviations(weights, support, latents), matched(parts, 10**9)
     of_means, of_class = (np.cov(x.numpy().T, bias=True) for x in (means, latents.double()))
     root = sqrtm(of_means)
     wanted = means.numpy() @ np.linalg.inv(root) @ sqrtm(root @ of_class @ root) @ np.linalg.inv(root)
@@ -127,7 +138,7 @@ def test_nothing_is_widened_by_more_than_averaging_takes_away(parts):
     latents, weights, support, _ = parts
     means = deviations(weights, support, latents)
     for count in (8, 12, 60):
-        found = spread_out(parts, count)
+        found = matched(parts, count)
         widening = torch.linalg.lstsq(means, found).solution
         assert torch.linalg.eigvals(widening).real.max().item() <= (count / 8) ** 0.5 + 1e-5
         assert count > 8 or torch.allclose(found, means, atol=1e-5)
@@ -135,13 +146,13 @@ def test_nothing_is_widened_by_more_than_averaging_takes_away(parts):
 
 def test_targets_that_are_one_stay_one(parts):
     """One image has the mean; images of one support point are not told apart by rounding."""
-    latents, weights, support, spread = parts
-    alone = with_spread(weights.mean(1, keepdim=True), spread)
+    latents, weights, support, covariance = parts
+    alone = with_covariance(weights.mean(1, keepdim=True), covariance)
     torch.testing.assert_close(deviations(alone, support, latents)[0], torch.zeros(5).double(), atol=1e-5, rtol=0)
     pair = torch.zeros(1, 4, 20)
     pair[0, :2, 0] = pair[0, 2:, 1] = 1
     two = torch.tensor([[0.5, 0.5, *[0.0] * 18]])
-    targets = with_spread(pair, Spread.of(support, two, spread.along, spread.count)) @ support
+    targets = with_covariance(pair, ClassCovariance.of(support, two, covariance.along, covariance.count)) @ support
     torch.testing.assert_close(targets[0, 0], targets[0, 1])
     assert targets.isfinite().all()
 
@@ -152,10 +163,11 @@ def test_a_step_stays_within_the_span_of_the_support_and_goes_there_as_far_as_ev
     support = torch.cat([points[1], torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(2))], dim=2)
     mass = points[2].clone()
     mass[:, 0] = 0
-    z, methods = latents.flatten(0, 1), (Method("none", "barycentric", keep_detail=keep) for keep in (False, True))
-    wholly, along = (BarycentricShift(ddpm_schedule(), support, mass, None, latents[:, :0], m) for m in methods)
-    whole, kept = (shift(7, z, z).reshape(2, 6, 9).double() for shift in (wholly, along))
-    assert wholly.losses[7].equal(along.losses[7])
+    z, step = latents.flatten(0, 1), respaced(training_alpha_bar())[7]
+    guides = [barycentric_guide(support, mass, latents[:, :0], rho=0.5, span=s) for s in (None, span_of(support, mass))]
+    (whole, cost), (kept, same_cost) = (guide(step, z, z) for guide in guides)
+    assert cost.equal(same_cost)
+    whole, kept = ((moved - z).reshape(2, 6, 9).double() for moved in (whole, kept))
     for c in range(2):
         deviations = (support[c, 1:] - support[c, 1:].mean(0)).double()
         expected = torch.linalg.lstsq(deviations.T, whole[c].T, rcond=1e-6).solution.T @ deviations
@@ -169,9 +181,9 @@ def test_a_sampled_set_varies_as_its_class():
     statistics = fit_statistics(source, prior, StatisticsConfig(k=10), cache=False)
     latents = encode_source(source, prior, workers=0, cache=False)
     for keep, least, most in ((True, 0.999, 1.001), (False, 0.3, 0.9)):
-        method = replace(METHODS["dmgd"], steps=12, rho=1.0, keep_spread=keep, keep_detail=False)
+        method = replace(METHODS["dmgd"](), steps=12, rho=1.0, match_covariance=keep, keep_detail=False)
         plan = make_plan(DistillConfig(ipc=5, method=method), source.spec, prior, statistics)
-        made, _ = sample_unit(Unit(range(3, 5), range(5)), plan, prior, statistics, [])
+        made, _ = sample_batch(Batch(range(3, 5), range(5)), plan, prior, statistics, [])
         for c, images in zip((3, 4), made.reshape(2, 5, -1).double().numpy(), strict=True):
             own = latents[c].rows.astype(np.float64)
             offsets = images - own.mean(0)
@@ -187,63 +199,64 @@ def test_images_keep_their_detail_where_latents_are_not_pixels():
     images = torch.randn(400, 256, generator=torch.Generator().manual_seed(0))
     support, mass = quantize(images.numpy(), 10, seed=0)
     residual = float(torch.cdist(images, torch.from_numpy(support)).min(1).values.square().mean())
-    schedule = ddpm_schedule()
-    alpha = {t: a**0.5 for t, a in zip(schedule.timestep, schedule.alpha_bar, strict=True)}
+    schedule, none = respaced(training_alpha_bar()), Condition({"label": torch.zeros(5, 1)})
 
-    def made(distribution, image_size):
+    def made(method, image_size):
         statistics = Statistics(
             support=torch.from_numpy(support)[None],
             mass=torch.from_numpy(mass).float()[None],
-            spread=torch.from_numpy(spread_along(support, mass, images.numpy()))[None],
+            covariance=torch.from_numpy(covariance_along(support, mass, images.numpy()))[None],
             count=torch.tensor([400]),
             classes=(ClassInfo("noise", None, 0),),
             header={"image_size": image_size, "quality": {"w2": [residual]}},
         )
-        method = placed(Method(distribution=distribution), schedule, statistics)
-        latents = sample(
-            lambda z, t, label: (1 - alpha[t] ** 2) ** 0.5 * z,  # ε̂ of z_t, as x0 and ε are standard normal
+        method = replace(method, semantic=False).settled(schedule, statistics)
+        latents, _ = sample(
+            lambda z, step, condition: (step.alpha * z, None),  # x̂_0 of z_t, as x_0 and ε are standard normal
             schedule,
             SeededNoise(range(5), (1, 16, 16)),
-            lambda k: (torch.zeros(5, 1, 1), torch.zeros(5, 1, 1)),
-            make_shift(method, schedule, statistics, torch.zeros(1, 0, 256), range(5)),
+            lambda step: (none, none),
+            method.guide(statistics, torch.zeros(1, 0, 256), range(5)),
         )
         return latents.var().item(), method.window
 
-    plain, _ = made("none", 128)
-    of_pixels, whole_window = made("barycentric", 16)
-    of_latents, window = made("barycentric", 128)
+    plain, _ = made(DMGD(distribution=False), 128)
+    of_pixels, whole_window = made(DMGD(), 16)
+    of_latents, window = made(DMGD(), 128)
     assert of_pixels < 0.5 * plain
     assert whole_window[0] == 0
     assert of_latents > 0.95 * plain
     # σ/α at the last guided step hides the deviation of an image from its support point; one step later it does not.
-    noise = [(1 / schedule.alpha_bar[k] - 1) ** 0.5 for k in (window[0], window[0] - 1)]
+    noise = [schedule[k].sigma / schedule[k].alpha for k in (window[0], window[0] - 1)]
     assert noise[1] < (residual / 256) ** 0.5 <= noise[0]
 
 
 def test_two_points_are_told_apart_where_the_noise_lets_them():
-    alpha_bar = ddpm_schedule().alpha_bar
+    alpha_bar = [step.alpha_bar for step in respaced(training_alpha_bar())]
     for deviations in (VISIBLE, CLEAR):
         for distance in (2.0, 20.0):
-            k = decided_at(alpha_bar, distance, deviations)
+            k = speciation_step(alpha_bar, distance, deviations)
             visible = [a**0.5 * distance / 2 / (1 - a) ** 0.5 >= deviations for a in alpha_bar]
             assert visible == [i <= k for i in range(50)]
     assert (
-        decided_at(alpha_bar, 20.0, VISIBLE) > decided_at(alpha_bar, 2.0, VISIBLE) > decided_at(alpha_bar, 2.0, CLEAR)
+        speciation_step(alpha_bar, 20.0, VISIBLE)
+        > speciation_step(alpha_bar, 2.0, VISIBLE)
+        > speciation_step(alpha_bar, 2.0, CLEAR)
     )
-    assert decided_at(alpha_bar, 0.0, VISIBLE) == 0
+    assert speciation_step(alpha_bar, 0.0, VISIBLE) == 0
 
 
 def test_joint_matching_does_not_depend_on_how_many_images_the_network_sees_at_a_time():
     prior = load_prior("digits")
     statistics = fit_statistics(open_source("digits"), prior, StatisticsConfig(k=6), cache=False)
-    method = replace(METHODS["dmgd"], steps=12)
-    assert placed(method, ddpm_schedule(12), statistics).window[1] in range(3, 9)
+    method = replace(METHODS["dmgd"](), steps=12)
+    assert method.settled(prior.schedule(12, "ddpm"), statistics).window[1] in range(3, 9)
 
     def latents(batch_size):
         config = DistillConfig(ipc=7, method=method, batch_size=batch_size)
         plan = make_plan(config, SourceSpec("digits"), prior, statistics)
-        assert all(unit.images == range(7) for unit in plan.batches)
-        return torch.cat([sample_unit(unit, plan, prior, statistics, [])[0] for unit in plan.batches])
+        assert all(batch.images == range(7) for batch in plan.batches)
+        return torch.cat([sample_batch(batch, plan, prior, statistics, [])[0] for batch in plan.batches])
 
     whole, parts = latents(70), latents(3)
     assert ((whole - parts).flatten(1).norm(dim=1) / whole.flatten(1).norm(dim=1)).max().item() < 1e-4

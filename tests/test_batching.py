@@ -8,10 +8,12 @@ import pytest
 import torch
 from remarks import Remarks
 
-from dmgd.config import DistillConfig, StatisticsConfig, method_named
+from dmgd.config import StatisticsConfig
 from dmgd.errors import DmgdError
-from dmgd.generation.background import Behind
-from dmgd.generation.micro_batches import Portions, fitting, in_portions, suitable_batch
+from dmgd.generation.background import BackgroundWriter
+from dmgd.generation.config import DistillConfig
+from dmgd.generation.micro_batches import MicroBatcher, fitting, micro_batched, suitable_batch
+from dmgd.matching.methods import method_named
 from dmgd.priors.load import load_prior
 from dmgd.runs.directory import RunDirectory
 from dmgd.sources.open import open_source
@@ -47,12 +49,12 @@ def scarce(work, rows):
     return limited, seen
 
 
-def test_portions_are_even_and_halved_for_good_when_memory_runs_out():
+def test_micro_batches_are_even_and_halved_for_good_when_memory_runs_out():
     remarks, rows = Remarks(), torch.arange(10.0)[:, None]
     work, seen = scarce(lambda x, y: x + y, rows=3)
-    portions = Portions(8, remarks)
+    batcher = MicroBatcher(8, remarks)
     for _ in range(2):
-        assert torch.equal(portions.run(work, rows, rows), 2 * rows)
+        assert torch.equal(batcher.run(work, rows, rows), 2 * rows)
     assert seen == [5, 4, *[2] * 10]
     assert remarks.warnings == [f"memory ran out; going on with {rows} rows at a time" for rows in (4, 2)]
 
@@ -60,9 +62,9 @@ def test_portions_are_even_and_halved_for_good_when_memory_runs_out():
 def test_without_memory_for_one_row_it_is_one_clear_line():
     work, _ = scarce(lambda x: x, rows=0)
     with pytest.raises(DmgdError, match="not enough memory for a single image"):
-        Portions(8).run(work, torch.zeros(5, 1))
+        MicroBatcher(8).run(work, torch.zeros(5, 1))
     with pytest.raises(RuntimeError, match="shape"):  # what is no lack of memory is not retried
-        Portions(8).run(lambda x: (_ for _ in ()).throw(RuntimeError("shape")), torch.zeros(5, 1))
+        MicroBatcher(8).run(lambda x: (_ for _ in ()).throw(RuntimeError("shape")), torch.zeros(5, 1))
 
 
 def test_a_cpu_without_memory_is_recognised():
@@ -72,7 +74,7 @@ def test_a_cpu_without_memory_is_recognised():
         tried.append(len(x))
         return torch.empty(1 << 50) if len(x) > 1 else x
 
-    assert len(Portions(4).run(work, torch.zeros(4, 1))) == 4
+    assert len(MicroBatcher(4).run(work, torch.zeros(4, 1))) == 4
     assert tried == [4, 2, 1, 1, 1, 1]
 
 
@@ -100,7 +102,7 @@ def test_a_run_that_runs_out_of_memory_makes_the_same_images(source, prior, stat
     assert whole.config.batch_size == suitable_batch(prior)
 
     remarks, poor = Remarks(), dataclasses.replace(prior)
-    poor.predict = lambda z, t, label: scarce(lambda z, label: prior.predict(z, t, label), rows=7)[0](z, label)
+    poor.denoise = lambda z, step, label: scarce(lambda z, label: prior.denoise(z, step, label), rows=7)[0](z, label)
     small = distill(source, poor, config, tmp_path / "small", statistics=statistics, progress=remarks)
     assert remarks.warnings
     for one, other in zip(whole.records(), small.records(), strict=True):
@@ -110,7 +112,7 @@ def test_a_run_that_runs_out_of_memory_makes_the_same_images(source, prior, stat
 def test_a_run_keeps_its_batch_size(source, prior, statistics, tmp_path):
     """Continued on a device that would choose another one, a run's images stay as they are."""
     method = method_named("dit", steps=3)
-    config = DistillConfig(ipc=2, method_name="dit", method=method, batch_size=7)
+    config = DistillConfig(ipc=2, method=method, batch_size=7)
     run = distill(source, prior, config, tmp_path / "run", statistics=statistics)
     unsaid = dataclasses.replace(config, batch_size=None)
     again = distill(source, prior, unsaid, tmp_path / "run", statistics=statistics)
@@ -119,13 +121,14 @@ def test_a_run_keeps_its_batch_size(source, prior, statistics, tmp_path):
     assert RunDirectory.open(run.path).complete
 
 
-def test_portions_of_the_network_are_the_network(prior):
-    z, label = torch.randn(9, *prior.latent_shape), prior.label_embedding([1, 2, 3, 4, 5, 6, 7, 8, 9])
-    in_two = in_portions(prior.predict, 2)(z, 500, label)
-    torch.testing.assert_close(in_two, prior.predict(z, 500, label), rtol=1e-5, atol=1e-5)
+def test_micro_batches_of_the_network_are_the_network(prior):
+    z, condition = torch.randn(9, *prior.latent_shape), prior.condition([1, 2, 3, 4, 5, 6, 7, 8, 9])
+    step = prior.schedule(3, "ddpm")[1]
+    in_two = micro_batched(prior.denoise, 2)(z, step, condition)
+    torch.testing.assert_close(in_two, prior.denoise(z, step, condition), rtol=1e-5, atol=1e-5)
 
 
-def test_work_behind_is_done_in_order_and_its_errors_are_raised():
+def test_work_in_the_background_is_done_in_order_and_its_errors_are_raised():
     done, gate = [], threading.Event()
 
     def work(i):
@@ -135,21 +138,21 @@ def test_work_behind_is_done_in_order_and_its_errors_are_raised():
         done.append(i)
 
     def begin():
-        with Behind() as behind:
-            behind.run(work, 0)
-            behind.run(work, 1)
+        with BackgroundWriter() as writer:
+            writer.run(work, 0)
+            writer.run(work, 1)
             assert not done
             gate.set()
             for i in (2, 3, 4, 5):
-                behind.run(work, i)
+                writer.run(work, i)
 
     with pytest.raises(OSError, match="disk full"):
         begin()
     assert done[:2] == [0, 1]
 
     def begin_the_last():
-        with Behind() as behind:
-            behind.run(work, 2)
+        with BackgroundWriter() as writer:
+            writer.run(work, 2)
 
     with pytest.raises(OSError, match="disk full"):
         begin_the_last()
@@ -159,9 +162,9 @@ def test_an_interrupt_waits_for_what_was_begun():
     done, gate = [], threading.Event()
 
     def begin():
-        with Behind() as behind:
-            behind.run(gate.wait)
-            behind.run(done.append, 1)
+        with BackgroundWriter() as writer:
+            writer.run(gate.wait)
+            writer.run(done.append, 1)
             threading.Timer(0.1, gate.set).start()
             raise KeyboardInterrupt
 

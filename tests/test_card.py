@@ -8,8 +8,9 @@ import yaml
 from made_run import make_run, tree
 from source_stand_ins import WNIDS, as_folder, pictures, small_prior
 
-from dmgd.config import DistillConfig, method_named
 from dmgd.exporters.command import distill_command
+from dmgd.generation.config import DistillConfig
+from dmgd.matching.methods import method_named
 from dmgd.runs.directory import RunDirectory
 from dmgd.specs import PriorSpec, SourceSpec
 
@@ -33,12 +34,12 @@ def test_the_card_has_yaml_a_class_table_and_the_command_that_makes_the_run(digi
 
 def test_the_command_has_options_that_exist_and_says_what_it_cannot_do():
     digits = SourceSpec("digits"), PriorSpec("digits")
-    paper = DistillConfig(method_name="dmgd-paper", method=method_named("dmgd-paper", steps=20), compile=True)
+    paper = DistillConfig(method=method_named("dmgd-paper", steps=20), compile=True)
     command = distill_command(paper, *digits)
     assert command == "dmgd distill --source digits --ipc 10 --method dmgd-paper --compile --steps 20"
-    means = DistillConfig(method=replace(method_named("dmgd"), keep_spread=False))
-    assert distill_command(means, *digits).endswith("--ipc 10  # with Method(keep_spread=False), from Python")
-    for keep, option in ((True, "--keep-detail"), (False, "--no-keep-detail")):
+    means = DistillConfig(method=replace(method_named("dmgd"), match_covariance=False))
+    assert distill_command(means, *digits).endswith("--ipc 10  # with match_covariance=False, from Python")
+    for keep, option in ((True, "--keep-detail yes"), (False, "--keep-detail no")):
         config = DistillConfig(method=method_named("dmgd", keep_detail=keep))
         assert distill_command(config, *digits).endswith(f"--ipc 10 {option}")
 

@@ -8,8 +8,10 @@ import pytest
 from remarks import Remarks
 from source_stand_ins import as_folder, as_parquet, pictures, shuffled, small_prior
 
-from dmgd.config import DistillConfig, StatisticsConfig, method_named
+from dmgd.config import StatisticsConfig
+from dmgd.generation.config import DistillConfig
 from dmgd.images import square_pixels
+from dmgd.matching.methods import method_named
 from dmgd.priors.load import load_prior
 from dmgd.runs.directory import RunDirectory
 from dmgd.sources.detail import detail
@@ -56,7 +58,7 @@ def digits():
     return source, prior, fit_statistics(source, prior, StatisticsConfig(), cache=False)
 
 
-CONFIG = DistillConfig(ipc=1, method_name="dit", method=method_named("dit", steps=5))
+CONFIG = DistillConfig(ipc=1, method=method_named("dit", steps=5))
 
 
 def warned(digits, out, share):
@@ -106,4 +108,4 @@ def test_the_command_says_the_source_s_detail_and_warns(dmgd, tmp_path):
     arguments = ("--source", "digits", "--ipc", 1, "--steps", 10, "--rho", 1, "--stats", tmp_path / "s")
     said = dmgd("distill", *arguments, "--out", tmp_path / "run").stderr
     assert "of the source's detail" in said
-    assert "try --keep-detail or another --prior" in said
+    assert "try --keep-detail yes or another --prior" in said

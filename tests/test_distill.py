@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dmgd.config import method_named
-from dmgd.diffusion.schedule import ddpm_schedule
+from dmgd.diffusion.schedule import respaced, training_alpha_bar
+from dmgd.matching.methods import method_named
 from dmgd.runs.directory import RunDirectory
 
 
@@ -55,7 +55,7 @@ def test_solver_and_guidance_interval_reach_the_run(dmgd, tmp_path):
 
 
 def test_what_a_method_fixes_stays_at_its_noise_in_fewer_steps():
-    noise = [ddpm_schedule(steps).alpha_bar for steps in (50, 20)]
+    noise = [[step.alpha_bar for step in respaced(training_alpha_bar(), steps)] for steps in (50, 20)]
     for name in ("dmgd-paper", "dmgd-released", "mgd3"):
         whole, fewer = method_named(name), method_named(name, steps=20)
         for first, last in zip(whole.window, fewer.window, strict=True):
@@ -75,7 +75,7 @@ REFUSED = [
     (["--method", "dit", "--rho", "1"], 2, "rho has no effect"),
     (["--solver", "euler"], 2, "known: ddpm, dpm++"),
     (["--guidance-interval", "9", "3"], 2, "guidance-interval must be two rising numbers"),
-    (["--batch-size", "0"], 2, "batch size must be at least 1, not 0"),
+    (["--batch-size", "0"], 2, "batch-size must be at least 1, not 0"),
     (["--precision", "fp8"], 2, "known: fp32, bf16, fp16"),
     (["--device", "tpu"], 2, "try --device cpu"),
     (["--stats", "missing.safetensors"], 1, "dmgd fit-stats"),
@@ -129,7 +129,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path):
     # A suite that runs in the background ignores interrupts, and so would what it starts.
     listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
-    while not list((tmp_path / "run").glob("units/*.json")):
+    while not list((tmp_path / "run").glob("batches/*.json")):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

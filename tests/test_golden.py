@@ -1,17 +1,17 @@
 """`dmgd-released` is the authors' released code: recorded noise in, recorded trajectories out."""
 
 import json
-from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import safe_open
 
-from dmgd.config import METHODS
+from dmgd.diffusion.condition import Condition
+from dmgd.diffusion.guidance import Guidance
 from dmgd.diffusion.noise import RecordedNoise
-from dmgd.diffusion.sampler import Guidance, sample
-from dmgd.diffusion.schedule import ddpm_schedule
-from dmgd.matching.methods import TransportShift, make_condition
+from dmgd.diffusion.sampler import sample
+from dmgd.matching.methods import DMGDReleased
 from dmgd.priors.load import load_prior
 
 CLASSES, IMAGES, LAST = (3, 7), 3, 49
@@ -32,8 +32,8 @@ def relative(found, expected):
 def test_released_trajectories(recorded, golden, name):
     tensors, hyperparameters = recorded
     prior = load_prior(str(golden / name), vae="none")
-    method = replace(METHODS["dmgd-released"], rho=hyperparameters["guidance_scale"])
-    schedule = ddpm_schedule()
+    method = DMGDReleased(rho=float(hyperparameters["guidance_scale"]))
+    schedule = prior.schedule(50, "ddpm")
     support = torch.stack([tensors[f"class{c}.support"] for c in CLASSES])
     mass = torch.stack([tensors[f"class{c}.mass"] for c in CLASSES]).float()
     mass = mass / mass.sum(1, keepdim=True)
@@ -45,32 +45,32 @@ def test_released_trajectories(recorded, golden, name):
             return torch.stack([tensors[f"class{c}.sample{i}.{what}"] for c in CLASSES])
 
         label_noise, x0s, trajectory = of("label_noise"), of("pred_x0"), of("trajectory")
-        condition = make_condition(
-            method,
-            schedule,
-            label=prior.label_embedding(CLASSES),
-            null_label=prior.null_embedding(len(CLASSES)),
-            other=prior.label_embedding(of("random_label").tolist()),
-            noise=lambda k, noise=label_noise: noise[:, LAST - k][:, :, None],
+        conditions = method.conditions(
+            prior.condition(CLASSES),
+            prior.null_condition(len(CLASSES)),
+            prior.condition(of("random_label").tolist()),
+            lambda step, noise=label_noise: Condition({"label": noise[:, LAST - step.index][:, :, None]}),
         )
-        shift = TransportShift(schedule, support, mass, frozen, method, times_sigma=True)
+        guide = method.guide(SimpleNamespace(support=support, mass=mass), frozen, [i])
+        losses = []
 
-        def observe(k, x0, z, x0s=x0s, trajectory=trajectory):
-            assert relative(x0, x0s[:, LAST - k]) < 1e-4
-            assert relative(z, trajectory[:, LAST - k]) < 1e-4
+        def observe(step, x0, z, cost, x0s=x0s, trajectory=trajectory, losses=losses):
+            assert relative(x0, x0s[:, LAST - step.index]) < 1e-4
+            assert relative(z, trajectory[:, LAST - step.index]) < 1e-4
+            if cost is not None:
+                losses.append(cost)
 
         noise = RecordedNoise(of("z_T"), of("step_noise").flip(1).transpose(0, 1))
-        z = sample(
-            prior.predict,
+        z, _ = sample(
+            prior.denoise,
             schedule,
             noise,
-            condition,
-            shift,
+            conditions,
+            guide,
             Guidance(hyperparameters["cfg_scale"], method.guided_channels),
             observe=observe,
         )
         for found, expected in zip(z, of("latent"), strict=True):
             assert relative(found, expected) < 1e-5
-        losses = torch.stack([shift.losses[k] for k in range(45, 29, -1)], dim=1)
-        torch.testing.assert_close(losses, of("ot_loss"), rtol=1e-4, atol=0)
+        torch.testing.assert_close(torch.stack(losses, dim=1), of("ot_loss"), rtol=1e-4, atol=0)
         frozen = torch.cat([frozen, of("latent").flatten(1)[:, None]], dim=1)

@@ -64,7 +64,7 @@ def test_latents_are_those_of_each_image_and_know_which(source, prior):
         alone = prior.encode(to_square(image, 16, 3)[None]).flatten().numpy()
         np.testing.assert_allclose(own.rows[3], alone, atol=1e-5)
     assert sorted(np.concatenate([own.samples for own in latents])) == list(range(140))
-    assert latents.batch_free
+    assert latents.batch_invariant
 
 
 def test_an_interrupted_encoding_goes_on_where_it_was(source, prior, monkeypatch):
@@ -147,7 +147,7 @@ def test_an_encoder_that_minds_its_batch_is_noticed(source, prior, monkeypatch):
     original = codec.encode
     monkeypatch.setattr(codec, "encode", lambda self, images: original(self, images) + images[0, 0, 0, 0] * 1e-6)
     latents, ear = encode(source, prior, cache=False)
-    assert not latents.batch_free
+    assert not latents.batch_invariant
     assert "depend on the batch" in ear.warnings[0]
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dmgd.errors import DmgdError
-from dmgd.matching.semantic import paper_certainty, paper_label, released_certainty, released_pair
-from dmgd.matching.transport import loss_and_gradient, sphere_cost, transport_loss, transport_plan
+from dmgd.matching.sinkhorn import loss_and_gradient, sphere_cost, transport_loss, transport_plan
+from dmgd.matching.soft_labels import paper_certainty, paper_label, released_certainty, released_pair
 from dmgd.statistics.kmeans import quantize
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -16,9 +16,11 @@ import pytest
 from made_run import tree
 from remarks import Remarks
 
-from dmgd.config import DistillConfig, StatisticsConfig, method_named
+from dmgd.config import StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.files import LOCK, locked
+from dmgd.generation.config import DistillConfig
+from dmgd.matching.methods import method_named
 from dmgd.priors.load import load_prior
 from dmgd.runs.directory import RunDirectory
 from dmgd.sources.open import open_source
@@ -52,7 +54,7 @@ def make(prior, statistics, tmp_path):
     """make(name, ipc) distils greedily in two steps."""
 
     def run(name="run", ipc=2, **options):
-        method = dataclasses.replace(method_named("dmgd", steps=2), order="greedy", window=(0, 1))
+        method = method_named("dmgd", steps=2, order="greedy", window=(0, 1))
         config = DistillConfig(ipc=ipc, method=method)
         return distill(open_source("digits"), prior, config, tmp_path / name, statistics=statistics, **options)
 
@@ -87,14 +89,14 @@ def test_a_run_never_shrinks_and_other_orders_do_not_grow(make, prior, statistic
     make(ipc=3)
     with pytest.raises(MismatchError, match=r"config\.ipc: 3 there, 2 asked for"):
         make(ipc=2)
-    config = DistillConfig(ipc=1, method_name="dit", method=method_named("dit", steps=2))
+    config = DistillConfig(ipc=1, method=method_named("dit", steps=2))
     source = open_source("digits")
     distill(source, prior, config, tmp_path / "dit", statistics=statistics)
     with pytest.raises(MismatchError, match=r"config\.ipc: 1 there, 2 asked for"):
         distill(source, prior, dataclasses.replace(config, ipc=2), tmp_path / "dit", statistics=statistics)
 
 
-@pytest.mark.parametrize("kind", ["images", "units"])
+@pytest.mark.parametrize("kind", ["images", "batches"])
 @pytest.mark.parametrize("how", ["changed", "removed"])
 def test_what_was_changed_or_removed_is_made_again(make, how, kind):
     run = make()
@@ -113,7 +115,7 @@ def test_what_was_changed_or_removed_is_made_again(make, how, kind):
 def test_a_unit_without_its_record_is_made_again_and_leftovers_are_cleared(make):
     run = make()
     before = tree(run.path)
-    next((run.path / "units").glob("*.json")).unlink()
+    next((run.path / "batches").glob("*.json")).unlink()
     (run.path / "images" / "0000-0" / ".00000.png.99999.tmp").write_bytes(b"half")
     make()
     assert tree(run.path) == before
@@ -121,7 +123,7 @@ def test_a_unit_without_its_record_is_made_again_and_leftovers_are_cleared(make)
 
 def test_a_damaged_record_is_made_again_and_a_missing_one_makes_the_run_unfinished(make):
     run = make()
-    before, record = tree(run.path), next((run.path / "units").glob("*.json"))
+    before, record = tree(run.path), next((run.path / "batches").glob("*.json"))
     record.write_text(record.read_text()[:50])
     remarks = Remarks()
     make(progress=remarks)
@@ -134,7 +136,7 @@ def test_a_damaged_record_is_made_again_and_a_missing_one_makes_the_run_unfinish
 
 def test_a_manifest_that_lacks_something_is_damaged(make):
     run = make()
-    (run.path / "run.json").write_text('{"format": 2}')
+    (run.path / "run.json").write_text('{"format": 3}')
     with pytest.raises(ArtifactError, match="it lacks classes, config"):
         RunDirectory.open(run.path)
     (run.path / "run.json").write_text('{"format": 1}')
@@ -220,7 +222,7 @@ def undisturbed(stats_file, tmp_path_factory):
 
 def test_a_killed_run_continues_to_the_same_bytes(stats_file, tmp_path, undisturbed):
     killed = start(tmp_path / "run", stats_file)
-    while not list((tmp_path / "run" / "units").glob("*.json")):
+    while not list((tmp_path / "run" / "batches").glob("*.json")):
         time.sleep(0.005)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
@@ -235,7 +237,7 @@ def test_a_full_disk_loses_nothing_finished(stats_file, tmp_path, undisturbed):
     full = start(tmp_path / "run", stats_file, preexec_fn=limit)
     said = full.communicate()[1]
     assert full.returncode == 1
-    assert said.splitlines()[-1].startswith(f"error: File too large ({tmp_path / 'run' / 'units'}")
+    assert said.splitlines()[-1].startswith(f"error: File too large ({tmp_path / 'run' / 'batches'}")
     assert "Traceback" not in said
     assert not RunDirectory.open(tmp_path / "run").complete
     assert finish(tmp_path / "run", stats_file) == undisturbed

@@ -6,14 +6,18 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel
 
-from dmgd.config import METHODS, DistillConfig, StatisticsConfig
+from dmgd.config import StatisticsConfig
+from dmgd.diffusion.condition import Condition
+from dmgd.diffusion.guidance import Guidance
 from dmgd.diffusion.noise import RecordedNoise, SeededNoise
-from dmgd.diffusion.sampler import Guidance, sample
-from dmgd.diffusion.schedule import ddpm_schedule, dpm_schedule
+from dmgd.diffusion.sampler import sample
+from dmgd.diffusion.schedule import respaced, training_alpha_bar
 from dmgd.errors import DmgdError
-from dmgd.generation.batches import Unit, plan_units
+from dmgd.generation.batches import Batch, batches_of
+from dmgd.generation.config import DistillConfig
 from dmgd.generation.plan import make_plan
-from dmgd.generation.sampling import sample_unit
+from dmgd.generation.sampling import sample_batch
+from dmgd.matching.methods import METHODS
 from dmgd.priors.load import load_prior
 from dmgd.sources.open import open_source
 from dmgd.specs import SourceSpec
@@ -54,75 +58,77 @@ def test_plain_dit_equals_a_plain_loop_over_diffusers(golden):
         output = torch.cat([guided, conditional[:, 4:]], dim=1)
         z = scheduler.step(output, t, z, generator=generators).prev_sample
 
-    label, null_label = prior.label_embedding(classes), prior.null_embedding(3)
+    pair = prior.condition(classes), prior.null_condition(3)
     noise = SeededNoise(seeds, prior.latent_shape)
-    found = sample(prior.predict, ddpm_schedule(), noise, lambda k: (label, null_label), guidance=Guidance(4.0))
+    found, _ = sample(prior.denoise, prior.schedule(50, "ddpm"), noise, lambda step: pair, guidance=Guidance(4.0))
     assert ((found - z).norm() / z.norm()).item() < 1e-5
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_classes_in_one_batch_equal_classes_alone(prior, statistics, method):
-    settings = METHODS[method]
-    config = DistillConfig(ipc=2, method_name=method, method=settings)
+    settings = METHODS[method]()
+    config = DistillConfig(ipc=2, method=settings)
 
-    def run(classes, batch):
-        plan = planned(replace(config, batch_size=batch), prior, statistics)
+    def run(classes, size):
+        plan = planned(replace(config, batch_size=size), prior, statistics)
         latents, frozen = {}, {}
-        for unit in plan.batches:
-            if not set(unit.classes) <= set(classes):
+        for batch in plan.batches:
+            if not set(batch.classes) <= set(classes):
                 continue
-            before = frozen.get(unit.classes, []) if settings.order == "greedy" else []
-            found, _ = sample_unit(unit, plan, prior, statistics, before)
-            frozen[unit.classes] = [*before, found.reshape(len(unit.classes), len(unit.images), -1)]
-            latents |= dict(zip(unit.cells(), found, strict=True))
+            before = frozen.get(batch.classes, []) if settings.matching_order == "greedy" else []
+            found, _ = sample_batch(batch, plan, prior, statistics, before)
+            frozen[batch.classes] = [*before, found.reshape(len(batch.classes), len(batch.images), -1)]
+            latents |= dict(zip(batch.indices(), found, strict=True))
         return latents
 
-    together = run(range(10), batch=100)
-    alone = run((0, 4, 9), batch=1 if settings.order == "greedy" else 2)
+    together = run(range(10), size=100)
+    alone = run((0, 4, 9), size=1 if settings.matching_order == "greedy" else 2)
     assert alone
-    for cell, latent in alone.items():
-        assert ((latent - together[cell]).norm() / latent.norm()).item() < 1e-5, cell
+    for index, latent in alone.items():
+        assert ((latent - together[index]).norm() / latent.norm()).item() < 1e-5, index
 
 
 def test_a_greedy_run_begins_the_longer_run():
-    short = plan_units(10, DistillConfig(ipc=3, batch_size=4, method=METHODS["dmgd-paper"]))
-    long = plan_units(10, DistillConfig(ipc=9, batch_size=4, method=METHODS["dmgd-paper"]))
+    short = batches_of(10, DistillConfig(ipc=3, batch_size=4, method=METHODS["dmgd-paper"]()))
+    long = batches_of(10, DistillConfig(ipc=9, batch_size=4, method=METHODS["dmgd-paper"]()))
     assert set(short) < set(long)
-    for config in (DistillConfig(ipc=7, batch_size=4, method=METHODS["dit"]), DistillConfig(ipc=2, batch_size=100)):
-        cells = [cell for unit in plan_units(10, config) for cell in unit.cells()]
-        assert sorted(cells) == [(c, i) for c in range(10) for i in range(config.ipc)]
-        assert all(len(unit) <= config.batch_size for unit in plan_units(10, config))
+    for config in (DistillConfig(ipc=7, batch_size=4, method=METHODS["dit"]()), DistillConfig(ipc=2, batch_size=100)):
+        indices = [index for batch in batches_of(10, config) for index in batch.indices()]
+        assert sorted(indices) == [(c, i) for c in range(10) for i in range(config.ipc)]
+        assert all(len(batch) <= config.batch_size for batch in batches_of(10, config))
 
 
 def test_guidance_of_some_channels_and_of_none():
     """Channels that are not guided, and everything at scale 1, are the conditional row's own."""
-    from dmgd.diffusion.sampler import guided
 
-    def denoise(z, t, label):
-        return z.new_ones(len(z), 8, 2, 2) * label[:, :1, :1, None]
+    def denoise(z, step, condition):
+        rows = torch.ones_like(z) * condition.embeddings["label"][:, :, None, None]
+        return rows, rows
 
-    z, label, null = torch.zeros(1, 4, 2, 2), torch.full((1, 1, 1), 3.0), torch.full((1, 1, 1), 1.0)
-    output = guided(denoise, z, 0, label, null, 4.0, 3)
-    assert output[0, :, 0, 0].tolist() == [9, 9, 9, 3, 3, 3, 3, 3]
-    assert guided(denoise, z, 0, label, null, 1.0, 3).unique().tolist() == [3]
+    z, step = torch.zeros(1, 4, 2, 2), respaced(training_alpha_bar())[0]
+    label, null = (Condition({"label": torch.full((1, 1), value)}) for value in (3.0, 1.0))
+    x0, log_variance = Guidance(4.0, 3).denoised(denoise, z, step, label, null)
+    assert x0[0, :, 0, 0].tolist() == [9, 9, 9, 3]
+    assert log_variance[0, :, 0, 0].tolist() == [3, 3, 3, 3]
+    assert Guidance(1.0, 3).denoised(denoise, z, step, label, null)[0].unique().tolist() == [3]
 
 
 def test_outside_the_guidance_interval_the_null_rows_are_skipped(prior):
     """Rows that the network sees at every step, and the same result as with a scale of 1 there."""
-    label, null_label, rows = prior.label_embedding([5, 2]), prior.null_embedding(2), []
+    pair, rows = (prior.condition([5, 2]), prior.null_condition(2)), []
 
-    def denoise(z, t, label):
+    def denoise(z, step, condition):
         rows.append(len(z))
-        return prior.predict(z, t, label)
+        return prior.denoise(z, step, condition)
 
     def sampled(interval=None):
         return sample(
             denoise,
-            ddpm_schedule(10),
+            respaced(training_alpha_bar(), 10),
             SeededNoise([1, 2], prior.latent_shape),
-            lambda k: (label, null_label),
+            lambda step: pair,
             guidance=Guidance(3.0, interval=interval),
-        )
+        )[0]
 
     within = sampled((3, 5))
     assert rows == [2, 2, 2, 2, 4, 4, 4, 2, 2, 2]
@@ -131,19 +137,19 @@ def test_outside_the_guidance_interval_the_null_rows_are_skipped(prior):
 
 
 def test_a_solver_of_second_order_sees_the_guided_prediction(prior):
-    """Where a shift holds the clean latent at one place, nothing changes from step to step, and both orders agree."""
-    label, target, ways = prior.label_embedding([5]), torch.rand(1, *prior.latent_shape), []
-    for schedule in (ddpm_schedule(12), dpm_schedule(12)):
+    """Where a guide holds the clean latent at one place, nothing changes from step to step, and both orders agree."""
+    label, target, ways = prior.condition([5]), torch.rand(1, *prior.latent_shape), []
+    for schedule in (respaced(training_alpha_bar(), 12), respaced(training_alpha_bar(), 12, "dpm++")):
         way: list[torch.Tensor] = []
 
-        def shift(k, x0, sigma, schedule=schedule):
-            return schedule.mean_x0[k] * (target - x0)
+        def guide(step, x0, sigma):
+            return target, None
 
-        def observe(k, x0, z, way=way):
+        def observe(step, x0, z, cost, way=way):
             way.append(z)
 
         noise = SeededNoise([7], prior.latent_shape)
-        sample(prior.predict, schedule, noise, lambda k: (label, label), shift, observe=observe)
+        sample(prior.denoise, schedule, noise, lambda step: (label, label), guide, observe=observe)
         ways.append(torch.stack(way))
     torch.testing.assert_close(*ways)
     torch.testing.assert_close(ways[0][-1], target)
@@ -152,13 +158,14 @@ def test_a_solver_of_second_order_sees_the_guided_prediction(prior):
 @pytest.mark.parametrize("method", ["dit", "dmgd"])
 def test_a_network_that_gives_no_numbers_is_refused(prior, statistics, method):
     """In the middle of the way, as half precision that overflows does."""
-    plan, calls = planned(DistillConfig(ipc=2, method=METHODS[method]), prior, statistics), iter(range(50))
+    plan, calls = planned(DistillConfig(ipc=2, method=METHODS[method]()), prior, statistics), iter(range(50))
 
-    def denoise(z, t, label):
-        return prior.predict(z, t, label) * (float("inf") if next(calls) == 30 else 1)
+    def denoise(z, step, condition):
+        x0, log_variance = prior.denoise(z, step, condition)
+        return x0 * (float("inf") if next(calls) == 30 else 1), log_variance
 
     with pytest.raises(DmgdError, match=r"infinite values at step 19; .* precision fp32"):
-        sample_unit(Unit(range(1), range(2)), plan, prior, statistics, [], denoise)
+        sample_batch(Batch(range(1), range(2)), plan, prior, statistics, [], denoise)
 
 
 BF16_BOUND = 0.1
@@ -168,24 +175,24 @@ BF16_BOUND = 0.1
 def test_half_precision_stays_within_its_bound(prior, statistics, method):
     """The final latents in bf16: the network's rounding, carried through all fifty steps."""
     half = load_prior("digits", precision="bf16")
-    config = DistillConfig(ipc=2, method_name=method, method=METHODS[method], batch_size=20)
+    config = DistillConfig(ipc=2, method=METHODS[method](), batch_size=20)
     plan = planned(config, prior, statistics)
-    (unit,) = plan.batches
-    exact, found = (sample_unit(unit, plan, one, statistics, [])[0] for one in (prior, half))
+    (batch,) = plan.batches
+    exact, found = (sample_batch(batch, plan, one, statistics, [])[0] for one in (prior, half))
     distance = (found - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
     assert 0 < distance.mean().item() < BF16_BOUND
 
 
 def test_recorded_noise_is_what_is_sampled_from(prior):
-    label = prior.label_embedding([5])
+    pair, schedule = (prior.condition([5]),) * 2, prior.schedule(50, "ddpm")
     recorded = SeededNoise([7], prior.latent_shape)
     start = recorded.start()
     steps = {k: recorded.step(k) for k in range(49, 0, -1)}
     steps = torch.stack([steps.get(k, torch.zeros(1, 1, 8, 8)) for k in range(50)])
-    one = sample(prior.predict, ddpm_schedule(), SeededNoise([7], prior.latent_shape), lambda k: (label, label))
-    two = sample(prior.predict, ddpm_schedule(), RecordedNoise(start, steps), lambda k: (label, label))
+    one, _ = sample(prior.denoise, schedule, SeededNoise([7], prior.latent_shape), lambda step: pair)
+    two, _ = sample(prior.denoise, schedule, RecordedNoise(start, steps), lambda step: pair)
     assert torch.equal(one, two)
 
 
-def test_units_name_themselves():
-    assert Unit(range(3, 7), range(2, 3)).name == "c0003-0006.i00002-00002"
+def test_batchs_name_themselves():
+    assert Batch(range(3, 7), range(2, 3)).name == "c0003-0006.i00002-00002"

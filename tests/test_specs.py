@@ -12,9 +12,11 @@ import torch
 from made_run import make_run
 from source_stand_ins import WNIDS, as_folder, pictures, small_encoder, small_prior
 
-from dmgd.config import DistillConfig, StatisticsConfig, method_named
+from dmgd.config import StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
+from dmgd.generation.config import DistillConfig
 from dmgd.generation.plan import Plan, make_plan
+from dmgd.matching.methods import method_named
 from dmgd.priors.load import load_prior
 from dmgd.runs.directory import RunDirectory
 from dmgd.sources.open import open_source
@@ -23,7 +25,7 @@ from dmgd.statistics.content import check_statistics
 from dmgd.workflows.distill import distill
 from dmgd.workflows.fit_stats import fit_statistics
 
-QUICK = DistillConfig(ipc=2, method_name="dit", method=method_named("dit", steps=2))
+QUICK = DistillConfig(ipc=2, method=method_named("dit", steps=2))
 SETTINGS = ("--method", "dit", "--steps", 2, "--ipc", 2)
 
 
@@ -122,7 +124,7 @@ def test_what_is_made_again_is_made_by_the_recorded_plan(local):
     statistics = fit_statistics(source, prior, StatisticsConfig())
     config = DistillConfig(ipc=3, method=method_named("dmgd", steps=9))
     plan = make_plan(config, source.spec, prior, statistics)
-    assert None not in (plan.method.window, plan.method.stages, plan.method.k, plan.config.batch_size)
+    assert None not in (plan.method.window, plan.method.stages, plan.method.keep_detail, plan.config.batch_size)
     assert (plan.method.guidance_scale, plan.prior) == (4.0, prior.spec)
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 

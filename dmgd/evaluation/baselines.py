@@ -6,17 +6,18 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from dmgd.config import DistillConfig, method_named
 from dmgd.errors import UsageError
 from dmgd.evaluation.imageset import ImageSet, Shape, source_labels, source_set, stack_images
 from dmgd.evaluation.inputs import Labelled
 from dmgd.evaluation.protocols import NEED_PRIOR
 from dmgd.evaluation.selection import herding, nearest_distinct, random_selection
 from dmgd.evaluation.train import fitting_threads
+from dmgd.generation.config import DistillConfig
 from dmgd.generation.micro_batches import decode
 from dmgd.generation.plan import make_plan
-from dmgd.generation.sampling import sample_unit
+from dmgd.generation.sampling import sample_batch
 from dmgd.images import to_image
+from dmgd.matching.methods import METHODS
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.source import Source
@@ -130,13 +131,13 @@ def kmeans_real(latents: Sequence[ClassLatents], counts: Sequence[int], seeds: S
 
 def sample_plain(source: Source, counts: Sequence[int], seed: int, prior: Prior, progress: Progress) -> Labelled:
     """Samples of the prior without any matching, with its own guidance scale, as the method "dit" makes them."""
-    config = DistillConfig(max(counts), seed, method_name="dit", method=method_named("dit"))
+    config = DistillConfig(max(counts), seed, METHODS["dit"]())
     classes = prior.match_classes(source.classes)
     size = int(torch.tensor(prior.latent_shape).prod())
     nothing = Statistics(
         support=torch.zeros(len(classes), 1, size),
         mass=torch.ones(len(classes), 1),
-        spread=torch.zeros(len(classes), 1, 1, dtype=torch.float64),
+        covariance=torch.zeros(len(classes), 1, 1, dtype=torch.float64),
         count=torch.ones(len(classes), dtype=torch.int64),
         classes=classes,
         header={},
@@ -148,11 +149,11 @@ def sample_plain(source: Source, counts: Sequence[int], seed: int, prior: Prior,
         fitting_threads(prior.image_size, prior.device),
         progress.task("sample dit", len(classes) * max(counts), "images") as task,
     ):
-        for unit in plan.batches:
-            latents, _ = sample_unit(unit, plan, prior, nothing, [])
-            for (label, i), image in zip(unit.cells(), decode(prior, latents).numpy(), strict=True):
+        for batch in plan.batches:
+            latents, _ = sample_batch(batch, plan, prior, nothing, [])
+            for (label, i), image in zip(batch.indices(), decode(prior, latents).numpy(), strict=True):
                 if i < counts[label]:
                     images.append(to_image(image))
                     labels.append(label)
-            task.advance(len(unit))
+            task.advance(len(batch))
     return Labelled("dit", images, labels, source.classes)

@@ -61,7 +61,7 @@ def _sections(description: Description, layout: str, images_per_class: list[int]
         "## Load it\n\n" + _loading(description, layout),
         "## How it was made\n\n"
         + _table(
-            ("method", config["method_name"]),
+            ("method", config["method"]["name"]),
             ("images per class", config["ipc"]),
             ("seed", config["seed"]),
             ("source", f"{source['name']} ({source['variant']})"),

@@ -12,7 +12,7 @@ from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.files import LOCK, locked_folder
 from dmgd.progress import Progress
 
-FORMAT = 2
+FORMAT = 3
 INDEX = "index.json"
 STAGING = ".dmgd-unfinished"
 

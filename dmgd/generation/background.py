@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any
 
 
-class Behind:
+class BackgroundWriter:
     """Runs calls one after another in a thread, at most one waiting behind the one that runs.
 
     What a call raises is raised by a later `run` or by `wait`. Leaving the context waits for what was begun, whatever
@@ -17,7 +17,7 @@ class Behind:
         self._thread = ThreadPoolExecutor(1)
         self._begun: list[Future[Any]] = []
 
-    def __enter__(self) -> "Behind":
+    def __enter__(self) -> "BackgroundWriter":
         return self
 
     def __exit__(

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from dmgd.config import DistillConfig
+from dmgd.generation.config import DistillConfig
 
 
 @dataclass(frozen=True)
-class Unit:
+class Batch:
     """The images `images` of the classes `classes`, sampled as one batch: a grid, row by row a class."""
 
     classes: range
@@ -19,22 +19,24 @@ class Unit:
     def __len__(self) -> int:
         return len(self.classes) * len(self.images)
 
-    def cells(self) -> list[tuple[int, int]]:
+    def indices(self) -> list[tuple[int, int]]:
         """(class index, image index) of every image, in batch order."""
         return [(c, i) for c in self.classes for i in self.images]
 
 
-def plan_units(num_classes: int, config: DistillConfig) -> list[Unit]:
+def batches_of(num_classes: int, config: DistillConfig) -> list[Batch]:
     """The batches of a run, in the order in which they are made: class chunk by class chunk, images rising.
 
     Greedy matching makes one image of each class at a time, joint matching all of them at once, even if the network
     sees them in several parts; images that know nothing of each other are made as many at a time as the batch size.
     """
     batch_size = config.batch_size or num_classes * config.ipc
-    images = {"greedy": 1, "joint": config.ipc, "independent": min(config.ipc, batch_size)}[config.method.order]
+    images = {"greedy": 1, "joint": config.ipc, "independent": min(config.ipc, batch_size)}[
+        config.method.matching_order
+    ]
     classes = min(num_classes, max(1, batch_size // images))
     return [
-        Unit(range(c, min(c + classes, num_classes)), range(i, min(i + images, config.ipc)))
+        Batch(range(c, min(c + classes, num_classes)), range(i, min(i + images, config.ipc)))
         for c in range(0, num_classes, classes)
         for i in range(0, config.ipc, images)
     ]

@@ -1,40 +1,45 @@
-"""How many images the network sees at a time: what fills the device and fits its memory."""
+"""How many images the network sees at a time: as many as fill the device and fit its memory."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from dmgd.diffusion.sampler import Denoiser
+from dmgd.diffusion.condition import Condition
+from dmgd.diffusion.guidance import Denoised, Denoiser
+from dmgd.diffusion.schedule import Step
 from dmgd.errors import DmgdError
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 
-# Patches of images in flight that fill a device: on CPUs what stays in the cache, measured with the digits
+# Patches of a batch that fill a device: on CPUs what stays in the cache, measured with the digits
 # (benchmarks/sampling_speed.py); on GPUs reasoned, not yet measured.
 FULL = {"cpu": 320, "cuda": 1 << 16}
 MEMORY_SHARE = 0.8
 DECODED = 16  # images that the autoencoder sees at a time: it needs far more memory for each than the network
 PROBED = (4, 8)  # images of the two network calls whose peak memory is measured
 
+Rows = TypeVar("Rows")
+
 
 def suitable_batch(prior: Prior) -> int:
-    """The images in flight that fill the prior's device, and on a GPU fit in its memory: measured by two small calls
-    of the network, from which the peak grows linearly with the batch. The same on every such device."""
-    config, device = prior.network.config, prior.device
-    filling = max(1, FULL.get(device.type, FULL["cpu"]) // (config.sample_size // config.patch_size) ** 2)
+    """The batch size that fills the prior's device, and on a GPU fits in its memory: measured by two small calls of the
+    network, from which the peak grows linearly with the batch. The same on every such device."""
+    device = prior.device
+    filling = max(1, FULL.get(device.type, FULL["cpu"]) // prior.tokens)
     if device.type != "cuda":
         return filling
     total = torch.cuda.get_device_properties(device).total_memory
 
     def peak(images: int) -> int:
         torch.cuda.reset_peak_memory_stats(device)
-        label = prior.null_embedding(2 * images)
+        z = torch.zeros(2 * images, *prior.latent_shape, device=device)
         with torch.no_grad():
-            prior.predict(torch.zeros(2 * images, *prior.latent_shape, device=device), 0, label)
+            prior.denoise(z, prior.schedule(2, "ddpm")[0], prior.null_condition(2 * images))
         return torch.cuda.max_memory_allocated(device)
 
     return min(filling, fitting(peak, int(MEMORY_SHARE * total)))
@@ -54,22 +59,23 @@ def fitting(peak: Callable[[int], int], memory: int) -> int:
 
 
 @dataclass
-class Portions:
+class MicroBatcher:
     """Work on many rows, at most `rows` at a time; half as many from then on whenever memory runs out."""
 
     rows: int
     progress: Progress = SILENT
 
-    def run(self, work: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-        """`work` of the tensors, done in equal portions of their rows and put together again.
+    def run(self, work: Callable[..., Rows], *inputs: Any) -> Rows:
+        """`work` of the inputs (tensors, conditions), done in equal parts of their rows and put together again: a
+        tensor, or several of which some may be None.
 
         Raises DmgdError if there is not even memory for a single row.
         """
         while True:
             try:
-                count = math.ceil(len(tensors[0]) / self.rows)
-                portions = zip(*(tensor.tensor_split(count) for tensor in tensors), strict=True)
-                return torch.cat([work(*portion) for portion in portions])
+                count = math.ceil(len(inputs[0]) / self.rows)
+                parts = zip(*(whole.tensor_split(count) for whole in inputs), strict=True)
+                return _joined([work(*part) for part in parts])
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -88,16 +94,23 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
-def in_portions(denoise: Denoiser, images: int, progress: Progress = SILENT) -> Denoiser:
-    """The network that is given the rows of at most `images` images at a time, two each: conditional and null."""
-    portions = Portions(2 * images, progress)
+def _joined(parts: list[Any]) -> Any:
+    """The rows of several results, one after another."""
+    if isinstance(parts[0], tuple):
+        return tuple(_joined(list(column)) for column in zip(*parts, strict=True))
+    return None if parts[0] is None else torch.cat(parts)
 
-    def predict(z: Float[Tensor, "b c h w"], t: int, label: Float[Tensor, "b g e"]) -> Float[Tensor, "b o h w"]:
-        return portions.run(lambda some, labels: denoise(some, t, labels), z, label)
 
-    return predict
+def micro_batched(denoise: Denoiser, images: int, progress: Progress = SILENT) -> Denoiser:
+    """The denoiser that is given the rows of at most `images` images at a time, two each: conditional and null."""
+    batcher = MicroBatcher(2 * images, progress)
+
+    def denoised(z: Float[Tensor, "b c h w"], step: Step, condition: Condition) -> Denoised:
+        return batcher.run(lambda some, conditions: denoise(some, step, conditions), z, condition)
+
+    return denoised
 
 
 def decode(prior: Prior, latents: Float[Tensor, "b z y x"], progress: Progress = SILENT) -> UInt8[Tensor, "b h w c"]:
     """The uint8 images of latents, on the CPU, decoded a few at a time."""
-    return Portions(DECODED, progress).run(lambda some: prior.decode(some).cpu(), latents)
+    return MicroBatcher(DECODED, progress).run(lambda some: prior.decode(some).cpu(), latents)

@@ -6,17 +6,16 @@ from importlib.metadata import version
 from typing import Any
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import PAIRS, DistillConfig, Method
-from dmgd.diffusion.sampler import Guidance
-from dmgd.diffusion.schedule import Schedule
-from dmgd.generation.batches import Unit, plan_units
+from dmgd.diffusion.guidance import Guidance
+from dmgd.generation.batches import Batch, batches_of
+from dmgd.generation.config import DistillConfig
 from dmgd.generation.micro_batches import suitable_batch
-from dmgd.matching.methods import placed, schedule_of
+from dmgd.matching.method import Method
+from dmgd.matching.methods import method_from_json
 from dmgd.priors.prior import Prior
+from dmgd.progress import SILENT, Progress
 from dmgd.specs import PriorSpec, SourceSpec
 from dmgd.statistics.file import Statistics
-
-SETTLED = ("guidance_scale", "guided_channels", "stages", "window", "keep_detail", "k")
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Plan:
     """How the images of a run are made: whole in its run.json, and read from there when they are made again.
 
     `config` can be typed again; its batch size is settled. `method` is its method as it acts: with the prior's own
-    guidance, window and stages where the statistics put them, and their K. `source` and `prior` name data and weights,
+    guidance, and with window and stages where the statistics put them. `source` and `prior` name data and weights,
     `weights` is what the latter turned out to be, `statistics` the header and the digest of the support points.
     """
 
@@ -39,18 +38,18 @@ class Plan:
     versions: dict[str, str]
 
     @cached_property
-    def schedule(self) -> Schedule:
-        return schedule_of(self.method)
-
-    @cached_property
-    def batches(self) -> list[Unit]:
-        return plan_units(len(self.classes), self.config)
+    def batches(self) -> list[Batch]:
+        return batches_of(len(self.classes), self.config)
 
     @property
     def guidance(self) -> Guidance:
         method = self.method
         assert method.guidance_scale is not None  # it is settled
         return Guidance(method.guidance_scale, method.guided_channels, method.guidance_interval)
+
+    @property
+    def has_soft_labels(self) -> bool:
+        return getattr(self.method, "semantic", False)
 
     @property
     def batch_size(self) -> int:
@@ -62,7 +61,7 @@ class Plan:
         return {
             "specs": {"source": self.source.to_json(), "prior": self.prior.to_json()},
             "config": self.config.to_json(),
-            "plan": {name: getattr(self.method, name) for name in SETTLED},
+            "plan": {"method": self.method.to_json()},
             "classes": [info.to_json() for info in self.classes],
             "prior": self.weights,
             "statistics": self.statistics,
@@ -72,13 +71,9 @@ class Plan:
 
     @classmethod
     def from_json(cls, manifest: dict[str, Any]) -> "Plan":
-        config = DistillConfig.from_json(manifest["config"])
-        settled: dict[str, Any] = {
-            name: tuple(value) if value and name in PAIRS else value for name, value in manifest["plan"].items()
-        }
         return cls(
-            config=config,
-            method=replace(config.method, **settled),
+            config=DistillConfig.from_json(manifest["config"]),
+            method=method_from_json(manifest["plan"]["method"]),
             classes=tuple(ClassInfo.from_json(fields) for fields in manifest["classes"]),
             source=SourceSpec(**manifest["specs"]["source"]),
             prior=PriorSpec(**manifest["specs"]["prior"]),
@@ -89,21 +84,26 @@ class Plan:
         )
 
 
-def make_plan(config: DistillConfig, source: SourceSpec, prior: Prior, statistics: Statistics) -> Plan:
-    """The plan of a run: the configuration with all that it leaves to the prior, its device and the statistics."""
+def make_plan(
+    config: DistillConfig, source: SourceSpec, prior: Prior, statistics: Statistics, *, progress: Progress = SILENT
+) -> Plan:
+    """The plan of a run: the configuration with all that it leaves to the prior, its device and the statistics. What
+    the data have settled is said to `progress`."""
     config = replace(config, batch_size=config.batch_size or suitable_batch(prior))
     if points := statistics.header.get("k"):
         config = config.with_statistics_of(points)
-    method, own = placed(config.method, schedule_of(config.method), statistics), prior.defaults
-    scale, channels = method.guidance_scale, method.guided_channels
+    asked, own = config.method, prior.defaults
+    schedule = prior.schedule(asked.steps, asked.solver)
+    method = replace(
+        asked.settled(schedule, statistics),
+        guidance_scale=own.guidance_scale if asked.guidance_scale is None else asked.guidance_scale,
+        guided_channels=own.guided_channels if asked.guided_channels is None else asked.guided_channels,
+    )
+    for note in method.placement(asked, schedule):
+        progress.note(note)
     return Plan(
         config=config,
-        method=replace(
-            method,
-            guidance_scale=own.guidance_scale if scale is None else scale,
-            guided_channels=own.guided_channels if channels is None else channels,
-            k=statistics.support.shape[1],
-        ),
+        method=method,
         classes=statistics.classes,
         source=source,
         prior=prior.spec,

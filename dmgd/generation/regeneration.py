@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterator
 from numpy import ndarray
 from torch import Tensor
 
-from dmgd.generation.batches import Unit
+from dmgd.generation.batches import Batch
 from dmgd.generation.micro_batches import decode
 from dmgd.generation.plan import Plan
-from dmgd.generation.sampling import sample_unit
+from dmgd.generation.sampling import sample_batch
 from dmgd.priors.prior import Prior
 from dmgd.statistics.file import Statistics
 
-StoredLatents = Callable[[Unit], Tensor | None]
-"""The stored latents of a unit in batch order, or None where there are none."""
+StoredLatents = Callable[[Batch], Tensor | None]
+"""The stored latents of a batch in batch order, or None where there are none."""
 
 
 def spread(num_classes: int, ipc: int, count: int) -> list[tuple[int, int]]:
@@ -25,35 +25,35 @@ def spread(num_classes: int, ipc: int, count: int) -> list[tuple[int, int]]:
 
 
 def regenerate(
-    cells: list[tuple[int, int]],
+    indices: list[tuple[int, int]],
     plan: Plan,
     prior: Prior,
     statistics: Statistics,
-    stored_latents: StoredLatents = lambda unit: None,
+    stored_latents: StoredLatents = lambda batch: None,
 ) -> Iterator[tuple[int, int, ndarray]]:
-    """(class index, image index, uint8 pixels (h, w, c)) of the images `cells`, sampled again by the run's own plan.
+    """(class index, image index, uint8 pixels (h, w, c)) of the images `indices`, sampled again by the run's own plan.
 
     Greedy matching needs the latents of the images before: the stored ones, or else they are made again, too.
     """
     made: dict[str, Tensor] = {}
 
-    def before(unit: Unit) -> list[Tensor]:
-        """The latents (c, n, d) of the earlier images of the unit's classes."""
-        if plan.method.order != "greedy":
+    def before(batch: Batch) -> list[Tensor]:
+        """The latents (c, n, d) of the earlier images of the batch's classes."""
+        if plan.method.matching_order != "greedy":
             return []
-        earlier = [u for u in plan.batches if u.classes == unit.classes and u.images[0] < unit.images[0]]
+        earlier = [u for u in plan.batches if u.classes == batch.classes and u.images[0] < batch.images[0]]
         return [latents(u).reshape(len(u.classes), len(u.images), -1) for u in earlier]
 
-    def latents(unit: Unit) -> Tensor:
-        stored = stored_latents(unit)
-        return stored.to(prior.device) if stored is not None else sampled(unit)
+    def latents(batch: Batch) -> Tensor:
+        stored = stored_latents(batch)
+        return stored.to(prior.device) if stored is not None else sampled(batch)
 
-    def sampled(unit: Unit) -> Tensor:
-        if unit.name not in made:
-            made[unit.name] = sample_unit(unit, plan, prior, statistics, before(unit))[0]
-        return made[unit.name]
+    def sampled(batch: Batch) -> Tensor:
+        if batch.name not in made:
+            made[batch.name] = sample_batch(batch, plan, prior, statistics, before(batch))[0]
+        return made[batch.name]
 
-    for unit in plan.batches:
-        if wanted := [(row, cell) for row, cell in enumerate(unit.cells()) if cell in cells]:
-            pixels = decode(prior, sampled(unit)).numpy()
-            yield from ((*cell, pixels[row]) for row, cell in wanted)
+    for batch in plan.batches:
+        if wanted := [(row, index) for row, index in enumerate(batch.indices()) if index in indices]:
+            pixels = decode(prior, sampled(batch)).numpy()
+            yield from ((*index, pixels[row]) for row, index in wanted)

@@ -1,206 +1,180 @@
-"""A method is two small pure pieces put into the one sampler: a condition (labels) and a shift (distribution)."""
+"""The methods, each with its settings, by name. A new one is a class and an entry in METHODS."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from dmgd.config import Method
-from dmgd.diffusion.sampler import Condition, Shift
-from dmgd.diffusion.schedule import Schedule, ddpm_schedule, dpm_schedule
-from dmgd.matching.barycentric import barycentric_projection
-from dmgd.matching.semantic import paper_certainty, paper_label, released_pair
-from dmgd.matching.span import span_of, within
-from dmgd.matching.transport import loss_and_gradient, sphere_cost
-from dmgd.matching.window import CLEAR, VISIBLE, decided_at, hidden_from
-from dmgd.statistics.file import Statistics
-from dmgd.statistics.spread import Spread
-
-Label = Float[Tensor, "b g e"]
-
-LabelNoise = Callable[[int], Float[Tensor, "b 2 g e"]]
-"""Step index k → the noise of the conditional and the null label embedding, Gaussian or uniform by method."""
+from dmgd.config import Pair, preset, setting
+from dmgd.errors import UsageError, unknown_choice
+from dmgd.matching.method import (
+    MIN_POINTS,
+    DistributionMatching,
+    Method,
+    OptimalTransport,
+    hidden_from,
+)
 
 
-def schedule_of(method: Method) -> Schedule:
-    """The steps of the method's solver."""
-    return {"ddpm": ddpm_schedule, "dpm++": dpm_schedule}[method.solver](method.steps)
+@dataclass(frozen=True, kw_only=True)
+class DMGD(OptimalTransport):
+    """Soft labels, and barycentric steps of the exact transport plan to targets that are matched to the class's
+    covariance (`match_covariance`).
 
-
-def placed(method: Method, schedule: Schedule, statistics: Statistics) -> Method:
-    """The method with the window, the stages and the detail that it leaves to the data, as far as they act in it.
-
-    Distribution matching acts from where the modes of a class begin to show: before, ẑ_0 tells nothing of the mode that
-    an image will have. A mean of pixels is a picture, and steps lead there to the end. A mean of an autoencoder's
-    latents decodes as fog: there images keep their detail, and steps end while noise still hides what sets an image
-    apart from its support point. Labels are soft until the classes begin to show and plain once they are clear.
+    A mean of pixels is a picture, and steps lead there wholly and to the end. A mean of an autoencoder's latents
+    decodes as fog: with `keep_detail` steps stay in the span of the support points and end while noise still hides what
+    sets an image apart from its support point (None: where latents are not pixels).
     """
-    if method.distribution == "barycentric" and method.keep_detail is None:
-        method = replace(method, keep_detail=not statistics.of_pixels)
-    if method.window is None and method.distribution != "none":
-        last = max(1, decided_at(schedule.alpha_bar, statistics.within, VISIBLE))
-        first = hidden_from(schedule.alpha_bar, statistics.residual) if method.keep_detail else 0
-        method = replace(method, window=(min(first, last - 1), last))
-    if method.stages is None and method.semantic != "none":
-        classes_show, classes_clear = (
-            decided_at(schedule.alpha_bar, statistics.between, deviations) for deviations in (VISIBLE, CLEAR)
-        )
-        method = replace(method, stages=(classes_clear, max(classes_show, classes_clear + 1)))
-    return method
 
+    name: ClassVar[str] = "dmgd"
 
-def placement_notes(asked: Method, settled: Method) -> list[str]:
-    """Where the data put the window and the stages that `asked` leaves to it, one line each."""
-    timestep, notes = schedule_of(settled).timestep, []
-    if settled.window != asked.window and settled.window:
-        first, last = settled.window
-        notes.append(f"transport acts from step {last} (t {timestep[last]}) on: there the modes of a class show")
-        if settled.keep_detail:
+    rho: float = setting(
+        0.5, "ρ, step size of optimal transport, in [0, 1].", at_least=0, at_most=1, needs="distribution"
+    )
+    keep_detail: bool | None = setting(
+        None,
+        "Leave the images' detail to the prior, or draw them wholly to means. Default: kept with an autoencoder.",
+        needs="distribution",
+    )
+    match_covariance: bool = setting(True)
+
+    def support_points(self, ipc: int) -> int:
+        """About two for each image, so that the image stands for a part of the class and not for one point."""
+        return self.k or max(MIN_POINTS, 2 * ipc)
+
+    def with_points(self, k: int) -> "DMGD":
+        return self if self.k or not self.distribution else replace(self, k=k)
+
+    def settled(self, schedule: Any, statistics: Any) -> "DMGD":
+        if self.distribution and self.keep_detail is None:
+            return replace(self, keep_detail=not statistics.of_pixels).settled(schedule, statistics)
+        return super().settled(schedule, statistics)
+
+    def placement(self, asked: Method, schedule: Any) -> list[str]:
+        notes = super().placement(asked, schedule)
+        if self.keep_detail and self.window and self.window != getattr(asked, "window", None):
+            first = self.window[0]
             notes.append(
-                f"transport ends with step {first} (t {timestep[first]}): from there on noise no longer hides what "
-                "sets an image apart from a mean, and the prior makes its detail"
+                f"transport ends with step {first} (t {schedule[first].timestep}): from there on noise no longer hides "
+                "what sets an image apart from a mean, and the prior makes its detail"
             )
-    if settled.stages != asked.stages and settled.stages:
-        clear = settled.stages[0]
-        notes.append(f"labels are soft until step {clear} (t {timestep[clear]}): there the classes are clear")
-    return notes
+        return notes
 
+    def _window_end(self, alpha_bar: Sequence[float], statistics: Any) -> int:
+        return hidden_from(alpha_bar, statistics.residual) if self.keep_detail else 0
 
-def make_condition(
-    method: Method, schedule: Schedule, label: Label, null_label: Label, other: Label, noise: LabelNoise
-) -> Condition:
-    """What the network is told at every step: `label` f(y), or a soft label between it, `other` f(y*) and `noise`."""
-    low, high = method.stages or (0, schedule.num_steps)
+    def _matching(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
+        from dmgd.matching.barycentric import barycentric_guide, span_of
+        from dmgd.matching.covariance import ClassCovariance
 
-    def plain(k: int) -> tuple[Label, Label]:
-        return label, null_label
-
-    def paper(k: int) -> tuple[Label, Label]:
-        certainty = paper_certainty(k, explore_from=high, refine_until=low)
-        if certainty == 1:
-            return label, null_label
-        soft = paper_label(label, other, noise(k)[:, 0], certainty, beta_s=method.beta_s, beta_n=method.beta_n)
-        return soft, null_label
-
-    def released(k: int) -> tuple[Label, Label]:
-        t = schedule.timestep[k]
-        if t < low:
-            return label, null_label
-        pair = torch.stack([label, null_label], dim=1)
-        blend = released_pair(
-            pair, other, noise(k), t, beta_s=method.beta_s, beta_n=method.beta_n, lower=low, upper=high
+        support, mass, along, count = statistics.support, statistics.mass, statistics.covariance, statistics.count
+        return barycentric_guide(
+            support,
+            mass,
+            finished,
+            rho=self.rho,
+            covariance=ClassCovariance.of(support, mass, along, count) if self.match_covariance else None,
+            span=span_of(support, mass) if self.keep_detail else None,
         )
-        return blend[:, 0], blend[:, 1]
-
-    return {"none": plain, "paper": paper, "released": released}[method.semantic]
 
 
-def draws_uniform(method: Method) -> bool:
-    """Whether the label noise is uniform on [0, 1), as in the released code, instead of Gaussian."""
-    return method.semantic == "released"
+@dataclass(frozen=True, kw_only=True)
+class DMGDPaper(OptimalTransport):
+    """The paper's equations: soft labels, and gradient steps of entropic transport, one image after another."""
 
+    name: ClassVar[str] = "dmgd-paper"
+    times_sigma: ClassVar[bool] = False
 
-@dataclass
-class TransportShift:
-    """−ρ times the gradient of L_OT with respect to z_t, through ẑ_0 only, inside the window.
+    guidance_scale: float | None = preset(OptimalTransport, "guidance_scale", 4.0)
+    stages: Pair | None = preset(OptimalTransport, "stages", (25, 45))
+    window: Pair | None = preset(OptimalTransport, "window", (30, 45))
+    k: int | None = preset(OptimalTransport, "k", 10)
+    order: Literal["joint", "greedy"] = preset(OptimalTransport, "order", "greedy")
+    rho: float = setting(0.5, "ρ, factor of the transport loss's gradient.", at_least=0, needs="distribution")
+    epsilon: float = setting(0.1, "ε, entropy of the transport plan.", above=0, needs="distribution")
+    sinkhorn_iterations: int = setting(5, "Sinkhorn iterations.", at_least=1, needs="distribution")
 
-    The batch is a grid of c classes × n images. `frozen` holds the m finished images of each class, which are matched
-    together with the ones being made. With `times_sigma` the step is ρ σ_k, as in the released code. `losses` keeps
-    L_OT of every class at every step.
-    """
+    def support_points(self, ipc: int) -> int:
+        return self.k or MIN_POINTS
 
-    schedule: Schedule
-    support: Float[Tensor, "c k d"]
-    mass: Float[Tensor, "c k"]
-    frozen: Float[Tensor, "c m d"]
-    method: Method
-    times_sigma: bool
-    losses: dict[int, Float[Tensor, " c"]] = field(default_factory=dict)
+    def _matching(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
+        from dmgd.matching.sinkhorn import sinkhorn_guide
 
-    def __post_init__(self) -> None:
-        self._frozen_cost = sphere_cost(self.frozen, self.support)
-
-    def __call__(self, k: int, x0: Tensor, sigma: Tensor) -> Tensor | None:
-        if not self.method.acts_at(k):
-            return None
-        self.losses[k], gradient = loss_and_gradient(
-            x0.reshape(len(self.support), -1, self.support.shape[-1]),
-            self.support,
-            self.mass,
-            self._frozen_cost,
-            epsilon=self.method.epsilon,
-            iterations=self.method.sinkhorn_iterations,
+        return sinkhorn_guide(
+            statistics.support,
+            statistics.mass,
+            finished,
+            rho=self.rho,
+            epsilon=self.epsilon,
+            iterations=self.sinkhorn_iterations,
+            times_sigma=self.times_sigma,
         )
-        # ∂ẑ_0/∂z_t = 1/√ᾱ_t while ε is held fixed.
-        step = -self.method.rho / self.schedule.alpha_bar[k] ** 0.5 * gradient.reshape(x0.shape)
-        return step * sigma if self.times_sigma else step
 
 
-@dataclass
-class BarycentricShift:
-    """ẑ_0 replaced by ẑ_0 + ρ P (T(ẑ_0) − ẑ_0) in the posterior mean, inside the window.
+@dataclass(frozen=True, kw_only=True)
+class DMGDReleased(DMGDPaper):
+    """The authors' released code, which guides three channels, blends both label embeddings, and steps by ρ σ."""
 
-    The batch is a grid of c classes × n images, which are matched together with the m finished ones of each class,
-    `frozen`. P projects on the directions in which the support points differ, if the method keeps the detail of its
-    images, else it is the identity. With `spread`, T(ẑ_0) varies as the images of the class do, without it as means of
-    them. `losses` keeps W₂² of every class at every step.
+    name: ClassVar[str] = "dmgd-released"
+    times_sigma: ClassVar[bool] = True
+    uniform_label_noise: ClassVar[bool] = True
+
+    guided_channels: int | None = preset(DMGDPaper, "guided_channels", 3)
+    stages: Pair | None = setting((500, 900), "Timesteps REFINE EXPLORE of the soft label.", needs="semantic")
+
+    def _soft_labels(self) -> Callable[..., Any]:
+        from dmgd.matching.soft_labels import released_soft_labels
+
+        return released_soft_labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class MGD3(DistributionMatching):
+    """MGD³: every image is drawn to a k-means centre of its own."""
+
+    name: ClassVar[str] = "mgd3"
+
+    window: Pair | None = preset(DistributionMatching, "window", (26, 49))
+    rho: float = setting(0.1, "λ, strength of mode guidance.", at_least=0, needs="distribution")
+
+    def support_points(self, ipc: int) -> int:
+        return self.k or ipc
+
+    def _matching(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
+        from dmgd.matching.modes import mode_guide
+
+        return mode_guide(statistics.support, statistics.mass, images, strength=self.rho)
+
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (DMGD, DMGDPaper, DMGDReleased, MGD3, Method)}
+"""The registry of methods; `--help`, the command line's options and the list of known methods read it."""
+DEFAULT_METHOD = DMGD.name
+
+
+def method_named(name: str, **given: Any) -> Method:
+    """The method `name` with those settings that are not None. In another number of steps, what it has placed in step
+    indices moves along.
+
+    Raises UsageError for an unknown name, a value out of range, or a setting that would have no effect.
     """
-
-    schedule: Schedule
-    support: Float[Tensor, "c k d"]
-    mass: Float[Tensor, "c k"]
-    spread: Spread | None
-    frozen: Float[Tensor, "c m d"]
-    method: Method
-    losses: dict[int, Float[Tensor, " c"]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._span = span_of(self.support, self.mass) if self.method.keep_detail else None
-
-    def __call__(self, k: int, x0: Tensor, sigma: Tensor) -> Tensor | None:
-        if not self.method.acts_at(k):
-            return None
-        images = x0.reshape(len(self.support), -1, self.support.shape[-1])
-        together = torch.cat([self.frozen, images], dim=1)
-        target, self.losses[k] = barycentric_projection(together, self.support, self.mass, self.spread)
-        step = target[:, self.frozen.shape[1] :] - images
-        if self._span is not None:
-            step = within(step, self._span)
-        return self.schedule.mean_x0[k] * self.method.rho * step.reshape(x0.shape)
+    if name not in METHODS:
+        raise unknown_choice("method", name, tuple(METHODS))
+    kind = METHODS[name]
+    given = {key: value for key, value in given.items() if value is not None}
+    facts = {one.name: one.metadata for one in fields(kind)}
+    for key in given:
+        if key not in facts:
+            owners = [other for other, one in METHODS.items() if key in {f.name for f in fields(one)}]
+            where = f"; it is a setting of {', '.join(owners)}" if owners else ""
+            raise UsageError(f"{key.replace('_', '-')} has no effect: {name} has no such setting{where}")
+        if (needed := facts[key].get("needs")) and not given.get(needed, True):
+            raise UsageError(f"{key.replace('_', '-')} has no effect: there is no {needed} matching in this run")
+    return replace(kind().respaced(given.get("steps", kind().steps)), **given)
 
 
-def mode_shift(method: Method, modes: Float[Tensor, "b d"]) -> Shift:
-    """MGD³'s mode guidance: λ σ_k (m − ẑ_0) towards the image's own mode m (a k-means centre), inside the window.
-
-    Source: Chan-Santiago et al. 2025, "MGD³: Mode-Guided Dataset Distillation".
-    """
-
-    def shift(k: int, x0: Tensor, sigma: Tensor) -> Tensor | None:
-        return method.rho * sigma * (modes.reshape(x0.shape) - x0) if method.acts_at(k) else None
-
-    return shift
-
-
-def make_shift(
-    method: Method,
-    schedule: Schedule,
-    statistics: Statistics,
-    frozen: Float[Tensor, "c m d"],
-    images: Sequence[int],
-) -> Shift:
-    """How distribution matching moves the posterior mean of a grid of classes × `images` (indices within the class).
-    `statistics` are those of these classes."""
-    support, mass = statistics.support, statistics.mass
-    if method.distribution == "barycentric":
-        spread = Spread.of(support, mass, statistics.spread, statistics.count)
-        return BarycentricShift(schedule, support, mass, spread if method.keep_spread else None, frozen, method)
-    if method.distribution in ("paper", "released"):
-        return TransportShift(schedule, support, mass, frozen, method, times_sigma=method.distribution == "released")
-    if method.distribution == "mgd3":
-        # A class of fewer different images than IPC has fewer centres: they are used again in turn.
-        available = (mass > 0).sum(1)
-        chosen = torch.stack([s[torch.tensor(images) % n] for s, n in zip(support, available.tolist(), strict=True)])
-        return mode_shift(method, chosen.flatten(0, 1))
-    return lambda k, x0, sigma: None
+def method_from_json(content: dict[str, Any]) -> Method:
+    """The method of `Method.to_json`. Raises UsageError for one that is not known here."""
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    name: str = settings.pop("name")
+    if name not in METHODS:
+        raise unknown_choice("method", name, tuple(METHODS))
+    return METHODS[name](**settings)

@@ -3,13 +3,16 @@
 Both directions of names are plain renaming; nothing is approximated. A tensor that has no place is refused by name.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from dmgd.errors import ArtifactError
+from dmgd.diffusion.schedule import training_alpha_bar
+from dmgd.errors import ArtifactError, UsageError
 from dmgd.priors.description import Numerics, description_path, read_config
 from dmgd.priors.dit import DiT, DiTConfig
+from dmgd.priors.dit_prior import PREDICTIONS, Diffusion
 from dmgd.priors.weights import State, read_weights
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -55,6 +58,28 @@ def load_diffusers_dit(folder: Path, numerics: Numerics | None) -> tuple[DiT, Nu
     )
     _fill(network, _from_diffusers(state, depth, 1 if copies else depth), path)
     return network, numerics, path
+
+
+def read_diffusion(folder: Path) -> Diffusion:
+    """The diffusion that a pipeline's `scheduler/scheduler_config.json` describes; DDPM's where there is none.
+
+    Raises ArtifactError for one that the sampler does not know.
+    """
+    path = folder / "scheduler" / "scheduler_config.json"
+    if not path.is_file():
+        return Diffusion()
+    config = read_config(path)
+    found = Diffusion(**{name: config[name] for name in asdict(Diffusion()) if config.get(name) is not None})
+    odd = [name for name in ("trained_betas", "rescale_betas_zero_snr") if config.get(name)]
+    if found.prediction_type not in PREDICTIONS:
+        odd.append(f"prediction_type {found.prediction_type!r}")
+    try:
+        training_alpha_bar(found.beta_schedule, 2)
+    except UsageError:
+        odd.append(f"beta_schedule {found.beta_schedule!r}")
+    if odd:
+        raise ArtifactError(f"{path} asks for what dmgd cannot sample: {', '.join(odd)}")
+    return found
 
 
 _CONFIG_KEYS = (

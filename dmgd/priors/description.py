@@ -1,11 +1,11 @@
 """What is known of a prior without its weights: its names, its own description, its classes."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo
@@ -45,7 +45,28 @@ PUBLISHED = {
     "dit-xl-2-256": ("facebook/DiT-XL-2-256", Description(id="dit-xl-2-256", **_FACEBOOK)),  # type: ignore[arg-type]
     "dit-xl-2-512": ("facebook/DiT-XL-2-512", Description(id="dit-xl-2-512", **_FACEBOOK)),  # type: ignore[arg-type]
 }
-NAMES = (EMBEDDED, *PUBLISHED)
+
+
+class Family(NamedTuple):
+    """Priors of another kind than DiT, named `NAME` or `NAME:REST`: what loads one from its spec onto a device, and the
+    rows of its class table as far as they are known without its weights."""
+
+    load: Callable[[PriorSpec, Any], Any]
+    classes: Callable[[PriorSpec], Sequence[ClassInfo] | None] = lambda spec: None
+
+
+FAMILIES: dict[str, Family] = {}
+"""The registry of families; `load_prior`, `--help` and the list of known priors read it."""
+
+
+def family_of(name: str) -> Family | None:
+    """The family that a prior's name belongs to, or None for a DiT."""
+    return FAMILIES.get(name.partition(":")[0])
+
+
+def prior_names() -> tuple[str, ...]:
+    """The names that a prior can be called by, beside Hub ids, folders and checkpoints."""
+    return (EMBEDDED, *PUBLISHED, *FAMILIES)
 
 
 def published_prior(name: str) -> tuple[str, Description] | None:
@@ -65,7 +86,10 @@ def check_classes(spec: PriorSpec, classes: Sequence[ClassInfo]) -> None:
     """Raise MismatchError if a prior lacks one of a source's classes, as far as that can be said without its weights:
     before they are fetched."""
     path = local_path(spec.name)
-    if path is not None:
+    table: Sequence[ClassInfo] | None
+    if family := family_of(spec.name):
+        table = family.classes(spec)
+    elif path is not None:
         described = read_description(path)
         table = described.listed_classes if described else None
     else:

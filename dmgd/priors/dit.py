@@ -101,10 +101,12 @@ class DiT(nn.Module):
         """The embeddings of class indices (b,), one from every label table, float32."""
         return torch.stack([embedder.label(classes) for embedder in self.embedders], dim=1).float()  # type: ignore[operator]
 
-    def forward(self, z: Float[Tensor, "b c h w"], t: int, label: Float[Tensor, "b g e"]) -> Float[Tensor, "b o h w"]:
+    def forward(
+        self, z: Float[Tensor, "b c h w"], t: int | float, label: Float[Tensor, "b g e"]
+    ) -> Float[Tensor, "b o h w"]:
         return self.trunk(z, self.conditions(t, label))
 
-    def conditions(self, t: int, label: Float[Tensor, "b g e"]) -> Float[Tensor, "b g e"]:
+    def conditions(self, t: int | float, label: Float[Tensor, "b g e"]) -> Float[Tensor, "b g e"]:
         """One conditioning vector for each embedder, shared by the blocks unless each has its own."""
         dtype = self.patch.weight.dtype
         angle = t * self.frequency

@@ -10,10 +10,18 @@ from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, UsageError, unknown_choice
 from dmgd.files import sha256_file
-from dmgd.priors.checkpoints import load_diffusers_dit, load_original_dit
+from dmgd.priors.checkpoints import load_diffusers_dit, load_original_dit, read_diffusion
 from dmgd.priors.codec import AutoencoderCodec, Codec, NoCodec, PixelCodec
-from dmgd.priors.description import NAMES, Description, local_path, published_prior, read_description
+from dmgd.priors.description import (
+    Description,
+    family_of,
+    local_path,
+    prior_names,
+    published_prior,
+    read_description,
+)
 from dmgd.priors.dit import DiT
+from dmgd.priors.dit_prior import DiTPrior
 from dmgd.priors.prior import Encoder, Prior, PriorDefaults, PriorIdentity
 from dmgd.priors.weights import digest_of, fetch, weight_files
 from dmgd.specs import PriorSpec
@@ -43,6 +51,8 @@ def load_prior(
     Raises UsageError for a name that is none of these, ArtifactError for weights that are damaged or cannot be had.
     """
     spec = PriorSpec.of(prior, vae=vae, encoder=encoder, precision=precision, revision=revision).located()
+    if family := family_of(spec.name):
+        return family.load(spec, torch.device(device))
     path, commit, given = _locate(spec)
     described = read_description(path) or given
     network, numerics, weights = _load_network(path, described)
@@ -53,14 +63,15 @@ def load_prior(
         digest=digest_of([weights, *codec_weights]),
         numerics=numerics,
     )
-    loaded = Prior(
+    loaded = DiTPrior(
         spec=replace(spec, revision=commit),
         identity=identity,
         classes=_classes(described, network.config.num_classes),
         defaults=PriorDefaults(described.guidance_scale, described.guided_channels),
-        network=network.to(device, PRECISIONS[spec.precision]).eval().requires_grad_(False),
         codec=codec,
         device=torch.device(device),
+        network=network.to(device, PRECISIONS[spec.precision]).eval().requires_grad_(False),
+        diffusion=read_diffusion(path),
     )
     return with_encoder(loaded, spec.encoder) if spec.encoder else loaded
 
@@ -80,8 +91,10 @@ def _locate(spec: PriorSpec) -> tuple[Path, str | None, Description]:
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not suffix:
         return *fetch(name, revision=spec.revision), Description()
     if "/" in name or suffix in CHECKPOINT_SUFFIXES:
-        raise UsageError(f"the prior {name} does not exist; give a folder, a checkpoint or one of {', '.join(NAMES)}")
-    raise unknown_choice("prior", name, (*NAMES, "a folder", "a checkpoint", "a Hub id"))
+        raise UsageError(
+            f"the prior {name} does not exist; give a folder, a checkpoint or one of {', '.join(prior_names())}"
+        )
+    raise unknown_choice("prior", name, (*prior_names(), "a folder", "a checkpoint", "a Hub id"))
 
 
 def _load_network(path: Path, described: Description) -> tuple[DiT, str, Path]:
@@ -128,7 +141,7 @@ def with_encoder(prior: Prior, name: str) -> Prior:
     local = Path(name).expanduser()
     folder = local if local.is_dir() else fetch(ENCODERS.get(name, name), "encoder")[0]
     codec = AutoencoderCodec(folder, prior.device)
-    size = prior.network.config.sample_size * codec.factor
+    size = prior.latent_shape[1] * codec.factor
     shape = tuple(codec.encode(torch.zeros(1, size, size, 3, dtype=torch.uint8)).shape[1:])
     if shape != prior.latent_shape or codec.image_channels != prior.codec.image_channels:
         raise UsageError(

@@ -1,5 +1,6 @@
 """A prior: a frozen class-conditional diffusion model with its codec, its classes and its own defaults."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,8 +11,11 @@ from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_prior
+from dmgd.diffusion.condition import Condition
+from dmgd.diffusion.guidance import Denoised
+from dmgd.diffusion.schedule import Schedule, Step
+from dmgd.errors import UsageError
 from dmgd.priors.codec import Codec
-from dmgd.priors.dit import DiT
 from dmgd.specs import PriorSpec
 
 
@@ -45,22 +49,55 @@ class Encoder:
     codec: Codec
 
 
-@dataclass
-class Prior:
-    """One interface for every prior. `spec` is what it was loaded from. `classes[i]` is row i of the label table; the
-    null row follows the last.
+@dataclass(kw_only=True)
+class Prior(ABC):
+    """What every prior answers; a family of them says how it is conditioned, scheduled and asked.
 
-    `encoder` replaces the codec where images become latents, never where latents become images.
+    `spec` is what it was loaded from. `classes[i]` is row i of its class table. `encoder` replaces the codec where
+    images become latents, never where latents become images.
     """
 
     spec: PriorSpec
     identity: PriorIdentity
     classes: tuple[ClassInfo, ...]
     defaults: PriorDefaults
-    network: DiT
     codec: Codec
     device: torch.device
     encoder: Encoder | None = None
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one latent."""
+
+    @abstractmethod
+    def schedule(self, steps: int, solver: str) -> Schedule:
+        """The schedule of the diffusion that this prior was trained on. Raises UsageError for too many steps."""
+
+    @abstractmethod
+    def denoise(self, z: Float[Tensor, "b c h w"], step: Step, condition: Condition) -> Denoised:
+        """x̂_0 and, if it is learned, the posterior's log variance, whatever the network itself predicts; float32."""
+
+    @abstractmethod
+    def condition(self, classes: Sequence[int]) -> Condition:
+        """What the network is conditioned on for rows of the class table, float32."""
+
+    @abstractmethod
+    def null_condition(self, count: int) -> Condition:
+        """The condition of no class, `count` times, float32."""
+
+    @property
+    def tokens(self) -> int:
+        """How many patches of a latent the network computes with: what an image costs."""
+        return self.latent_shape[1] * self.latent_shape[2]
+
+    def compiled(self) -> "Prior":
+        """This prior with its network compiled. Raises UsageError if it cannot be."""
+        raise UsageError(f"the prior {self.identity.id!r} cannot be compiled; leave --compile out")
+
+    def settings(self) -> dict[str, Any]:
+        """What images depend on beside the weights: the network's shape and the diffusion, as they were read."""
+        return {}
 
     @property
     def encoder_identity(self) -> dict[str, Any]:
@@ -71,23 +108,12 @@ class Prior:
 
     def to_json(self) -> dict[str, Any]:
         """What images depend on, for a run to keep: identity, settings of its own, and the shapes as they were read."""
-        shapes = {"network": asdict(self.network.config), "codec": self.codec.config}
-        return {**self.identity.to_json(), **asdict(self.defaults), **shapes}
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of one latent."""
-        config = self.network.config
-        return config.in_channels, config.sample_size, config.sample_size
+        return {**self.identity.to_json(), **asdict(self.defaults), **self.settings(), "codec": self.codec.config}
 
     @property
     def image_size(self) -> int:
         """Side of the square images, in pixels."""
-        return self.network.config.sample_size * (self.encoder.codec if self.encoder else self.codec).factor
-
-    def predict(self, z: Float[Tensor, "b c h w"], t: int, label: Float[Tensor, "b g e"]) -> Float[Tensor, "b o h w"]:
-        """ε̂, and the variance if it is learned, at original timestep t; in the network's precision."""
-        return self.network(z, t, label)
+        return self.latent_shape[1] * (self.encoder.codec if self.encoder else self.codec).factor
 
     def encode(self, images: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b z y x"]:
         """The latents of uint8 images of side `image_size`, float32; the posterior mean where the codec has one."""
@@ -96,15 +122,6 @@ class Prior:
     def decode(self, latents: Float[Tensor, "b z y x"]) -> UInt8[Tensor, "b h w c"]:
         """The uint8 images of latents."""
         return self.codec.decode(latents)
-
-    def label_embedding(self, indices: Sequence[int]) -> Float[Tensor, "b g e"]:
-        """f(y) for rows of the label table, float32."""
-        with torch.no_grad():
-            return self.network.label_embedding(torch.as_tensor(indices, device=self.device))
-
-    def null_embedding(self, count: int) -> Float[Tensor, "b g e"]:
-        """f(∅), `count` times, float32."""
-        return self.label_embedding([self.network.config.num_classes] * count)
 
     def match_classes(self, classes: Sequence[ClassInfo]) -> tuple[ClassInfo, ...]:
         """The source's `classes` with their rows in this prior's table. Raises MismatchError, see `match_prior`."""

@@ -22,7 +22,7 @@ def fetch(hub_id: str, kind: str = "prior", revision: str | None = None) -> tupl
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     def snapshot(*kinds: str) -> Path:
-        patterns = [f"{part}*{kind}" for part in ("", "transformer/", "vae/") for kind in kinds]
+        patterns = [f"{part}*{kind}" for part in ("", "transformer/", "scheduler/", "vae/") for kind in kinds]
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
 
     try:

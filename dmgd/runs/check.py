@@ -22,24 +22,24 @@ def run_problems(run: RunDirectory) -> Iterator[str]:
         yield f"{MANIFEST}: the run is unfinished"
     expected = {MANIFEST, LOCK, PREVIEW}
     seen = set()
-    for name in run.unit_names():
-        expected |= {f"units/{name}.json", f"units/{name}.safetensors"}
+    for name in run.batch_names():
+        expected |= {f"batches/{name}.json", f"batches/{name}.safetensors"}
         try:
-            records, latents_sha256 = run.read_unit(name)
+            records, latents_sha256 = run.read_batch(name)
         except ArtifactError as error:
-            yield f"units/{name}.json: {error}"
+            yield f"batches/{name}.json: {error}"
             continue
-        latents = run.path / "units" / f"{name}.safetensors"
+        latents = run.path / "batches" / f"{name}.safetensors"
         if not latents.is_file():
-            yield f"units/{name}.safetensors: is missing"
+            yield f"batches/{name}.safetensors: is missing"
         elif sha256_file(latents) != latents_sha256:
-            yield f"units/{name}.safetensors: was changed (its checksum differs)"
+            yield f"batches/{name}.safetensors: was changed (its checksum differs)"
         for record in records:
             expected.add(record.path)
             seen.add((record.class_index, record.image_index))
             yield from _image_problems(run, record)
-    yield from (f"class {c}: image {i} has no record" for c, i in sorted(run.cells - seen))
-    yield from (f"class {c}: image {i} is not part of the run" for c, i in sorted(seen - run.cells))
+    yield from (f"class {c}: image {i} has no record" for c, i in sorted(run.indices - seen))
+    yield from (f"class {c}: image {i} is not part of the run" for c, i in sorted(seen - run.indices))
     yield from _preview_problems(run)
     found = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
     yield from (f"{path}: is not part of the run" for path in sorted(found - expected))
@@ -50,7 +50,7 @@ def _preview_problems(run: RunDirectory) -> Iterator[str]:
     if run.complete and not path.is_file():
         yield f"{PREVIEW}: is missing"
     with suppress(ArtifactError):  # an image that is missing or was changed has been named already
-        if path.is_file() and run.unit_names() and not _shows(path, preview_pixels(run)):
+        if path.is_file() and run.batch_names() and not _shows(path, preview_pixels(run)):
             yield f"{PREVIEW}: does not show the run's images"
 
 

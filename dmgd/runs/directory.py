@@ -3,11 +3,11 @@
     preview.png                   the first images at a glance
     run.json                      what names data and weights, configuration, classes, digests, versions, status
     images/<class>-<name>/<i>.png
-    units/<unit>.safetensors      the latents of the unit's images, float32
-    units/<unit>.json             the records of its images; written last, so its presence says that the unit is whole
+    batches/<batch>.safetensors   the latents of the batch's images, float32
+    batches/<batch>.json          the records of its images; written last: its presence says that the batch is whole
 
-A unit is the set of images that were sampled as one batch. The directory may be left at any instant: what has no
-record file is made again. Only one process writes at a time, the holder of the folder's lock.
+A batch is sampled as a whole. The directory may be left at any instant: what has no record file is made again. Only one
+process writes at a time, the holder of the folder's guard.
 """
 
 import json
@@ -22,7 +22,6 @@ from numpy import ndarray
 from safetensors.numpy import load_file, save
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import DistillConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.files import (
     LOCK,
@@ -35,7 +34,8 @@ from dmgd.files import (
     write_bytes,
     write_json,
 )
-from dmgd.generation.batches import Unit
+from dmgd.generation.batches import Batch
+from dmgd.generation.config import DistillConfig
 from dmgd.images import decode, encode
 from dmgd.runs.manifest import differences, grows, published, specs_of
 from dmgd.runs.record import ImageRecord
@@ -44,7 +44,7 @@ from dmgd.specs import PriorSpec, SourceSpec
 if TYPE_CHECKING:  # torch is slow to import, and reading images does without
     from torch import Tensor
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "run.json"
 MANIFEST_KEYS = {"specs", "config", "plan", "classes", "prior", "statistics", "device", "versions", "status"}
 PREVIEW = "preview.png"
@@ -128,7 +128,7 @@ class RunDirectory:
         return tuple(ClassInfo.from_json(fields) for fields in self.manifest["classes"])
 
     @property
-    def cells(self) -> set[tuple[int, int]]:
+    def indices(self) -> set[tuple[int, int]]:
         """(class index, image index) of every image that belongs to the run."""
         return {(c, i) for c in range(len(self.classes)) for i in range(self.config.ipc)}
 
@@ -139,32 +139,32 @@ class RunDirectory:
     def complete_records(self) -> list[ImageRecord]:
         """The records of all images. Raises ArtifactError, with the way to go on, if any is not there."""
         records = self.records()
-        if not self.complete or {(record.class_index, record.image_index) for record in records} != self.cells:
+        if not self.complete or {(record.class_index, record.image_index) for record in records} != self.indices:
             raise ArtifactError(f"{self.path} is unfinished; repeat its dmgd distill command to continue it")
         return records
 
-    def has(self, unit: Unit) -> bool:
-        """Whether the unit is finished."""
-        return self._record_path(unit).is_file()
+    def has(self, batch: Batch) -> bool:
+        """Whether the batch is finished."""
+        return self._record_path(batch).is_file()
 
-    def damage(self, unit: Unit) -> Path | None:
-        """The first file of a finished unit that is missing or was changed, or None if all is well."""
+    def damage(self, batch: Batch) -> Path | None:
+        """The first file of a finished batch that is missing or was changed, or None if all is well."""
         try:
-            records, latents_sha256 = self.read_unit(unit.name)
+            records, latents_sha256 = self.read_batch(batch.name)
         except ArtifactError:
-            return self._record_path(unit)
+            return self._record_path(batch)
         digests = {self.path / record.path: record.sha256 for record in records}
-        digests[self._latent_path(unit)] = latents_sha256
+        digests[self._latent_path(batch)] = latents_sha256
         for path, digest in digests.items():
             if not path.is_file() or sha256_file(path) != digest:
                 return path
         return None
 
-    def write_unit(self, unit: Unit, images: ndarray, latents: "Tensor", notes: list[dict[str, Any]]) -> None:
-        """Store a unit: uint8 `images` (b, h, w, c), `latents` (b, …) and per image the `notes` seed, other_class and
-        ot_cost. The records come last."""
+    def write_batch(self, batch: Batch, images: ndarray, latents: "Tensor", measured: list[dict[str, Any]]) -> None:
+        """Store a batch: uint8 `images` (b, h, w, c), `latents` (b, …) and per image what was `measured`: seed,
+        other_class and ot_cost. The records come last."""
         records = []
-        for (c, i), pixels, note in zip(unit.cells(), images, notes, strict=True):
+        for (c, i), pixels, record in zip(batch.indices(), images, measured, strict=True):
             data = encode(pixels)
             path = image_path(self.classes, c, i)
             write_bytes(self.path / path, data)
@@ -175,19 +175,19 @@ class RunDirectory:
                     path=path,
                     sha256=sha256_bytes(data),
                     pixels_sha256=sha256_bytes(pixels.tobytes()),
-                    **note,
+                    **record,
                 )
             )
         stored = save({"latents": np.ascontiguousarray(latents.cpu().numpy())})
-        write_bytes(self._latent_path(unit), stored)
+        write_bytes(self._latent_path(batch), stored)
         content = {"images": [record.to_json() for record in records], "latents_sha256": sha256_bytes(stored)}
-        write_json(self._record_path(unit), content)
+        write_json(self._record_path(batch), content)
 
-    def latents(self, unit: Unit) -> "Tensor":
-        """The latents of a finished unit, in batch order."""
+    def latents(self, batch: Batch) -> "Tensor":
+        """The latents of a finished batch, in batch order."""
         import torch
 
-        return torch.from_numpy(load_file(self._latent_path(unit))["latents"])
+        return torch.from_numpy(load_file(self._latent_path(batch))["latents"])
 
     def finish(self) -> "RunDirectory":
         """Say that the run is complete."""
@@ -198,7 +198,7 @@ class RunDirectory:
 
     def records(self) -> list[ImageRecord]:
         """The records of all finished images, by class and image index."""
-        found = [record for name in self.unit_names() for record in self.read_unit(name)[0]]
+        found = [record for name in self.batch_names() for record in self.read_batch(name)[0]]
         return sorted(found, key=lambda record: (record.class_index, record.image_index))
 
     def pixels(self, record: ImageRecord) -> ndarray:
@@ -215,13 +215,13 @@ class RunDirectory:
             raise ArtifactError(f"{self.path / record.path} was changed after it was made (its checksum differs)")
         return data
 
-    def unit_names(self) -> list[str]:
-        """The names of the finished units."""
-        return sorted(file.stem for file in (self.path / "units").glob("*.json"))
+    def batch_names(self) -> list[str]:
+        """The names of the finished batches."""
+        return sorted(file.stem for file in (self.path / "batches").glob("*.json"))
 
-    def read_unit(self, name: str) -> tuple[list[ImageRecord], str]:
-        """The records of a finished unit, and the SHA-256 of its latents' file."""
-        file = self.path / "units" / f"{name}.json"
+    def read_batch(self, name: str) -> tuple[list[ImageRecord], str]:
+        """The records of a finished batch, and the SHA-256 of its latents' file."""
+        file = self.path / "batches" / f"{name}.json"
         try:
             content = json.loads(file.read_text())
             return [ImageRecord.from_json(fields) for fields in content["images"]], content["latents_sha256"]
@@ -230,11 +230,11 @@ class RunDirectory:
                 f"{file} is damaged; remove it and repeat the dmgd distill command, which makes it again"
             ) from error
 
-    def _record_path(self, unit: Unit) -> Path:
-        return self.path / "units" / f"{unit.name}.json"
+    def _record_path(self, batch: Batch) -> Path:
+        return self.path / "batches" / f"{batch.name}.json"
 
-    def _latent_path(self, unit: Unit) -> Path:
-        return self.path / "units" / f"{unit.name}.safetensors"
+    def _latent_path(self, batch: Batch) -> Path:
+        return self.path / "batches" / f"{batch.name}.safetensors"
 
 
 def image_path(classes: Sequence[ClassInfo], class_index: int, image_index: int) -> str:

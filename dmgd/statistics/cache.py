@@ -26,14 +26,14 @@ from dmgd.files import sha256_file, write_json, written_whole
 class PartRecord:
     """`items` of the source, readable or not, the `bad` ones with name and reason; `last`: the split ends here.
 
-    `batch_free`: whether the encoder was seen to give a picture the same latent whatever shares its batch.
+    `batch_invariant`: whether the encoder was seen to give a picture the same latent whatever shares its batch.
     """
 
     items: int
     rows: int
     bad: list[tuple[str, str]]
     last: bool
-    batch_free: bool
+    batch_invariant: bool
     sha256: tuple[str, ...] = ()
 
 
@@ -130,7 +130,7 @@ class Latents(Sequence[ClassLatents]):
         self.total = int((~mirrored).sum())
         self.detail = math.fsum(index["detail"][~mirrored]) / max(self.total, 1)  # fsum: the same in any order
         self.bad = [(name, reason) for record in parts.records for name, reason in record.bad]
-        self.batch_free = all(record.batch_free for record in parts.records)
+        self.batch_invariant = all(record.batch_invariant for record in parts.records)
         plain = [places[~mirrored[places]] for places in map(self._places, range(len(self)))]
         self.content = content_digest(identities, [[row.tobytes() for row in digests[own]] for own in plain])
 

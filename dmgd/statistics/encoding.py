@@ -98,26 +98,26 @@ def _encode_rest(
     sample = sum(record.items - len(record.bad) for record in parts.records)
     items = itertools.islice(source.items(split), done, None)
     chunks = decoded(items, prior.image_size, prior.codec.image_channels, mirror=mirror, workers=workers)
-    batch_free = parts.records[0].batch_free if parts.records else None
+    batch_invariant = parts.records[0].batch_invariant if parts.records else None
     with progress.task("encode", None, "images") as task:
         task.advance(done)
         following = next(chunks, None)
         while following is not None or not parts.records:
-            part = _Part(prior, sample, batch_free)
+            part = _Part(prior, sample, batch_invariant)
             while following is not None and part.items < PART_ITEMS:
                 part.add(following, task)
                 following = next(chunks, None)
             parts.append(*part.rows(), part.record(last=following is None))
-            sample, batch_free = part.sample, part.batch_free
+            sample, batch_invariant = part.sample, part.batch_invariant
 
 
 @dataclass
 class _Part:
-    """A part in the making. `sample` is the ordinal of the next readable image; `batch_free` None: not yet checked."""
+    """A part in the making. `sample` is the ordinal of the next readable image; `batch_invariant` None: not checked."""
 
     prior: Prior
     sample: int
-    batch_free: bool | None
+    batch_invariant: bool | None
     items: int = 0
     bad: list[tuple[str, str]] = field(default_factory=list)
     waiting: list[tuple[ndarray, tuple[Any, ...]]] = field(default_factory=list)
@@ -151,7 +151,7 @@ class _Part:
             rows=sum(len(rows) for rows in self.index),
             bad=self.bad,
             last=last,
-            batch_free=self.batch_free is not False,
+            batch_invariant=self.batch_invariant is not False,
         )
 
     def _encode(self) -> None:
@@ -160,9 +160,9 @@ class _Part:
         pixels[: len(batch)] = [pixels for pixels, _ in batch]
         images = torch.from_numpy(pixels)
         latents = self.prior.encode(images).flatten(1).cpu().numpy()
-        if self.batch_free is None:
+        if self.batch_invariant is None:
             turned = self.prior.encode(images.roll(1, 0)).flatten(1).cpu().numpy()
-            self.batch_free = bool((np.roll(turned, -1, 0) == latents).all())
+            self.batch_invariant = bool((np.roll(turned, -1, 0) == latents).all())
         index = np.empty(len(batch), INDEX)
         for column, name in enumerate(INDEX.names or ()):
             index[name] = [about[column] for _, about in batch]
@@ -184,5 +184,5 @@ def _check(latents: Latents, source: Source, split: str, max_bad: float, progres
     empty = [info.identity for index, info in enumerate(source.classes) if latents.images(index) == 0]
     if empty:
         raise DmgdError(f"{source.name} has no {split} image of {listed(empty)}; add images or remove the classes")
-    if not latents.batch_free:
+    if not latents.batch_invariant:
         progress.warn("the encoder's last bits depend on the batch: the same data in another order may differ in them")

@@ -16,19 +16,19 @@ from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError
 from dmgd.files import canonical_json, sha256_bytes, written_whole
 
-FORMAT = 3
-TENSORS = ("support", "mass", "spread", "count")
+FORMAT = 4
+TENSORS = ("support", "mass", "covariance", "count")
 
 
 @dataclass(frozen=True)
 class Statistics:
     """Per class `support` points in latent space and their `mass` (sums to 1; 0 for points that a small class lacks),
-    the covariance of its images along them, `spread` (see `spread_along`), the number of images `count`, the class
+    the `covariance` of its images along them (see `covariance_along`), the number of images `count`, the class
     table, and the `header`: source, prior, settings and versions."""
 
     support: Float32[Tensor, "c k d"]
     mass: Float32[Tensor, "c k"]
-    spread: Float64[Tensor, "c k k"]
+    covariance: Float64[Tensor, "c k k"]
     count: Int64[Tensor, " c"]
     classes: tuple[ClassInfo, ...]
     header: dict[str, Any]
@@ -80,7 +80,7 @@ class Statistics:
         return Statistics(
             support=self.support[classes].to(device),
             mass=self.mass[classes].to(device),
-            spread=self.spread[classes],
+            covariance=self.covariance[classes],
             count=self.count[classes],
             classes=self.classes[classes],
             header=self.header,

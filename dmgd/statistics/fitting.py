@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float, Float64
 from numpy import ndarray
 
 from dmgd.classes.imagenet import edition
@@ -17,20 +19,19 @@ from dmgd.sources.decode import available_cores
 from dmgd.sources.source import Source
 from dmgd.statistics.cache import ClassLatents, Latents
 from dmgd.statistics.kmeans import class_seed, quantization_error, quantize, reproducible
-from dmgd.statistics.spread import spread_along
 
 BAD_LISTED = 100
 
 
 @dataclass(frozen=True)
 class ClassFit:
-    """The support points and masses of one class, the covariance of its latents along them (`spread`), and how well
+    """The support points and masses of one class, the covariance of its latents along them (`covariance`), and how well
     they stand for it: `w2` is W₂², the mean squared distance of a latent to its nearest point, `w2_of_one_point` the
     same with the mean as the only point."""
 
     support: ndarray
     mass: ndarray
-    spread: ndarray
+    covariance: ndarray
     w2: float
     w2_of_one_point: float
 
@@ -45,8 +46,8 @@ def fit_classes(
         support, mass = quantize(rows, config.k, class_seed(config.seed, classes[index].identity))
         mean = rows.mean(0, dtype="float64", keepdims=True).astype("float32")
         errors = (quantization_error(rows, points) for points in (support[mass > 0], mean))
-        spread = spread_along(support, mass, rows)
-        return ClassFit(support, mass, spread, *(float(f"{error:.6g}") for error in errors))
+        covariance = covariance_along(support, mass, rows)
+        return ClassFit(support, mass, covariance, *(float(f"{error:.6g}") for error in errors))
 
     threads = available_cores()
     with progress.task("k-means", len(classes), "classes") as task, reproducible(), ThreadPoolExecutor(threads) as pool:
@@ -55,6 +56,16 @@ def fit_classes(
             fits.append(one)
             task.advance()
     return fits
+
+
+def covariance_along(
+    support: Float[ndarray, "k d"], mass: Float[ndarray, " k"], latents: Float[ndarray, "n d"]
+) -> Float64[ndarray, "k k"]:
+    """S Σ Sᵀ: the covariance Σ of the latents of a class along the deviations S of its support points from their mean;
+    0 for points without mass."""
+    deviations = np.where(mass[:, None] > 0, support - mass @ support, 0)
+    along = (latents - latents.mean(0, dtype=np.float64)) @ deviations.T
+    return along.T @ along / len(latents)
 
 
 def statistics_header(
@@ -77,7 +88,7 @@ def statistics_header(
         "detail": float(f"{latents.detail:.6g}"),
         "crop": "centre: box halving, bicubic",
         "mirror": config.mirror,
-        "batch_free": latents.batch_free,
+        "batch_invariant": latents.batch_invariant,
         "k": config.k,
         "seed": config.seed,
         "device": prior.device.type,

@@ -9,13 +9,14 @@ from typing import Any
 from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import DistillConfig, Method, StatisticsConfig
-from dmgd.generation.background import Behind
-from dmgd.generation.batches import Unit
-from dmgd.generation.micro_batches import decode, in_portions
+from dmgd.config import StatisticsConfig
+from dmgd.generation.background import BackgroundWriter
+from dmgd.generation.batches import Batch
+from dmgd.generation.config import DistillConfig
+from dmgd.generation.micro_batches import decode, micro_batched
 from dmgd.generation.plan import make_plan
-from dmgd.generation.sampling import sample_unit
-from dmgd.matching.methods import placement_notes
+from dmgd.generation.sampling import sample_batch
+from dmgd.matching.method import Method
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.runs.directory import MANIFEST, RunDirectory
@@ -55,35 +56,33 @@ def distill(
     else:
         wanted = config.with_statistics_of(statistics.header["k"]).k
         check_statistics(statistics, source, prior, wanted, progress=progress)
-    plan = make_plan(config, source.spec, prior, statistics)
-    for note in placement_notes(config.method, plan.method):
-        progress.note(note)
-    network = replace(prior, network=prior.network.compiled()) if config.compile else prior
-    denoise = in_portions(network.predict, plan.batch_size, progress)
+    plan = make_plan(config, source.spec, prior, statistics, progress=progress)
+    network = prior.compiled() if config.compile else prior
+    denoise = micro_batched(network.denoise, plan.batch_size, progress)
     with (
         RunDirectory.writer(out, plan.to_json()) as run,
         progress.task("distil", len(plan.classes) * config.ipc, "images") as task,
-        Behind() as behind,
+        BackgroundWriter() as writer,
     ):
 
-        def store(unit: Unit, latents: Tensor, notes: list[dict[str, Any]]) -> None:
-            run.write_unit(unit, decode(prior, latents, progress).numpy(), latents, notes)
-            task.advance(len(unit))
+        def store(batch: Batch, latents: Tensor, records: list[dict[str, Any]]) -> None:
+            run.write_batch(batch, decode(prior, latents, progress).numpy(), latents, records)
+            task.advance(len(batch))
 
         frozen: list[Tensor] = []  # the finished images of the classes being made, each (c, n, d)
-        for unit in plan.batches:
-            if unit.images[0] == 0:
+        for batch in plan.batches:
+            if batch.images[0] == 0:
                 frozen = []
-            if _is_whole(run, unit, progress):
-                latents = run.latents(unit).to(prior.device)
-                task.advance(len(unit))
+            if _is_whole(run, batch, progress):
+                latents = run.latents(batch).to(prior.device)
+                task.advance(len(batch))
             else:
-                task.describe(_span(unit, plan.classes))
-                latents, notes = sample_unit(unit, plan, prior, statistics, frozen, denoise)
-                behind.run(store, unit, latents, notes)
-            if config.method.order == "greedy":
-                frozen.append(latents.reshape(len(unit.classes), len(unit.images), -1))
-        behind.wait()
+                task.describe(_span(batch, plan.classes))
+                latents, records = sample_batch(batch, plan, prior, statistics, frozen, denoise)
+                writer.run(store, batch, latents, records)
+            if config.method.matching_order == "greedy":
+                frozen.append(latents.reshape(len(batch.classes), len(batch.images), -1))
+        writer.wait()
         write_preview(run)
         finished = run.finish()
     if warning := _detail_warning(finished, statistics.header.get("detail"), plan.method):
@@ -91,11 +90,11 @@ def distill(
     return finished
 
 
-def _is_whole(run: RunDirectory, unit: Unit, progress: Progress) -> bool:
-    """Whether the unit is finished and undamaged; damage is told."""
-    if not run.has(unit):
+def _is_whole(run: RunDirectory, batch: Batch, progress: Progress) -> bool:
+    """Whether the batch is finished and undamaged; damage is reported."""
+    if not run.has(batch):
         return False
-    damaged = run.damage(unit)
+    damaged = run.damage(batch)
     if damaged:
         progress.warn(f"{damaged} is missing or was changed; its images are made again")
     return damaged is None
@@ -109,15 +108,17 @@ def _detail_warning(run: RunDirectory, of_source: float | None, method: Method) 
     made = fmean(float(detail(run.pixels(record))) for record in run.records())
     if made >= LEAST_DETAIL * of_source:
         return None
-    transport = {"none": "", "barycentric": "" if method.keep_detail else "--keep-detail or "}
-    remedies = transport.get(method.distribution, "a smaller --rho or ")
+    remedies = ""
+    if getattr(method, "distribution", False):
+        kept = getattr(method, "keep_detail", None)
+        remedies = "a smaller --rho or " if kept is None else "" if kept else "--keep-detail yes or "
     return (
         f"the images have {made / of_source:.0%} of the source's detail ({made:.3g} of {of_source:.3g}): they are "
         f"blurred; try {remedies}another --prior"
     )
 
 
-def _span(unit: Unit, classes: Sequence[ClassInfo]) -> str:
-    first, last = classes[unit.classes[0]].name, classes[unit.classes[-1]].name
-    images = f"image {unit.images[0]}" if len(unit.images) == 1 else f"images {unit.images[0]}–{unit.images[-1]}"
+def _span(batch: Batch, classes: Sequence[ClassInfo]) -> str:
+    first, last = classes[batch.classes[0]].name, classes[batch.classes[-1]].name
+    images = f"image {batch.images[0]}" if len(batch.images) == 1 else f"images {batch.images[0]}–{batch.images[-1]}"
     return f"{first}, {images}" if first == last else f"{first} … {last}, {images}"

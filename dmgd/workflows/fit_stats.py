@@ -20,7 +20,7 @@ from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
 from dmgd.statistics.fitting import fit_classes, statistics_header
 
-HEADER = 2  # raised when a header says more: statistics with less are fitted again instead of taken from the cache
+HEADER = 3  # raised when a header says more: statistics with less are fitted again instead of taken from the cache
 
 
 def fit_statistics(
@@ -66,7 +66,7 @@ def fit_statistics(
     statistics = Statistics(
         support=torch.stack([torch.from_numpy(fit.support) for fit in fits]),
         mass=torch.stack([torch.from_numpy(fit.mass) for fit in fits]).float(),
-        spread=torch.stack([torch.from_numpy(fit.spread) for fit in fits]),
+        covariance=torch.stack([torch.from_numpy(fit.covariance) for fit in fits]),
         count=torch.tensor(counts),
         classes=classes,
         header=header,

@@ -10,12 +10,43 @@ from ot.batch import solve_batch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from dmgd.diffusion.sampler import Guide
+from dmgd.diffusion.schedule import Step
+
 Latents = Float[Tensor, "c n d"]
 Support = Float[Tensor, "c k d"]
 Mass = Float[Tensor, "c k"]
 Cost = Float[Tensor, "c n k"]
 
 _OUT_OF_REACH = 1e4  # a cost that no plan pays, and that float32 logarithms bear
+
+
+def sinkhorn_guide(
+    support: Support,
+    mass: Mass,
+    finished: Float[Tensor, "c m d"],
+    *,
+    rho: float,
+    epsilon: float,
+    iterations: int,
+    times_sigma: bool,
+) -> Guide:
+    """The posterior's mean moved by −ρ times the gradient of L_OT with respect to z_t, through x̂_0 only, and L_OT of
+    every class.
+
+    The batch is a grid of c classes × n images, which are matched together with the m `finished` ones of each class.
+    With `times_sigma` the step is ρ σ, as in the released code.
+    """
+    finished_cost = sphere_cost(finished, support)
+
+    def guide(step: Step, x0: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        images = x0.reshape(len(support), -1, support.shape[-1])
+        loss, gradient = loss_and_gradient(images, support, mass, finished_cost, epsilon=epsilon, iterations=iterations)
+        # ∂x̂_0/∂z_t = 1/α_t while ε is held fixed; the mean has the share `mean_x0` of x̂_0.
+        way = -rho / (step.alpha * step.mean_x0) * gradient.reshape(x0.shape)
+        return x0 + (way * sigma if times_sigma else way), loss
+
+    return guide
 
 
 def sphere_cost(latents: Latents, support: Support) -> Cost:

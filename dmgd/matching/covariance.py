@@ -1,4 +1,4 @@
-"""What means lose: the covariance of a class, given back to a set of means of its parts.
+"""Covariance matching: the covariance of a class, given back to a set of means of its parts.
 
 The barycentric projections of a class have its mean but vary less than its images: what varies within a part is
 averaged away. Of all linear maps that give a set the covariance Σ in the directions that it spans, the optimal
@@ -12,31 +12,19 @@ that, it does so by chance, and R is cut there: a set of all N images stays as i
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
-from numpy import ndarray
 from torch import Tensor
 
 # Directions in which the targets vary less than 1e-4 of the most come from rounding: there is nothing to widen.
 NEGLIGIBLE = 1e-8
 
 
-def spread_along(
-    support: Float[ndarray, "k d"], mass: Float[ndarray, " k"], latents: Float[ndarray, "n d"]
-) -> Float64[ndarray, "k k"]:
-    """S Σ Sᵀ: the covariance Σ of the latents of a class along the deviations S of its support points from their mean;
-    0 for points without mass."""
-    deviations = np.where(mass[:, None] > 0, support - mass @ support, 0)
-    along = (latents - latents.mean(0, dtype=np.float64)) @ deviations.T
-    return along.T @ along / len(latents)
-
-
 @dataclass(frozen=True)
-class Spread:
+class ClassCovariance:
     """How the images of each class vary, as its support points see it, in float64 on the CPU: the shares of the mean,
-    the points' `inner` products S Sᵀ and the class's covariance `along` them (see `spread_along`), and the number of
-    images N."""
+    the points' `inner` products S Sᵀ and the class's covariance `along` them (see `covariance_along`), and the number
+    of images N."""
 
     centre: Float64[Tensor, "c 1 k"]
     inner: Float64[Tensor, "c k k"]
@@ -50,7 +38,7 @@ class Spread:
         mass: Float[Tensor, "c k"],
         along: Float64[Tensor, "c k k"],
         count: Int64[Tensor, " c"],
-    ) -> "Spread":
+    ) -> "ClassCovariance":
         """What support points and their masses add to the covariance along them."""
         points, shares = support.double().cpu(), mass.double().cpu()
         centre = (shares / shares.sum(1, keepdim=True))[:, None]
@@ -58,21 +46,21 @@ class Spread:
         return cls(centre, deviations @ deviations.mT, along, count)
 
 
-def with_spread(weights: Float[Tensor, "c n k"], spread: Spread) -> Float[Tensor, "c n k"]:
-    """Weights of the support points that give the n targets of each class the spread of its images; their mean stays.
+def with_covariance(weights: Float[Tensor, "c n k"], wanted: ClassCovariance) -> Float[Tensor, "c n k"]:
+    """Weights of the support points that give the n targets of each class the covariance `wanted`; their mean stays.
     `weights` are those of the means: rows sum to 1, columns to n times the masses.
 
     Source: Gelbrich 1990; Peyré & Cuturi 2019, "Computational Optimal Transport", Remark 2.31 (the map between
     Gaussians).
     """
     rows, num_targets = weights.double().cpu(), weights.shape[1]
-    root, inverse = powers(rows @ spread.inner @ rows.mT, 0.5, -0.5)
-    (covariance_root,) = powers(rows @ spread.along @ rows.mT, 0.5)
+    root, inverse = powers(rows @ wanted.inner @ rows.mT, 0.5, -0.5)
+    (covariance_root,) = powers(rows @ wanted.along @ rows.mT, 0.5)
     gain, direction = torch.linalg.eigh(num_targets**0.5 * inverse @ covariance_root @ inverse)
-    lost_by_averaging = (spread.count / num_targets).clamp_min(1).sqrt()
+    lost_by_averaging = (wanted.count / num_targets).clamp_min(1).sqrt()
     gain = gain.minimum(lost_by_averaging[:, None])
-    widened = root @ (direction * gain[:, None] @ direction.mT) @ inverse @ (rows - spread.centre)
-    return (spread.centre + widened).to(weights)
+    widened = root @ (direction * gain[:, None] @ direction.mT) @ inverse @ (rows - wanted.centre)
+    return (wanted.centre + widened).to(weights)
 
 
 def powers(matrix: Float64[Tensor, "c n n"], *exponents: float) -> list[Float64[Tensor, "c n n"]]:

@@ -1,0 +1,42 @@
+"""What `distill` is asked for."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from dmgd.config import check_settings, setting
+from dmgd.matching.method import Method
+from dmgd.matching.methods import DMGD, method_from_json
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """What `distill` computes: everything that the images depend on, apart from the data and the weights.
+
+    `batch_size` is of a network call; None: as many images as suit the device. With `compile` the network is compiled.
+    """
+
+    ipc: int = setting(10, at_least=1)
+    seed: int = 0
+    method: Method = DMGD()
+    batch_size: int | None = setting(None, at_least=1)
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    @property
+    def k(self) -> int:
+        """Support points a class."""
+        return self.method.support_points(self.ipc)
+
+    def with_statistics_of(self, k: int) -> "DistillConfig":
+        """The configuration that uses `k` support points, because there are statistics with as many, where its method
+        does not ask for another number."""
+        return self if k == self.k else replace(self, method=self.method.with_points(k))
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "method": self.method.to_json()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "DistillConfig":
+        return cls(**{**content, "method": method_from_json(content["method"])})

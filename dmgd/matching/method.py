@@ -1,0 +1,226 @@
+"""What methods are made of: settings, and what these put into the sampler.
+
+A method is a dataclass of its settings, of which the command line makes options, and answers what sampling asks: the
+conditions (semantic matching) and the guide (distribution matching). What is left to the data is settled by when
+something becomes decided on the way from noise to image.
+
+Soft labels and guides have modules of their own, imported when images are made, so that `--help` needs no torch; what
+is Any here has their types.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Literal, TypeVar
+
+from dmgd.config import Pair, check_settings, setting
+from dmgd.errors import UsageError
+
+MIN_POINTS = 10
+VISIBLE = 0.5
+CLEAR = 2.0
+
+AnyMethod = TypeVar("AnyMethod", bound="Method")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """The settings that every method has; by itself `dit`, the prior's plain samples.
+
+    `guidance_scale` and `guided_channels`: None takes the prior's own. `guidance_interval`: None is all steps.
+    """
+
+    name: ClassVar[str] = "dit"
+    uniform_label_noise: ClassVar[bool] = False
+
+    guidance_scale: float | None = setting(None, "1 + ω, classifier-free guidance; 1 is none.", at_least=0)
+    guidance_interval: Pair | None = setting(
+        None, "Step indices FIRST LAST with classifier-free guidance. Default: all.", of_steps=True
+    )
+    solver: Literal["ddpm", "dpm++"] = setting("ddpm", "ddpm, or dpm++ (second order) for fewer steps.")
+    steps: int = setting(50, "Sampling steps, of 1,000.", at_least=2, at_most=1000)
+    guided_channels: int | None = setting(None)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        for name in self._step_pairs():
+            first, last = getattr(self, name)
+            if first >= self.steps:
+                raise UsageError(
+                    f"{name.replace('_', '-')} {first},{last} has no effect: the steps are 0 to {self.steps - 1}"
+                )
+
+    @property
+    def matching_order(self) -> Literal["independent", "joint", "greedy"]:
+        """How the images of a class depend on each other: not at all, made as a set, or one after another."""
+        return "independent"
+
+    def support_points(self, ipc: int) -> int:
+        """K, the support points of a class that `ipc` images need."""
+        return MIN_POINTS
+
+    def with_points(self: AnyMethod, k: int) -> AnyMethod:
+        """The method for statistics that have `k` support points a class; itself if it needs its own number."""
+        return self
+
+    def settled(self: AnyMethod, schedule: Any, statistics: Any) -> AnyMethod:
+        """The method with everything that it leaves to the data, from the Schedule and the Statistics."""
+        return self
+
+    def placement(self, asked: "Method", schedule: Any) -> list[str]:
+        """Where the data have put what was left to them in `asked`, one line each."""
+        return []
+
+    def conditions(self, label: Any, null: Any, other: Any, noise: Any) -> Callable[..., Any]:
+        """The Conditions of a batch: of its classes `label`, of no class, of an `other` class, and label noise."""
+        from dmgd.matching.soft_labels import plain_labels
+
+        return plain_labels(label, null)
+
+    def guide(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
+        """The Guide of a grid of classes × `images` (indices within the class), from the Statistics of these classes
+        and the latents (c, m, d) of their finished images."""
+        from dmgd.diffusion.sampler import unguided
+
+        return unguided
+
+    def respaced(self: AnyMethod, steps: int) -> AnyMethod:
+        """The method in another number of steps: what acts from one step index to another does so at the same noise."""
+        share = (steps - 1) / (self.steps - 1)
+        pairs = {name: [round(index * share) for index in getattr(self, name)] for name in self._step_pairs()}
+        moved: dict[str, Any] = {name: (first, max(last, first + 1)) for name, (first, last) in pairs.items()}
+        return replace(self, steps=steps, **moved)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, **asdict(self)}
+
+    def _step_pairs(self) -> list[str]:
+        return [one.name for one in fields(self) if one.metadata.get("of_steps") and getattr(self, one.name)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftLabels(Method):
+    """Semantic matching by soft labels in the paper's form. `stages` (refine until, explore from): labels are soft from
+    the last step down and plain from the first on; None puts them where the classes begin to show and are clear."""
+
+    semantic: bool = setting(True, "Without semantic matching: plain labels.")
+    beta_n: float = setting(0.06, "β_n, noise in the soft label.", at_least=0, needs="semantic")
+    beta_s: float = setting(0.01, "β_s, another class in the soft label.", at_least=0, needs="semantic")
+    stages: Pair | None = setting(
+        None, "Step indices REFINE EXPLORE of the soft label's stages.", of_steps=True, needs="semantic"
+    )
+
+    def settled(self: AnyMethod, schedule: Any, statistics: Any) -> AnyMethod:
+        method: Any = super().settled(schedule, statistics)
+        if not method.semantic or method.stages:
+            return method
+        alpha_bar = [step.alpha_bar for step in schedule]
+        show, clear = (speciation_step(alpha_bar, statistics.between, deviations) for deviations in (VISIBLE, CLEAR))
+        return replace(method, stages=(clear, max(show, clear + 1)))
+
+    def placement(self, asked: Method, schedule: Any) -> list[str]:
+        notes = super().placement(asked, schedule)
+        if self.stages and self.stages != getattr(asked, "stages", None):
+            clear = self.stages[0]
+            notes.append(
+                f"labels are soft until step {clear} (t {schedule[clear].timestep}): there the classes are clear"
+            )
+        return notes
+
+    def conditions(self, label: Any, null: Any, other: Any, noise: Any) -> Callable[..., Any]:
+        if not self.semantic:
+            return super().conditions(label, null, other, noise)
+        assert self.stages  # they are settled
+        return self._soft_labels()(
+            label, null, other, noise, stages=self.stages, beta_s=self.beta_s, beta_n=self.beta_n
+        )
+
+    def _soft_labels(self) -> Callable[..., Any]:
+        from dmgd.matching.soft_labels import paper_soft_labels
+
+        return paper_soft_labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistributionMatching(Method):
+    """A method whose images are to cover the data's distribution, as `k` support points a class stand for it.
+
+    `window` (first, last) are the step indices in which it acts; None begins where the modes of a class begin to show:
+    before, x̂_0 tells nothing of the mode that an image will have. `k` None takes as many points as IPC needs.
+    """
+
+    distribution: bool = setting(True, "Without distribution matching.")
+    window: Pair | None = setting(
+        None, "Step indices FIRST LAST of distribution matching.", of_steps=True, needs="distribution"
+    )
+    k: int | None = setting(None, "K, support points a class.", at_least=1, needs="distribution")
+
+    def settled(self: AnyMethod, schedule: Any, statistics: Any) -> AnyMethod:
+        method: Any = super().settled(schedule, statistics)
+        if not method.distribution or method.window:
+            return method
+        alpha_bar = [step.alpha_bar for step in schedule]
+        last = max(1, speciation_step(alpha_bar, statistics.within, VISIBLE))
+        return replace(method, window=(min(method._window_end(alpha_bar, statistics), last - 1), last))
+
+    def placement(self, asked: Method, schedule: Any) -> list[str]:
+        notes = super().placement(asked, schedule)
+        if self.window and self.window != getattr(asked, "window", None):
+            last = self.window[1]
+            notes.append(
+                f"transport acts from step {last} (t {schedule[last].timestep}) on: there the modes of a class show"
+            )
+        return notes
+
+    def guide(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
+        if not self.distribution:
+            return super().guide(statistics, finished, images)
+        matching, window = self._matching(statistics, finished, images), self.window
+
+        def within_window(step: Any, x0: Any, sigma: Any) -> tuple[Any, Any]:
+            if window and not window[0] <= step.index <= window[1]:
+                return x0, None
+            return matching(step, x0, sigma)
+
+        return within_window
+
+    def _window_end(self, alpha_bar: Sequence[float], statistics: Any) -> int:
+        return 0
+
+    def _matching(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimalTransport(SoftLabels, DistributionMatching):
+    """The images of a class matched with its support points by optimal transport, together or one after another."""
+
+    order: Literal["joint", "greedy"] = setting(
+        "joint", "How images of a class are matched: joint, or greedy, one after another.", needs="distribution"
+    )
+
+    @property
+    def matching_order(self) -> Literal["independent", "joint", "greedy"]:
+        return self.order if self.distribution else "independent"
+
+
+def hidden_from(alpha_bar: Sequence[float], deviation: float) -> int:
+    """The last step index, counted from the noise, at which noise still hides a deviation in every coordinate: σ/α, the
+    noise in units of the clean latent, is at least as large. `alpha_bar` falls with the step index; its own last if it
+    never does.
+
+    What a step does to an image before then, the prior can still make a picture of.
+    """
+    hidden = [k for k, a in enumerate(alpha_bar) if (1 - a) ** 0.5 >= deviation * a**0.5]
+    return min(hidden, default=len(alpha_bar) - 1)
+
+
+def speciation_step(alpha_bar: Sequence[float], distance: float, deviations: float) -> int:
+    """The first step index, counted from the noise, at which two latents `distance` apart can be told apart.
+
+    In z_t they lie √ᾱ_t·distance apart under noise of deviation √(1−ᾱ_t): each is √ᾱ_t·distance/2 from the middle,
+    which must be at least `deviations` times the noise. At VISIBLE (½) their order begins to show, at CLEAR (2) an
+    image has chosen between them. 0 if they never can. `alpha_bar` falls with the step index.
+    Source: the speciation time of Biroli et al. 2024, "Dynamical regimes of diffusion models", for two points.
+    """
+    clear = [k for k, a in enumerate(alpha_bar) if a**0.5 * distance / 2 >= deviations * (1 - a) ** 0.5]
+    return max(clear, default=0)

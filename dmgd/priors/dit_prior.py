@@ -1,0 +1,84 @@
+"""A prior whose network is a class-conditional DiT."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dmgd.diffusion.condition import Condition
+from dmgd.diffusion.guidance import Denoised
+from dmgd.diffusion.schedule import Schedule, Step, respaced, training_alpha_bar
+from dmgd.priors.dit import DiT
+from dmgd.priors.prior import Prior
+
+LABEL = "label"
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """The diffusion that a network was trained on, in the words of diffusers' `scheduler_config.json`; by default
+    DDPM's, as facebookresearch/DiT. `prediction_type`: the network predicts ε, v = α ε − σ x_0, or x_0 (sample)."""
+
+    beta_schedule: str = "linear"
+    num_train_timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    prediction_type: str = "epsilon"
+
+
+PREDICTIONS = {
+    "epsilon": lambda z, epsilon, step: (z - step.sigma * epsilon) / step.alpha,
+    "v_prediction": lambda z, v, step: step.alpha * z - step.sigma * v,
+    "sample": lambda z, x0, step: x0,
+}
+
+
+@dataclass(kw_only=True)
+class DiTPrior(Prior):
+    """`classes[i]` is row i of the network's label table; the null row follows the last."""
+
+    network: DiT
+    diffusion: Diffusion = Diffusion()
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        config = self.network.config
+        return config.in_channels, config.sample_size, config.sample_size
+
+    @property
+    def tokens(self) -> int:
+        return (self.network.config.sample_size // self.network.config.patch_size) ** 2
+
+    def schedule(self, steps: int, solver: str) -> Schedule:
+        of = self.diffusion
+        training = training_alpha_bar(of.beta_schedule, of.num_train_timesteps, of.beta_start, of.beta_end)
+        return respaced(training, steps, solver)
+
+    def denoise(self, z: Float[Tensor, "b c h w"], step: Step, condition: Condition) -> Denoised:
+        """The learned variance v in [−1, 1] lies between the two ends of the step's range (Nichol & Dhariwal 2021,
+        Eq. 15)."""
+        output = self.network(z, step.timestep, condition.embeddings[LABEL]).float()
+        predicted, variance = output[:, : z.shape[1]], output[:, z.shape[1] :]
+        x0 = PREDICTIONS[self.diffusion.prediction_type](z, predicted, step)
+        if not variance.numel():
+            return x0, None
+        share = (variance + 1) / 2
+        return x0, share * step.log_variance_large + (1 - share) * step.log_variance_small
+
+    def condition(self, classes: Sequence[int]) -> Condition:
+        """f(y), the rows of the label table."""
+        with torch.no_grad():
+            return Condition({LABEL: self.network.label_embedding(torch.as_tensor(classes, device=self.device))})
+
+    def null_condition(self, count: int) -> Condition:
+        """f(∅), `count` times."""
+        return self.condition([self.network.config.num_classes] * count)
+
+    def compiled(self) -> "DiTPrior":
+        return replace(self, network=self.network.compiled())
+
+    def settings(self) -> dict[str, Any]:
+        return {"network": asdict(self.network.config), "diffusion": asdict(self.diffusion)}
