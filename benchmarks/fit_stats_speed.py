@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from dmgd.config import StatisticsConfig
+from dmgd.display import Display
 from dmgd.images import to_square
 from dmgd.priors.load import load_prior, with_encoder
 from dmgd.priors.prior import Prior
@@ -25,7 +26,6 @@ from dmgd.sources.open import open_source
 from dmgd.sources.source import Source
 from dmgd.statistics.encoding import ENCODE_BATCH
 from dmgd.workflows.fit_stats import fit_statistics
-from dmgd_cli.progress import Display
 
 
 def stand_in(folder: Path, sample_size: int, channels: int = 4) -> Path:

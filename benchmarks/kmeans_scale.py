@@ -19,10 +19,10 @@ import numpy as np
 
 from dmgd.classes.info import ClassInfo
 from dmgd.config import StatisticsConfig
+from dmgd.display import Display
 from dmgd.statistics.cache import INDEX, LatentParts, Latents, PartRecord
 from dmgd.statistics.encoding import PART_ITEMS
 from dmgd.statistics.fitting import fit_classes
-from dmgd_cli.progress import Display
 
 DIMENSION, MODES = 4 * 32 * 32, 12
 

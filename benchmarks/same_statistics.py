@@ -18,11 +18,11 @@ from pathlib import Path
 from fit_stats_speed import stand_in
 
 from dmgd.config import StatisticsConfig
+from dmgd.display import Display
 from dmgd.files import sha256_file
 from dmgd.priors.load import load_prior, with_encoder
 from dmgd.sources.open import open_source
 from dmgd.workflows.fit_stats import fit_statistics
-from dmgd_cli.progress import Display
 
 Pictures = list[tuple[str, bytes]]
 

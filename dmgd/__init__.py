@@ -1,6 +1,38 @@
 """Distils a labelled image dataset into a few synthetic images per class, without training.
 
-The workflows are functions of the modules in `dmgd.workflows`; `import dmgd` itself is light and imports no torch.
+The public functions are loaded when they are first asked for: `import dmgd` itself imports no torch.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what editors and type checkers see
+    from dmgd.priors.load import load_prior
+    from dmgd.runs.directory import open_run
+    from dmgd.sources.open import open_source
+    from dmgd.workflows.distill import distill
+    from dmgd.workflows.evaluate import evaluate
+    from dmgd.workflows.export import export
+    from dmgd.workflows.fit_stats import fit_statistics
+    from dmgd.workflows.verify import verify
+
 __version__ = "0.1.0"
+__all__ = ["distill", "evaluate", "export", "fit_statistics", "load_prior", "open_run", "open_source", "verify"]
+
+# The modules of those that are not the workflow of their name.
+_HOMES = {
+    "fit_statistics": "workflows.fit_stats",
+    "load_prior": "priors.load",
+    "open_run": "runs.directory",
+    "open_source": "sources.open",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"dmgd.{_HOMES.get(name, f'workflows.{name}')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,12 +1,14 @@
 """How settings are declared and checked, and those of statistics and verification. Standard library only."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dmgd.errors import UsageError, unknown_choice
 
 Pair = tuple[int, int]
+Config = TypeVar("Config")
 
 
 def setting(default: Any, help: str = "", **facts: Any) -> Any:
@@ -41,6 +43,15 @@ def check_settings(settings: Any) -> None:
             raise UsageError(f"{name} must be two rising numbers from 0 up, not {value[0]},{value[1]}")
 
 
+def configured(make: Callable[..., Config], config: Config | None, settings: dict[str, Any]) -> Config:
+    """The configuration itself, or the one that `make` makes of settings. Raises UsageError for both at once."""
+    if config is None:
+        return make(**settings)
+    if settings:
+        raise UsageError(f"there is a config already, which {', '.join(settings)} must be part of")
+    return config
+
+
 @dataclass(frozen=True)
 class StatisticsConfig:
     """What `fit-stats` computes: `k` support points a class by seeded k-means.
@@ -65,6 +76,6 @@ class VerifyConfig:
 
     regenerate: int = 0
     tolerance: int = 2
-    stats: Path | None = None
-    lock: Path | None = None
-    write_lock: Path | None = None
+    stats: Path | str | None = None
+    lock: Path | str | None = None
+    write_lock: Path | str | None = None

@@ -45,3 +45,12 @@ class Silent:
 
 
 SILENT = Silent()
+
+
+def listener(progress: "Progress | bool") -> Progress:
+    """Who is told: the one that is given; for True the display on stderr, for False nobody."""
+    if progress is True:
+        from dmgd.display import Display  # rich is slow to import
+
+        return Display()
+    return progress or SILENT

@@ -12,37 +12,45 @@ import typer
 from dmgd import __version__
 from dmgd.errors import DmgdError
 from dmgd_cli import distill, evaluate, export, fit_stats, verify
+from dmgd_cli.method_options import with_method_options
 
-app = typer.Typer(
-    name="dmgd",
-    help="Distil a labelled image dataset into a few synthetic images per class, without training.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "fit-stats": fit_stats.command,
+    "distill": distill.command,
+    "export": export.command,
+    "evaluate": evaluate.command,
+    "verify": verify.command,
+}
 
 
-def _register(name: str, function: Callable[..., None]) -> None:
-    """Make `function` the subcommand `name`. Typer would end an interrupted one without a word."""
+def make_app() -> typer.Typer:
+    """The command with its subcommands, whose options are those of what is registered now."""
+    app = typer.Typer(
+        name="dmgd",
+        help="Distil a labelled image dataset into a few synthetic images per class, without training.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name, command in COMMANDS.items():
+        app.command(name)(_interruptible(with_method_options(command)))
+    return app
 
-    @functools.wraps(function)
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, which typer would end without a word when it is interrupted."""
+
+    @functools.wraps(command)
     def interruptible(*arguments: Any, **options: Any) -> None:
         try:
-            function(*arguments, **options)
+            command(*arguments, **options)
         except KeyboardInterrupt:
             _say("interrupted; nothing finished is lost, the same command continues:")
             _say("  " + shlex.join(["dmgd", *sys.argv[1:]]))
             raise typer.Exit(130) from None
 
-    app.command(name)(interruptible)
-
-
-_register("fit-stats", fit_stats.command)
-_register("distill", distill.command)
-_register("export", export.command)
-_register("evaluate", evaluate.command)
-_register("verify", verify.command)
+    return interruptible
 
 
 def _print_version(wanted: bool) -> None:
@@ -51,8 +59,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def root(
+def _root(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
@@ -63,7 +70,7 @@ def root(
 def main() -> None:
     """The console script. Exit codes: 0 done, 1 failed or mismatch, 2 wrong usage, 130 interrupted."""
     try:
-        app(standalone_mode=True)
+        make_app()(standalone_mode=True)
     except DmgdError as error:
         _say(f"error: {error}")
         sys.exit(error.exit_code)

@@ -9,20 +9,17 @@ from dmgd.generation.config import DistillConfig
 from dmgd.matching.methods import DEFAULT_METHOD, METHODS, method_named
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
-from dmgd_cli.method_options import with_method_options
 from dmgd_cli.output import print_json
-from dmgd_cli.progress import Display
 
 DEFAULTS = DistillConfig()
 
 
-@with_method_options
 def command(
     source: options.Source,
     out: options.OutFolder,
     ipc: Annotated[int, typer.Option(help="Images per class.")] = DEFAULTS.ipc,
     method: Annotated[
-        str, typer.Option(help=f"One of {', '.join(METHODS)}; each with defaults of its own below.")
+        str, typer.Option(autocompletion=lambda: list(METHODS), help=f"{', '.join(METHODS)}; settings of each below.")
     ] = DEFAULT_METHOD,
     data: options.Data = None,
     variant: options.Variant = None,
@@ -68,13 +65,9 @@ def command(
     opened = open_source(source_spec)
     check_classes(prior_spec, opened.classes)
 
-    from dmgd.priors.load import load_prior
-    from dmgd.statistics.file import Statistics
     from dmgd.workflows.distill import distill
 
-    statistics = Statistics.load(stats) if stats else None
-    loaded = load_prior(prior_spec, device=options.torch_device(device))
-    run = distill(opened, loaded, config, out, statistics=statistics, resume=resume, progress=Display())
+    run = distill(opened, prior_spec, config, out=out, statistics=stats, resume=resume, device=device, progress=True)
 
     images = len(run.records())
     if json:

@@ -5,12 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from dmgd.display import Display
 from dmgd.errors import unknown_choice
 from dmgd.evaluation.protocols import BASELINES, PROTOCOLS, EvaluateConfig
-from dmgd.specs import PriorSpec, default_prior
 from dmgd_cli import options
 from dmgd_cli.output import print_json, print_table
-from dmgd_cli.progress import Display
 
 DEFAULTS = EvaluateConfig()
 
@@ -98,26 +97,20 @@ def command(
     )
     config.chosen()
 
-    from dmgd.evaluation.imageset import read_sets, source_of
+    from dmgd.evaluation.imageset import prior_of, read_sets, source_of
     from dmgd.evaluation.report import write_report
-    from dmgd.priors.load import load_prior
-    from dmgd.sources.open import open_source
     from dmgd.workflows.evaluate import evaluate
 
-    display, place = Display(), options.torch_device(device)
+    display = Display()
     sets = read_sets([run, *paths])
     given = {"data": data, "test_data": test_data, "variant": variant, "columns": columns, "class_map": class_map}
-    opened = open_source(source_of(sets, name=source, **given))
-    loaded = None
-    if config.needs_prior:
-        own = sets[0].specs[1] if sets[0].specs else PriorSpec(default_prior(opened.name))
-        loaded = load_prior(own.with_options(name=prior, vae=vae), device=place)
+    spec = source_of(sets, name=source, **given)
     evaluation = evaluate(
         sets,
-        opened,
-        loaded,
+        spec,
+        prior_of(sets, spec.name, name=prior, vae=vae),
         config,
-        device=place,
+        device=device,
         progress=display,
         on_header=lambda settings: display.note(header_line(settings)),
     )
@@ -127,7 +120,7 @@ def command(
     else:
         show(result)
     if report:
-        write_report(evaluation, report, loaded)
+        write_report(evaluation, report)
         display.note(f"wrote {report / 'report.html'} and {report / 'report.json'}")
 
 
@@ -146,18 +139,16 @@ def header_line(settings: dict[str, Any]) -> str:
 
 def show(result: dict[str, Any]) -> None:
     """The result as tables and its statements."""
+    from dmgd.evaluation.comparison import COLUMNS, plus_minus, score_rows
+
     settings = result["settings"]
     title = f"top-1 % on {settings['source']['test_images']} test images of {settings['source']['name']}"
-    rows = [
-        [s["name"], s["images"], _plus_minus(s["top1"]), _plus_minus(s["top1_best_epoch"]), f"{s['seconds']:.0f}"]
-        for s in result["scores"]
-    ]
-    print_table(title, ["trained on", "images", "last epoch", "best epoch", "seconds"], rows)
+    print_table(title, COLUMNS, score_rows(result["scores"]))
     for line in result["statements"]:
         typer.echo(line)
     for key, name in (("hlr", "HLR (full − set, lower is better)"), ("ior", "IOR (set − random, higher is better)")):
         if key in result:
-            typer.echo(f"{name}: {_plus_minus(result[key])}")
+            typer.echo(f"{name}: {plus_minus(result[key])}")
     if measured := result.get("metrics"):
         columns = list(next(iter(measured.values())))
         print_table(
@@ -165,7 +156,3 @@ def show(result: dict[str, Any]) -> None:
             ["set", *columns],
             [[name, *(f"{value:.4g}" for value in values.values())] for name, values in measured.items()],
         )
-
-
-def _plus_minus(value: dict[str, float]) -> str:
-    return f"{value['mean']:.1f} ± {value['std']:.1f}"

@@ -5,16 +5,22 @@ from typing import Annotated
 
 import typer
 
+from dmgd.display import Display
 from dmgd_cli import options
 from dmgd_cli.output import print_json
-from dmgd_cli.progress import Display
 
 
 def command(
     run: options.Run,
     out: options.OutFolder,
     format: Annotated[
-        str, typer.Option("--format", "-f", help="webdataset, parquet, imagefolder or tensors (for DD-Ranking).")
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            autocompletion=options.formats,
+            help="webdataset, parquet, imagefolder or tensors (for DD-Ranking).",
+        ),
     ] = "webdataset",
     image_format: Annotated[str, typer.Option(help="png (the run's bytes), webp (lossless) or jpg.")] = "png",
     shard_images: Annotated[int, typer.Option(help="Most images in a shard.", min=1)] = 10_000,
@@ -46,7 +52,6 @@ def command(
     from dmgd.errors import UsageError
     from dmgd.exporters.example import Limits
     from dmgd.exporters.hub import check_push, publish
-    from dmgd.runs.directory import RunDirectory
     from dmgd.workflows.export import export
 
     if push_to_hub:
@@ -55,7 +60,7 @@ def command(
         raise UsageError("--private and --revision are for --push-to-hub user/name, which is missing")
     display = Display()
     index = export(
-        RunDirectory.open(run),
+        run,
         format,
         out,
         image_format=image_format,

@@ -9,7 +9,6 @@ from dmgd.config import StatisticsConfig
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
 from dmgd_cli.output import print_json, print_table
-from dmgd_cli.progress import Display
 
 DEFAULTS = StatisticsConfig()
 
@@ -53,11 +52,9 @@ def command(
     opened = open_source(SourceSpec(source, data, None, variant, columns, class_map))
     check_classes(prior_spec, opened.classes)
 
-    from dmgd.priors.load import load_prior
     from dmgd.workflows.fit_stats import fit_statistics
 
-    loaded = load_prior(prior_spec, device=options.torch_device(device))
-    statistics = fit_statistics(opened, loaded, config, cache=cache, workers=workers, progress=Display())
+    statistics = fit_statistics(opened, prior_spec, config, cache=cache, workers=workers, device=device, progress=True)
     statistics.save(out)
 
     rows = statistics.quality()
@@ -65,7 +62,7 @@ def command(
         print_json({"path": str(out), "header": statistics.header, "classes": rows})
     else:
         print_table(
-            f"{source}, {loaded.identity.id}, encoded by {loaded.encoder_identity['id']}",
+            f"{source}, {statistics.header['prior']['id']}, encoded by {statistics.header['encoder']['id']}",
             ["class", "images", "points", "W₂², K = 1", f"W₂², K = {k}", "ratio"],
             [[_short(row["class"]), *list(row.values())[1:]] for row in rows],
         )

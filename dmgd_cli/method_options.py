@@ -18,7 +18,11 @@ PANELS: dict[str | None, str] = {
 
 
 def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, in the place of whose `**settings` typer sees an option for every setting of every method."""
+    """The command, in the place of whose `**settings` typer sees an option for every setting of every method; a command
+    without them as it is."""
+    fixed = list(inspect.signature(command).parameters.values())
+    if fixed[-1].kind is not inspect.Parameter.VAR_KEYWORD:
+        return command
 
     @functools.wraps(command)
     def with_settings(**given: Any) -> None:
@@ -26,14 +30,13 @@ def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
         command(**given, **off)
 
     options = _options()
-    fixed = list(inspect.signature(command).parameters.values())[:-1]
     made = [
         inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=False if name.startswith("no_") else None, annotation=kind
         )
         for name, kind in options.items()
     ]
-    with_settings.__signature__ = inspect.Signature([*fixed, *made])  # type: ignore[attr-defined]
+    with_settings.__signature__ = inspect.Signature([*fixed[:-1], *made])  # type: ignore[attr-defined]
     with_settings.__annotations__ = {**command.__annotations__, **options}
     return with_settings
 

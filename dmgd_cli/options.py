@@ -5,9 +5,29 @@ from typing import Annotated
 
 import typer
 
+
+def _sources() -> list[str]:
+    from dmgd.sources.open import NAMED
+
+    return [*NAMED, "folder:", "hf:", "wds:"]
+
+
+def _priors() -> list[str]:
+    from dmgd.priors.description import prior_names
+
+    return list(prior_names())
+
+
+def formats() -> list[str]:
+    from dmgd.exporters.formats import LAYOUTS
+
+    return list(LAYOUTS)
+
+
 Source = Annotated[
     str,
     typer.Option(
+        autocompletion=_sources,
         help="Dataset: digits, imagenette, imagewoof, imagenet-100, imagenet-1k, imagenet-a … e, imagenet-idc, "
         "folder:PATH, hf:ID_OR_PATH or wds:PATTERN.",
         show_default=False,
@@ -50,6 +70,7 @@ Encoder = Annotated[
 Prior = Annotated[
     str | None,
     typer.Option(
+        autocompletion=_priors,
         help="Diffusion model: digits, dit-xl-2-256, dit-xl-2-512, a Hub id, a diffusers DiT folder or a checkpoint "
         "in DiT's original format. Default: the source's own.",
         show_default=False,
@@ -59,8 +80,13 @@ PriorRevision = Annotated[
     str | None, typer.Option(help="Commit or branch of a prior of the Hub's. Default: main.", show_default=False)
 ]
 Precision = Annotated[str, typer.Option(help="The network's: fp32, bf16 or fp16.")]
-RunSource = Annotated[str | None, typer.Option(help="Dataset. Default: the run's own.", show_default=False)]
-RunPrior = Annotated[str | None, typer.Option(help="Diffusion model. Default: the run's own.", show_default=False)]
+RunSource = Annotated[
+    str | None, typer.Option(autocompletion=_sources, help="Dataset. Default: the run's own.", show_default=False)
+]
+RunPrior = Annotated[
+    str | None,
+    typer.Option(autocompletion=_priors, help="Diffusion model. Default: the run's own.", show_default=False),
+]
 Vae = Annotated[
     str | None,
     typer.Option(
@@ -72,20 +98,3 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes the GPU if there is one.")]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="New or empty folder to write to.", show_default=False)]
 Run = Annotated[Path, typer.Argument(help="A run, as dmgd distill writes it.", show_default=False)]
-
-
-def torch_device(name: str) -> str:
-    """The device that `--device` means. Raises UsageError for one that this machine lacks."""
-    import torch
-
-    from dmgd.errors import UsageError
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"the device {name!r} cannot be used ({str(error).splitlines()[0]}); try --device cpu"
-        ) from error
-    return name

@@ -8,7 +8,6 @@ import typer
 from dmgd.config import VerifyConfig
 from dmgd_cli import options
 from dmgd_cli.output import print_json
-from dmgd_cli.progress import Display
 
 DEFAULTS = VerifyConfig()
 
@@ -59,8 +58,8 @@ def command(
         VerifyConfig(regenerate, tolerance, stats, lock, write_lock),
         source=own_source.with_options(name=source, data=data, variant=variant, columns=columns, class_map=class_map),
         prior=own_prior.with_options(name=prior, vae=vae, encoder=encoder),
-        device=options.torch_device(device),
-        progress=Display(),
+        device=device,
+        progress=True,
     )
 
     if json:

@@ -8,6 +8,7 @@ import torch
 from dmgd.classes.info import ClassInfo
 from dmgd.generation.batches import Batch
 from dmgd.generation.config import DistillConfig
+from dmgd.matching.methods import DMGD
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.preview import write_preview
 from dmgd.specs import PriorSpec, SourceSpec
@@ -20,7 +21,7 @@ def make_run(path, names=("cat", "dog"), ipc=3, size=8, channels=3, seed=0):
     manifest = {
         "specs": {"source": SourceSpec("digits").to_json(), "prior": PriorSpec("digits").to_json()},
         "config": DistillConfig(ipc=ipc).to_json(),
-        "plan": {"guidance_scale": 1.5, "guided_channels": None, "stages": None, "window": None, "k": 10},
+        "plan": {"method": DMGD(guidance_scale=1.5).to_json()},
         "classes": [info.to_json() for info in classes],
         "prior": {"id": "digits", "revision": None, "digest": "0" * 64, "numerics": "diffusers"},
         "statistics": {"source": {"name": "made", "variant": "for tests", "licence": "CC0"}, "sha256": "1" * 64},

@@ -98,12 +98,12 @@ def test_what_suits_a_cpu_follows_from_the_patches(prior):
 @pytest.mark.parametrize("order", ["joint", "greedy"])
 def test_a_run_that_runs_out_of_memory_makes_the_same_images(source, prior, statistics, tmp_path, order):
     config = DistillConfig(ipc=3, method=dataclasses.replace(method_named("dmgd", steps=4), order=order))
-    whole = distill(source, prior, config, tmp_path / "whole", statistics=statistics)
+    whole = distill(source, prior, config, out=tmp_path / "whole", statistics=statistics)
     assert whole.config.batch_size == suitable_batch(prior)
 
     remarks, poor = Remarks(), dataclasses.replace(prior)
     poor.denoise = lambda z, step, label: scarce(lambda z, label: prior.denoise(z, step, label), rows=7)[0](z, label)
-    small = distill(source, poor, config, tmp_path / "small", statistics=statistics, progress=remarks)
+    small = distill(source, poor, config, out=tmp_path / "small", statistics=statistics, progress=remarks)
     assert remarks.warnings
     for one, other in zip(whole.records(), small.records(), strict=True):
         assert abs(whole.pixels(one).astype(int) - small.pixels(other)).max() <= 1
@@ -113,9 +113,9 @@ def test_a_run_keeps_its_batch_size(source, prior, statistics, tmp_path):
     """Continued on a device that would choose another one, a run's images stay as they are."""
     method = method_named("dit", steps=3)
     config = DistillConfig(ipc=2, method=method, batch_size=7)
-    run = distill(source, prior, config, tmp_path / "run", statistics=statistics)
+    run = distill(source, prior, config, out=tmp_path / "run", statistics=statistics)
     unsaid = dataclasses.replace(config, batch_size=None)
-    again = distill(source, prior, unsaid, tmp_path / "run", statistics=statistics)
+    again = distill(source, prior, unsaid, out=tmp_path / "run", statistics=statistics)
     assert again.config == run.config
     assert json.loads((run.path / "run.json").read_text())["config"]["batch_size"] == 7
     assert RunDirectory.open(run.path).complete

@@ -64,12 +64,12 @@ CONFIG = DistillConfig(ipc=1, method=method_named("dit", steps=5))
 def warned(digits, out, share):
     """The warnings of a run whose source has so much detail that the images have this share of it."""
     source, prior, statistics = digits
-    run = distill(source, prior, CONFIG, out / "measured", statistics=statistics)
+    run = distill(source, prior, CONFIG, out=out / "measured", statistics=statistics)
     made = np.mean([detail(run.pixels(record)) for record in run.records()])
     header = {**statistics.header, "detail": float(made / share)}
     remarks = Remarks()
     richer = dataclasses.replace(statistics, header=header)
-    distill(source, prior, CONFIG, out / "run", statistics=richer, progress=remarks)
+    distill(source, prior, CONFIG, out=out / "run", statistics=richer, progress=remarks)
     return remarks.warnings
 
 
@@ -86,7 +86,7 @@ def test_a_continued_run_is_measured_whole(digits, tmp_path):
     said = []
     for _ in range(2):
         remarks = Remarks()
-        distill(source, prior, CONFIG, tmp_path / "run", statistics=statistics, progress=remarks)
+        distill(source, prior, CONFIG, out=tmp_path / "run", statistics=statistics, progress=remarks)
         said.append(remarks.warnings)
     assert said[0] == said[1] != []
 
@@ -97,7 +97,7 @@ def test_statistics_without_detail_load_and_nothing_is_said(digits, tmp_path):
     dataclasses.replace(statistics, header=header).save(tmp_path / "old.safetensors")
     remarks = Remarks()
     old = Statistics.load(tmp_path / "old.safetensors")
-    run = distill(source, prior, CONFIG, tmp_path / "run", statistics=old, progress=remarks)
+    run = distill(source, prior, CONFIG, out=tmp_path / "run", statistics=old, progress=remarks)
     assert not remarks.warnings
     assert "detail" not in RunDirectory.open(run.path).manifest["statistics"]
 

@@ -56,7 +56,7 @@ def make(prior, statistics, tmp_path):
     def run(name="run", ipc=2, **options):
         method = method_named("dmgd", steps=2, order="greedy", window=(0, 1))
         config = DistillConfig(ipc=ipc, method=method)
-        return distill(open_source("digits"), prior, config, tmp_path / name, statistics=statistics, **options)
+        return distill(open_source("digits"), prior, config, out=tmp_path / name, statistics=statistics, **options)
 
     return run
 
@@ -91,9 +91,9 @@ def test_a_run_never_shrinks_and_other_orders_do_not_grow(make, prior, statistic
         make(ipc=2)
     config = DistillConfig(ipc=1, method=method_named("dit", steps=2))
     source = open_source("digits")
-    distill(source, prior, config, tmp_path / "dit", statistics=statistics)
+    distill(source, prior, config, out=tmp_path / "dit", statistics=statistics)
     with pytest.raises(MismatchError, match=r"config\.ipc: 1 there, 2 asked for"):
-        distill(source, prior, dataclasses.replace(config, ipc=2), tmp_path / "dit", statistics=statistics)
+        distill(source, prior, dataclasses.replace(config, ipc=2), out=tmp_path / "dit", statistics=statistics)
 
 
 @pytest.mark.parametrize("kind", ["images", "batches"])

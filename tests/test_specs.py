@@ -45,7 +45,7 @@ def photos(tmp_path_factory):
 def test_a_run_records_what_it_was_given(weights, photos, tmp_path, monkeypatch):
     """Not the defaults; and a relative path can be opened from another folder, too."""
     monkeypatch.chdir(photos.parent)
-    run = distill(open_source("folder:photos"), load_prior(str(weights), precision="bf16"), QUICK, tmp_path / "run")
+    run = distill(open_source("folder:photos"), load_prior(str(weights), precision="bf16"), QUICK, out=tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     assert run.specs == (SourceSpec(f"folder:{photos}"), PriorSpec(str(weights), precision="bf16"))
     assert open_source(run.specs[0]).classes == open_source(f"folder:{photos}").classes
@@ -72,7 +72,7 @@ def test_a_place_that_was_not_published_is_asked_for(weights):
 def local(weights, photos, tmp_path_factory):
     """A run of local data with a local prior."""
     out = tmp_path_factory.mktemp("secret") / "run"
-    return distill(open_source(f"folder:{photos}"), load_prior(str(weights)), QUICK, out)
+    return distill(open_source(f"folder:{photos}"), load_prior(str(weights)), QUICK, out=out)
 
 
 def test_evaluate_remembers_the_runs_own_prior(local, inline):
@@ -86,7 +86,7 @@ def test_data_and_weights_may_move(local, weights, photos, tmp_path):
     for folder in (photos, weights):
         shutil.copytree(folder, tmp_path / folder.name)
     moved = open_source(f"folder:{tmp_path / 'photos'}"), load_prior(str(tmp_path / "weights"))
-    run = distill(*moved, QUICK, tmp_path / "run")
+    run = distill(*moved, QUICK, out=tmp_path / "run")
     assert run.specs == (SourceSpec(f"folder:{tmp_path / 'photos'}"), PriorSpec(str(tmp_path / "weights")))
     assert RunDirectory.open(tmp_path / "run").complete
 

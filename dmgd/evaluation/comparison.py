@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.train import Training
+from dmgd.html import table
 
 LEVEL = 0.05
+COLUMNS = ("trained on", "images", "last epoch", "best epoch", "seconds")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,19 @@ def mean_and_std(values: Sequence[float]) -> dict[str, float]:
     return {"mean": round(float(np.mean(values)), 3), "std": round(float(np.std(values)), 3)}
 
 
+def plus_minus(value: dict[str, float]) -> str:
+    """Mean and deviation as text."""
+    return f"{value['mean']:.1f} ± {value['std']:.1f}"
+
+
+def score_rows(scores: Sequence[dict[str, Any]]) -> list[list[object]]:
+    """The scores of `Evaluation.to_json` as rows, under COLUMNS."""
+    return [
+        [s["name"], s["images"], plus_minus(s["top1"]), plus_minus(s["top1_best_epoch"]), f"{s['seconds']:.0f}"]
+        for s in scores
+    ]
+
+
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     """Mean of `first` − `second` over equal seeds, its 95 % interval and the p-value of Student's paired t-test.
 
@@ -96,14 +112,14 @@ def _rounded(values: Any) -> list[float]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of all sets, the evaluated one first; the `sets` themselves (as of the first seed); the `real`
-    training images where they were asked for; the settings that all was made with."""
+    """The scores of all sets, the evaluated one first; the `sets` themselves (as of the first seed); the settings that
+    all was made with; for a report the `points`, coordinates (n, 2) and labels of the real images and of the set's."""
 
     settings: dict[str, Any]
     scores: tuple[Score, ...]
     metrics: dict[str, dict[str, float]]
     sets: tuple[ImageSet, ...]
-    real: ImageSet | None
+    points: tuple[tuple[ndarray, ndarray], ...]
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -118,6 +134,14 @@ class Evaluation:
             **({"metrics": self.metrics} if self.metrics else {}),
             "seconds": round(self.seconds, 1),
         }
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{score.name} {plus_minus(mean_and_std(score.last))}" for score in self.scores)
+        return f"Evaluation({scores} % top-1 on {self.settings['source']['name']})"
+
+    def _repr_html_(self) -> str:
+        """The table of scores, for notebooks."""
+        return table(COLUMNS, score_rows([score.to_json() for score in self.scores]))
 
     def _ddranking(self) -> dict[str, Any]:
         """Hard label recovery and improvement over random, of the evaluated set, where their terms were run."""

@@ -17,7 +17,7 @@ from dmgd.evaluation.protocols import BASELINES
 from dmgd.images import to_square
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.source import Source
-from dmgd.specs import SourceSpec
+from dmgd.specs import PriorSpec, SourceSpec, default_prior
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,13 @@ def source_of(sets: Sequence[Labelled], **options: str | None) -> SourceSpec:
             f"the sets were distilled from different sources ({', '.join(sorted(found))}); give --source"
         )
     return next(iter(found.values())).with_options(**options)
+
+
+def prior_of(sets: Sequence[Labelled], source: str, **options: str | None) -> PriorSpec:
+    """The prior that the first set was sampled from, else that of the source of this name, with the `options` that are
+    not None."""
+    own = sets[0].specs[1] if sets[0].specs else PriorSpec(default_prior(source))
+    return own.with_options(**options)
 
 
 def read_sets(paths: Sequence[Path]) -> list[Labelled]:

@@ -1,6 +1,5 @@
 """`report.html`: one file with pictures, charts and tables, readable without a network and at any width."""
 
-import base64
 import json
 from collections.abc import Sequence
 from html import escape
@@ -11,12 +10,11 @@ import numpy as np
 from numpy import ndarray
 
 from dmgd.evaluation import charts
-from dmgd.evaluation.comparison import Evaluation
+from dmgd.evaluation.comparison import COLUMNS, Evaluation, plus_minus, score_rows
 from dmgd.evaluation.imageset import ImageSet
-from dmgd.evaluation.measure import projection
 from dmgd.files import write_bytes, write_json
+from dmgd.html import png_url, table
 from dmgd.images import encode
-from dmgd.priors.prior import Prior
 
 SHOWN_IMAGES = 10
 SHOWN_CONFUSION = 30
@@ -78,14 +76,10 @@ def html_report(result: dict[str, Any], data: ImageSet, points: Sequence[tuple[n
 
 def accuracy(scores: Sequence[dict[str, Any]]) -> str:
     """The bars, and the table with last and best epoch."""
-    rows = [
-        [s["name"], s["images"], _plus_minus(s["top1"]), _plus_minus(s["top1_best_epoch"]), f"{s['seconds']:.0f}"]
-        for s in scores
-    ]
     drawn = charts.bars(
         [s["name"] for s in scores], [s["top1"]["mean"] for s in scores], [s["top1"]["std"] for s in scores]
     )
-    return drawn + _table(["trained on", "images", "last epoch", "best epoch", "seconds"], rows)
+    return drawn + table(COLUMNS, score_rows(scores))
 
 
 def contact_sheet(data: ImageSet) -> str:
@@ -97,11 +91,10 @@ def contact_sheet(data: ImageSet) -> str:
         strip = np.concatenate([np.pad(p, ((1, 1), (1, 1), (0, 0)), constant_values=128) for p in own], axis=1)
         zoom = max(1, 48 // pictures.shape[1])
         width = strip.shape[1] * zoom
-        source = f"data:image/png;base64,{_png(strip)}"
         name = escape(info.name)
         rows.append(
             f'<div class="class"><span title="{name}">{name}</span>'
-            f'<img alt="{name}" width="{width}" src="{source}"></div>'
+            f'<img alt="{name}" width="{width}" src="{png_url(encode(strip))}"></div>'
         )
     return "".join(rows)
 
@@ -109,7 +102,7 @@ def contact_sheet(data: ImageSet) -> str:
 def per_class(scores: Sequence[dict[str, Any]], data: ImageSet) -> str:
     """The accuracy of each class for every set, over all repeats."""
     rows = [[info.name, *(f"{score['per_class'][c]:.1f}" for score in scores)] for c, info in enumerate(data.classes)]
-    return _table(["class", *(score["name"] for score in scores)], rows)
+    return table(["class", *(score["name"] for score in scores)], rows)
 
 
 def confusion(score: dict[str, Any], data: ImageSet) -> str:
@@ -120,15 +113,15 @@ def confusion(score: dict[str, Any], data: ImageSet) -> str:
     for info, counts in zip(data.classes, score["confusion"], strict=True):
         total = max(sum(counts), 1)
         rows.append([info.name, *(f"{100 * n / total:.0f}" if n else "·" for n in counts)])
-    table = _table(["true \\ predicted", *(info.name[:12] for info in data.classes)], rows)
-    return f"<h3>Confusion, {escape(score['name'])}, % of the true class</h3>{table}"
+    counted = table(["true \\ predicted", *(info.name[:12] for info in data.classes)], rows)
+    return f"<h3>Confusion, {escape(score['name'])}, % of the true class</h3>{counted}"
 
 
 def metrics(measured: dict[str, dict[str, float]]) -> str:
     if not measured:
         return ""
     columns = list(next(iter(measured.values())))
-    return _table(["set", *columns], [[name, *(f"{v:.4g}" for v in row.values())] for name, row in measured.items()])
+    return table(["set", *columns], [[name, *(f"{v:.4g}" for v in row.values())] for name, row in measured.items()])
 
 
 def _curve(score: dict[str, Any]) -> tuple[str, list[tuple[float, float]]]:
@@ -148,7 +141,7 @@ def _scatter(points: Sequence[tuple[ndarray, ndarray]]) -> str:
 
 def _ddranking(result: dict[str, Any]) -> list[str]:
     names = {"hlr": "HLR, full − set (lower is better)", "ior": "IOR, set − random (higher is better)"}
-    return [f"{text}: {_plus_minus(result[key])}" for key, text in names.items() if key in result]
+    return [f"{text}: {plus_minus(result[key])}" for key, text in names.items() if key in result]
 
 
 def _settings(settings: dict[str, Any]) -> str:
@@ -165,26 +158,8 @@ def _list(lines: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>" if lines else ""
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{escape(str(c))}</td>" for c in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _png(pixels: ndarray) -> str:
-    return base64.b64encode(encode(pixels)).decode()
-
-
-def _plus_minus(value: dict[str, float]) -> str:
-    return f"{value['mean']:.1f} ± {value['std']:.1f}"
-
-
-def write_report(evaluation: Evaluation, folder: Path, prior: Prior | None) -> None:
-    """Write report.json and the self-contained report.html to `folder`, which may exist. The evaluation has kept the
-    real images."""
-    assert evaluation.real is not None
+def write_report(evaluation: Evaluation, folder: Path) -> None:
+    """Write report.json and the self-contained report.html to `folder`, which may exist."""
     result = evaluation.to_json()
-    pair = (evaluation.real, evaluation.sets[0])
-    points = [(rows, data.labels.numpy()) for rows, data in zip(projection(pair, prior), pair, strict=True)]
     write_json(folder / "report.json", result)
-    write_bytes(folder / "report.html", html_report(result, evaluation.sets[0], points).encode())
+    write_bytes(folder / "report.html", html_report(result, evaluation.sets[0], evaluation.points).encode())

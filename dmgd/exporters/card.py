@@ -10,7 +10,8 @@ import yaml
 
 from dmgd.errors import ArtifactError
 from dmgd.exporters.command import distill_command
-from dmgd.exporters.example import COLUMN_TYPES, Description, label_names
+from dmgd.exporters.example import Description
+from dmgd.runs.columns import COLUMN_TYPES, label_names
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.manifest import published, specs_of
 

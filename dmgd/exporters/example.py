@@ -14,6 +14,7 @@ from dmgd.classes.info import ClassInfo
 from dmgd.files import safe_name, sha256_bytes
 from dmgd.images import decode, encode
 from dmgd.progress import Task
+from dmgd.runs.columns import metadata
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.record import ImageRecord
 
@@ -63,35 +64,8 @@ class Example:
         return self.record.class_index
 
     def metadata(self) -> dict[str, Any]:
-        """Where the image comes from. `sha256` is that of `data`, `pixels_sha256` that of the run's own pixels."""
-        record = self.record
-        return {
-            "key": record.key,
-            "class_name": self.info.name,
-            "wnid": self.info.wnid,
-            "prior_index": self.info.prior_index,
-            "image_index": record.image_index,
-            "seed": record.seed,
-            "other_class": record.other_class,
-            "ot_cost": record.ot_cost,
-            "sha256": self.sha256,
-            "pixels_sha256": record.pixels_sha256,
-        }
-
-
-# The fields of `Example.metadata` in order, each with its type in Hugging Face's words.
-COLUMN_TYPES = {
-    "key": "string",
-    "class_name": "string",
-    "wnid": "string",
-    "prior_index": "int64",
-    "image_index": "int64",
-    "seed": "int64",
-    "other_class": "int64",
-    "ot_cost": "float64",
-    "sha256": "string",
-    "pixels_sha256": "string",
-}
+        """Where the image comes from, see `dmgd.runs.columns`; `sha256` is that of `data`."""
+        return metadata(self.record, self.info, self.sha256)
 
 
 @dataclass(frozen=True)
@@ -120,17 +94,6 @@ def shards(examples: Iterable[Example], limits: Limits) -> Iterator[tuple[int, I
 def json_line(value: Any) -> bytes:
     """`value` as one line of JSON with sorted keys."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
-
-
-def label_names(classes: Sequence[ClassInfo]) -> list[str]:
-    """The names for a ClassLabel, which must differ: a name that several classes share is told apart by WordNet id,
-    or by class index."""
-    names = [info.name for info in classes]
-    shared = {name for name in names if names.count(name) > 1}
-    return [
-        f"{info.name} ({info.wnid or index})" if info.name in shared else info.name
-        for index, info in enumerate(classes)
-    ]
 
 
 def examples(

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dmgd.exporters.example import COLUMN_TYPES, Description, Example, Stored, label_names, shards
+from dmgd.exporters.example import Description, Example, Stored, shards
 from dmgd.exporters.written import HashedFile, WrittenFile, hashed_file
+from dmgd.runs.columns import COLUMN_TYPES, features
 
 ROWS_PER_GROUP = 100  # what readers fetch at once, as in `datasets`
 
@@ -32,13 +33,12 @@ def write_parquet(folder: Path, examples: Iterable[Example], description: Descri
 
 def arrow_schema(description: Description) -> pa.Schema:
     """The columns, with the note in which `datasets` finds its Image and ClassLabel types."""
-    from datasets import ClassLabel, Features, Image, Sequence, Value
+    from datasets import Sequence, Value
 
-    features: dict[str, Any] = {"image": Image(), "label": ClassLabel(names=label_names(description.classes))}
-    features |= {name: Value(kind) for name, kind in COLUMN_TYPES.items()}
+    columns = features(description.classes)
     if description.soft_labels:
-        features["logits"] = Sequence(Value("float32"))
-    return Features(features).arrow_schema
+        columns["logits"] = Sequence(Value("float32"))
+    return columns.arrow_schema
 
 
 def _write_shard(file: HashedFile, shard: Iterator[Example], schema: pa.Schema, image_format: str) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 from dmgd.config import check_settings, setting
 from dmgd.matching.method import Method
-from dmgd.matching.methods import DMGD, method_from_json
+from dmgd.matching.methods import DEFAULT_METHOD, DMGD, method_from_json, method_named
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,15 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+    @classmethod
+    def of(cls, method: Method | str = DEFAULT_METHOD, **settings: Any) -> "DistillConfig":
+        """The configuration with these settings, its own and those of the method, see `method_named`. Raises UsageError
+        for one that the method lacks."""
+        own = {name: settings.pop(name) for name in ("ipc", "seed", "batch_size", "compile") if name in settings}
+        if isinstance(method, str):
+            return cls(method=method_named(method, **settings), **own)
+        return cls(method=replace(method, **settings), **own)
 
     @property
     def k(self) -> int:

@@ -36,7 +36,7 @@ PREDICTIONS = {
 }
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class DiTPrior(Prior):
     """`classes[i]` is row i of the network's label table; the null row follows the last."""
 

@@ -1,5 +1,6 @@
 """From the name a user types to a `Prior`: embedded, on the Hub, a local folder or a checkpoint file."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from dmgd.priors.checkpoints import load_diffusers_dit, load_original_dit, read_
 from dmgd.priors.codec import AutoencoderCodec, Codec, NoCodec, PixelCodec
 from dmgd.priors.description import (
     Description,
+    check_classes,
     family_of,
     local_path,
     prior_names,
@@ -38,7 +40,7 @@ def load_prior(
     encoder: str | None = None,
     precision: str | None = None,
     revision: str | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
 ) -> Prior:
     """The prior of a spec or a name: `digits` (embedded), `dit-xl-2-256`, `dit-xl-2-512`, a Hub id, a folder in
     diffusers' DiT layout (a pipeline's, or a transformer's alone), or an original-format checkpoint file.
@@ -46,13 +48,14 @@ def load_prior(
     `vae` (a folder or Hub id) replaces the codec that the prior brings; "none" does without one: the prior then samples
     latents, but neither encodes nor decodes images. `encoder` encodes in the codec's place, see `with_encoder`.
     `precision` is the network's; the rest of the sampler and the codec compute in float32. `revision` is a commit or
-    branch of the Hub's. What is given here goes before what a spec says.
+    branch of the Hub's. `device`: see `torch_device`. What is given here goes before what a spec says.
 
     Raises UsageError for a name that is none of these, ArtifactError for weights that are damaged or cannot be had.
     """
     spec = PriorSpec.of(prior, vae=vae, encoder=encoder, precision=precision, revision=revision).located()
+    device = torch_device(device)
     if family := family_of(spec.name):
-        return family.load(spec, torch.device(device))
+        return family.load(spec, device)
     path, commit, given = _locate(spec)
     described = read_description(path) or given
     network, numerics, weights = _load_network(path, described)
@@ -69,11 +72,33 @@ def load_prior(
         classes=_classes(described, network.config.num_classes),
         defaults=PriorDefaults(described.guidance_scale, described.guided_channels),
         codec=codec,
-        device=torch.device(device),
+        device=device,
         network=network.to(device, PRECISIONS[spec.precision]).eval().requires_grad_(False),
         diffusion=read_diffusion(path),
     )
     return with_encoder(loaded, spec.encoder) if spec.encoder else loaded
+
+
+def as_prior(prior: Prior | PriorSpec | str, device: torch.device | str, classes: Sequence[ClassInfo] = ()) -> Prior:
+    """The prior itself, or that of a spec or a name, loaded onto `device`. Raises MismatchError before its weights are
+    fetched if it lacks one of the `classes`, as far as that can be said without them."""
+    if not isinstance(prior, PriorSpec | str):
+        return prior
+    check_classes(PriorSpec.of(prior), classes)
+    return load_prior(prior, device=device)
+
+
+def torch_device(name: torch.device | str) -> torch.device:
+    """The device of that name; "auto" is the GPU if there is one. Raises UsageError for one that this machine lacks."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"the device {name!r} cannot be used ({str(error).splitlines()[0]}); try --device cpu"
+        ) from error
+    return torch.device(name)
 
 
 def _locate(spec: PriorSpec) -> tuple[Path, str | None, Description]:

@@ -49,7 +49,7 @@ class Encoder:
     codec: Codec
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Prior(ABC):
     """What every prior answers; a family of them says how it is conditioned, scheduled and asked.
 
@@ -64,6 +64,13 @@ class Prior(ABC):
     codec: Codec
     device: torch.device
     encoder: Encoder | None = None
+
+    def __repr__(self) -> str:
+        channels, height, width = self.latent_shape
+        return (
+            f"Prior('{self.identity.id}', {len(self.classes)} classes, latents {channels}×{height}×{width}, "
+            f"{self.spec.precision}, {self.device})"
+        )
 
     @property
     @abstractmethod

@@ -36,12 +36,15 @@ from dmgd.files import (
 )
 from dmgd.generation.batches import Batch
 from dmgd.generation.config import DistillConfig
+from dmgd.html import png_url, table
 from dmgd.images import decode, encode
+from dmgd.runs.columns import features, metadata
 from dmgd.runs.manifest import differences, grows, published, specs_of
 from dmgd.runs.record import ImageRecord
 from dmgd.specs import PriorSpec, SourceSpec
 
 if TYPE_CHECKING:  # torch is slow to import, and reading images does without
+    from datasets import Dataset
     from torch import Tensor
 
 FORMAT = 3
@@ -101,8 +104,9 @@ class RunDirectory:
         return run
 
     @classmethod
-    def open(cls, path: Path) -> "RunDirectory":
+    def open(cls, path: Path | str) -> "RunDirectory":
         """The run at `path`. Raises UsageError if there is none, ArtifactError for a damaged one or another format."""
+        path = Path(path)
         try:
             manifest = json.loads((path / MANIFEST).read_text())
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -142,6 +146,38 @@ class RunDirectory:
         if not self.complete or {(record.class_index, record.image_index) for record in records} != self.indices:
             raise ArtifactError(f"{self.path} is unfinished; repeat its dmgd distill command to continue it")
         return records
+
+    def to_dataset(self) -> "Dataset":
+        """The finished run as a Hugging Face dataset, with the columns of its export as Parquet; the images are read
+        from the run when they are asked for. Raises ArtifactError for an unfinished one."""
+        from datasets import Dataset
+
+        classes = self.classes
+        rows = [
+            {
+                "image": str((self.path / record.path).absolute()),
+                "label": record.class_index,
+                **metadata(record, classes[record.class_index], record.sha256),
+            }
+            for record in self.complete_records()
+        ]
+        return Dataset.from_list(rows, features=features(classes))
+
+    def __repr__(self) -> str:
+        config, classes = self.config, self.manifest["classes"]
+        images = f"{len(classes) * config.ipc} images of {len(classes)} classes"
+        unfinished = "" if self.complete else ", unfinished"
+        source, method = self.specs[0].name, config.method.name
+        return f"RunDirectory('{self.path}', {source}, {images}, {method}, ipc {config.ipc}{unfinished})"
+
+    def _repr_html_(self) -> str:
+        """The preview and the settings, for notebooks."""
+        source, prior = self.specs
+        config, preview = self.manifest["config"], self.path / PREVIEW
+        settings = {"source": source.name, "prior": prior.name, "ipc": config["ipc"], "seed": config["seed"]}
+        settings |= self.manifest["plan"]["method"]
+        picture = f'<img alt="preview" src="{png_url(preview.read_bytes())}">' if preview.is_file() else ""
+        return picture + table([repr(self), ""], [row for row in settings.items() if row[1] is not None])
 
     def has(self, batch: Batch) -> bool:
         """Whether the batch is finished."""
@@ -235,6 +271,9 @@ class RunDirectory:
 
     def _latent_path(self, batch: Batch) -> Path:
         return self.path / "batches" / f"{batch.name}.safetensors"
+
+
+open_run = RunDirectory.open
 
 
 def image_path(classes: Sequence[ClassInfo], class_index: int, image_index: int) -> str:

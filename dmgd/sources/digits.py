@@ -33,6 +33,9 @@ class DigitsSource:
         self._images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
         self._labels = bunch.target.astype(int)
 
+    def __repr__(self) -> str:
+        return f"Source('{self.name}', {len(self.classes)} classes, {self.variant})"
+
     def items(self, split: str) -> Iterator[Item]:
         for row in self._rows[split]:
             yield Item(Image.fromarray(self._images[row]), int(self._labels[row]), f"row {row}")

@@ -33,6 +33,9 @@ class LabelledSource:
     layout: Layout
     test: Layout | None = None
 
+    def __repr__(self) -> str:
+        return f"Source('{self.name}', {len(self.classes)} classes, {self.variant})"
+
     def items(self, split: str) -> Iterator[Item]:
         layout, inner = self._where(split)
         left_out = frozenset(label for label, row in self.rows.items() if row is None)

@@ -74,6 +74,11 @@ def open_source(
     raise unknown_choice("source", spec.name, (*NAMED, *PREFIXES))
 
 
+def as_source(source: Source | SourceSpec | str) -> Source:
+    """The source itself, or that of a spec or a name, opened."""
+    return open_source(source) if isinstance(source, SourceSpec | str) else source
+
+
 def _any_source(spec: SourceSpec, kind: str, place: str) -> LabelledSource:
     """The source `folder:`, `hf:` or `wds:`, whose classes are the data's own labels."""
     layout = open_layout(kind, place, spec.variant, spec.columns)

@@ -33,6 +33,11 @@ class Statistics:
     classes: tuple[ClassInfo, ...]
     header: dict[str, Any]
 
+    def __repr__(self) -> str:
+        count, k, size = self.support.shape
+        source, images = self.header["source"]["name"], int(self.count.sum())
+        return f"Statistics({source}, {images} images of {count} classes, {k} support points in {size} dimensions each)"
+
     @cached_property
     def within(self) -> float:
         """The RMS distance between two images of one class, as the support points stand for them."""
@@ -96,18 +101,18 @@ class Statistics:
         """The numbers, by name."""
         return {name: getattr(self, name) for name in TENSORS}
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the file, whole or not at all; equal statistics give equal bytes."""
         header = {**self.header, "format": FORMAT, "classes": [info.to_json() for info in self.classes]}
         tensors = self.tensors()
         header["sha256"] = _checksum(header, tensors)
-        with written_whole(path) as temporary:
+        with written_whole(Path(path)) as temporary:
             save_file(
                 {name: t.contiguous() for name, t in tensors.items()}, temporary, {"dmgd": canonical_json(header)}
             )
 
     @classmethod
-    def load(cls, path: Path) -> "Statistics":
+    def load(cls, path: Path | str) -> "Statistics":
         """Read the file. Raises ArtifactError if it is missing, damaged, or of another kind or version."""
         try:
             with safe_open(path, "pt") as file:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import StatisticsConfig
+from dmgd.config import StatisticsConfig, configured
 from dmgd.generation.background import BackgroundWriter
 from dmgd.generation.batches import Batch
 from dmgd.generation.config import DistillConfig
@@ -17,12 +17,15 @@ from dmgd.generation.micro_batches import decode, micro_batched
 from dmgd.generation.plan import make_plan
 from dmgd.generation.sampling import sample_batch
 from dmgd.matching.method import Method
+from dmgd.priors.load import as_prior
 from dmgd.priors.prior import Prior
-from dmgd.progress import SILENT, Progress
+from dmgd.progress import Progress, listener
 from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.runs.preview import write_preview
 from dmgd.sources.detail import detail
+from dmgd.sources.open import as_source
 from dmgd.sources.source import Source
+from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd.statistics.content import check_statistics
 from dmgd.statistics.file import Statistics
 from dmgd.workflows.fit_stats import fit_statistics
@@ -31,24 +34,42 @@ LEAST_DETAIL = 0.5  # of the source's: below it, warn of fog
 
 
 def distill(
-    source: Source,
-    prior: Prior,
-    config: DistillConfig,
-    out: Path,
+    source: Source | SourceSpec | str,
+    prior: Prior | PriorSpec | str | None = None,
+    config: DistillConfig | None = None,
     *,
-    statistics: Statistics | None = None,
+    out: Path | str,
+    statistics: Statistics | Path | str | None = None,
     resume: bool = False,
-    progress: Progress = SILENT,
+    device: str = "auto",
+    progress: Progress | bool = False,
+    **settings: Any,
 ) -> RunDirectory:
-    """The finished run at `out`: `config.ipc` images for every class of the source, from its `statistics`, whose number
-    of support points is used and recorded, or else from statistics that are fitted, and kept in the cache.
+    """The finished run at `out`: `ipc` images for every class of the source, sampled from the prior (None: the source's
+    own) by a configuration or its `settings`, see `DistillConfig.of`: method="dmgd-paper", ipc=5, rho=5.
+
+    The number of support points of the `statistics` is used and recorded; without any, they are fitted, and kept in the
+    cache. Source, prior and statistics may be opened ones, specs, names or paths; a prior that is not loaded yet is
+    loaded onto `device`. `progress` True shows it on stderr.
 
     A run that was interrupted or damaged is continued, and ends with the bytes that it would have had undisturbed; a
     greedy run of fewer images per class grows. `resume` refuses to begin a new run. Raises UsageError if `out` holds
     something else, MismatchError if it holds a run with other settings, or if the statistics are not the source's.
     """
+    config, out = configured(DistillConfig.of, config, settings), Path(out)
     if resume:
         RunDirectory.open(out)
+    source = as_source(source)
+    if isinstance(statistics, Path | str):
+        statistics = Statistics.load(statistics)
+    prior = as_prior(prior or default_prior(source.name), device, source.classes)
+    return _distilled(source, prior, config, out, statistics, listener(progress))
+
+
+def _distilled(
+    source: Source, prior: Prior, config: DistillConfig, out: Path, statistics: Statistics | None, progress: Progress
+) -> RunDirectory:
+    """The finished run of what has been opened."""
     if config.batch_size is None and (out / MANIFEST).is_file():
         config = replace(config, batch_size=RunDirectory.open(out).config.batch_size)
     if statistics is None:

@@ -3,40 +3,62 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from numpy import ndarray
 
+from dmgd.config import configured
 from dmgd.errors import UsageError
 from dmgd.evaluation.baselines import Contender, choose_baselines, fixed
 from dmgd.evaluation.comparison import Evaluation, Score
-from dmgd.evaluation.imageset import ImageSet, Shape, first_image, labelled_set, source_set
+from dmgd.evaluation.imageset import (
+    ImageSet,
+    Shape,
+    first_image,
+    labelled_set,
+    prior_of,
+    read_sets,
+    source_of,
+    source_set,
+)
 from dmgd.evaluation.inputs import Labelled
-from dmgd.evaluation.measure import Features, Reference, measure, open_features, open_reference, train_probe
+from dmgd.evaluation.measure import Features, Reference, measure, open_features, open_reference, projection, train_probe
 from dmgd.evaluation.networks import parameter_count, smallest_size
 from dmgd.evaluation.probe import L2
 from dmgd.evaluation.protocols import PROBE, EvaluateConfig, Protocol, resolved
 from dmgd.evaluation.teacher import TeacherModel, check_teacher, open_teacher
 from dmgd.evaluation.train import Training, seeded_network, train
 from dmgd.images import channels_of
+from dmgd.priors.load import as_prior, torch_device
 from dmgd.priors.prior import Prior
-from dmgd.progress import SILENT, Progress
+from dmgd.progress import Progress, listener
+from dmgd.runs.directory import RunDirectory
+from dmgd.sources.open import as_source
 from dmgd.sources.source import Source
+from dmgd.specs import PriorSpec, SourceSpec
+
+Found = Labelled | RunDirectory | Path | str
 
 
 def evaluate(
-    sets: Sequence[Labelled],
-    source: Source,
-    prior: Prior | None,
-    config: EvaluateConfig,
+    sets: Found | Sequence[Found],
+    source: Source | SourceSpec | str | None = None,
+    prior: Prior | PriorSpec | str | None = None,
+    config: EvaluateConfig | None = None,
     *,
-    device: str = "cpu",
-    progress: Progress = SILENT,
+    device: str = "auto",
+    progress: Progress | bool = False,
     on_header: Callable[[dict[str, Any]], None] = lambda settings: None,
+    **settings: Any,
 ) -> Evaluation:
-    """Train `config.repeats` networks on the first of `sets`, on each baseline and on the other sets, and test them on
-    the source's test split. Everything random follows from the seeds `config.seed`, `config.seed` + 1, …, one for each
-    repeat. A prior is only used where `config.needs_prior`.
+    """Train networks on the first of `sets` (or the only one), on each baseline and on the other sets, and test them on
+    the source's test split: by a configuration, or its `settings`, such as repeats=3, against=("random", "dit").
+    Everything random follows from the seeds `seed`, `seed` + 1, …, one for each repeat.
+
+    The sets may be runs or paths of anything that `dmgd evaluate` reads. Source and prior are those that the sets were
+    made with, unless others are given. A prior is only used where `EvaluateConfig.needs_prior`.
 
     The network "probe" and the metrics see images at the set's own size (at most the source's), in the network
     `features` or else the prior's latents.
@@ -45,6 +67,11 @@ def evaluate(
     MismatchError for what cannot be evaluated, DmgdError if a loss is no longer finite or the teacher knows nothing.
     """
     started = time.perf_counter()
+    config, progress = configured(EvaluateConfig, config, settings), listener(progress)
+    device = str(torch_device(device))
+    sets = _read(sets)
+    source = as_source(source or source_of(sets))
+    prior = as_prior(prior or prior_of(sets, source.name), device) if config.needs_prior else None
     measured_in = open_features(config.features, prior, device) if config.probes or config.metrics else None
     probed_in = measured_in if config.probes else None
     # The images, brought to one shape, their labels in the test source's order.
@@ -63,11 +90,11 @@ def evaluate(
 
     # What is trained, and by which settings.
     trained = _described_probe(probed_in, own) if probed_in else _described(protocol, own, config)
-    settings = _header(config, trained, own, test, source, device)
+    header = _header(config, trained, own, test, source, device)
     loaded = open_teacher(config.teacher, protocol, own) if protocol.loss == "soft" else None
     if loaded:
-        settings["teacher"] = check_teacher(loaded, protocol, test, device)
-    on_header(settings)
+        header["teacher"] = check_teacher(loaded, protocol, test, device)
+    on_header(header)
     seeds = range(config.seed, config.seed + config.repeats)
     baselines = choose_baselines(config.against, source, own.counts, seeds, prior, progress=progress)
     contenders = [fixed(own, "set"), *(fixed(other, "other") for other in others)]
@@ -84,14 +111,26 @@ def evaluate(
     made, measured = tuple(contender.of_seed(config.seed) for contender in contenders), {}
     if config.metrics and measured_in:
         reference = reference or open_reference(measured_in, source, measuring_shape, progress=progress)
-        settings |= {"features": reference.features.name, "measured_size": measuring_shape.size}
+        header |= {"features": reference.features.name, "measured_size": measuring_shape.size}
         seen: Sequence[ImageSet] = made
         if measuring_shape != training_shape:
             seen = [labelled_set(one, source.classes, measuring_shape, config.matching) for one in sets]
             seen += [one.of_seed(config.seed) for one in baselines.at(measuring_shape, seeds[:1], progress=progress)]
         measured = measure(seen, reference, progress=progress)
-    real = source_set(source, "train", "real", training_shape, progress=progress) if config.report else None
-    return Evaluation(settings, tuple(scores), measured, made, real, time.perf_counter() - started)
+    points: tuple[tuple[ndarray, ndarray], ...] = ()
+    if config.report:
+        pair = source_set(source, "train", "real", training_shape, progress=progress), made[0]
+        points = tuple((rows, data.labels.numpy()) for rows, data in zip(projection(pair, prior), pair, strict=True))
+    return Evaluation(header, tuple(scores), measured, made, points, time.perf_counter() - started)
+
+
+def _read(sets: Found | Sequence[Found]) -> Sequence[Labelled]:
+    """The sets as images and labels, those that were read already first."""
+    several = [sets] if isinstance(sets, Found) else sets
+    read = [one for one in several if isinstance(one, Labelled)]
+    others = [one for one in several if not isinstance(one, Labelled)]
+    paths = [one.path if isinstance(one, RunDirectory) else Path(one) for one in others]
+    return [*read, *(read_sets(paths) if paths else [])]
 
 
 def _with_own_size(config: EvaluateConfig, own_size: int) -> Protocol:

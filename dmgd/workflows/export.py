@@ -15,7 +15,7 @@ from dmgd.exporters.soft_labels import read_soft_labels
 from dmgd.exporters.written import write_hashed
 from dmgd.files import sha256_bytes, write_json
 from dmgd.images import check_image_format
-from dmgd.progress import SILENT, Progress
+from dmgd.progress import Progress, listener
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.manifest import published
 from dmgd.runs.record import ImageRecord
@@ -24,31 +24,34 @@ CARD = "README.md"
 
 
 def export(
-    run: RunDirectory,
+    run: RunDirectory | Path | str,
     layout: str,
-    out: Path,
+    out: Path | str,
     *,
     image_format: str = "png",
     limits: Limits = Limits(),
-    teacher: Path | None = None,
-    evaluation: Path | None = None,
-    progress: Progress = SILENT,
+    teacher: Path | str | None = None,
+    evaluation: Path | str | None = None,
+    progress: Progress | bool = False,
 ) -> dict[str, Any]:
     """Write the run to `out` and return the export's index. The same run and settings give the same bytes.
 
-    `teacher` is a folder of soft labels, see dmgd.exporters.soft_labels; `evaluation` a JSON of `dmgd evaluate`, whose
-    scores the card then shows.
+    `layout` is "webdataset", "parquet", "imagefolder" or "tensors", `image_format` "png", "webp" or "jpg". `teacher` is
+    a folder of soft labels, see dmgd.exporters.soft_labels; `evaluation` a JSON of `dmgd evaluate`, whose scores the
+    card then shows.
 
     An `out` that holds this very export already is left as it is. Raises ArtifactError for an unfinished or damaged
     run, UsageError if `out` holds something else, MismatchError if it holds another export.
     """
+    run = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
+    out, progress = Path(out), listener(progress)
     write = layout_named(layout).write
     check_image_format(image_format)
     records = run.complete_records()
     keys = [record.key for record in records]
-    logits = read_soft_labels(teacher, keys, len(run.classes)) if teacher else None
+    logits = read_soft_labels(Path(teacher), keys, len(run.classes)) if teacher else None
     description = Description(run.classes, image_format, limits, soft_labels=logits is not None)
-    results = read_results(evaluation) if evaluation else None
+    results = read_results(Path(evaluation)) if evaluation else None
     wanted = _settings(run, layout, description, logits, results)
     with output_folder(out):
         if (out / INDEX).exists():

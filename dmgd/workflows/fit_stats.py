@@ -4,17 +4,21 @@ import hashlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from platformdirs import user_cache_path
 
 from dmgd.classes.imagenet import edition_warning
-from dmgd.config import StatisticsConfig
+from dmgd.config import StatisticsConfig, configured
 from dmgd.errors import ArtifactError
 from dmgd.files import canonical_json, safe_name
+from dmgd.priors.load import as_prior
 from dmgd.priors.prior import Prior
-from dmgd.progress import SILENT, Progress
+from dmgd.progress import Progress, listener
+from dmgd.sources.open import as_source
 from dmgd.sources.source import Source
+from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd.statistics.content import remember_content
 from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
@@ -24,20 +28,28 @@ HEADER = 3  # raised when a header says more: statistics with less are fitted ag
 
 
 def fit_statistics(
-    source: Source,
-    prior: Prior,
-    config: StatisticsConfig,
+    source: Source | SourceSpec | str,
+    prior: Prior | PriorSpec | str | None = None,
+    config: StatisticsConfig | None = None,
     *,
     cache: bool = True,
     workers: int | None = None,
-    progress: Progress = SILENT,
+    device: str = "auto",
+    progress: Progress | bool = False,
+    **settings: Any,
 ) -> Statistics:
-    """The statistics of the source's training split in the prior's latent space.
+    """The statistics of the source's training split in the latent space of the prior (None: the source's own), by a
+    configuration or its `settings`, such as k=20.
 
     Latents and fitted statistics are kept in the user's cache and reused when source, prior and settings are the same;
     `cache` False neither reads nor writes it. `workers` processes decode the images (None: one for each core).
+    Source and prior may be opened ones, specs or names; a prior that is not loaded yet is loaded onto `device`.
     Raises MismatchError if the prior lacks a class of the source, DmgdError if too many images cannot be read.
     """
+    config = configured(StatisticsConfig, config, settings)
+    source = as_source(source)
+    prior = as_prior(prior or default_prior(source.name), device, source.classes)
+    progress = listener(progress)
     classes = prior.match_classes(source.classes)
     path = _cache_path(source, prior, config)
     if cache and path.exists():

@@ -8,20 +8,21 @@ import numpy as np
 from numpy import ndarray
 
 from dmgd.classes.info import ClassInfo
-from dmgd.config import StatisticsConfig, VerifyConfig
+from dmgd.config import StatisticsConfig, VerifyConfig, configured
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.exporters.check import export_problems
 from dmgd.exporters.distilled import DistilledSet
 from dmgd.generation.plan import Plan
 from dmgd.generation.regeneration import regenerate, spread
 from dmgd.images import LOSSLESS
-from dmgd.priors.load import load_prior
+from dmgd.priors.load import as_prior, torch_device
 from dmgd.priors.prior import Prior
-from dmgd.progress import SILENT, Progress
+from dmgd.progress import Progress, listener
 from dmgd.runs.check import run_problems
+from dmgd.runs.directory import RunDirectory
 from dmgd.runs.lockfile import compare_locks, make_lock, read_lock, write_lock
 from dmgd.runs.manifest import differences
-from dmgd.sources.open import open_source
+from dmgd.sources.source import Source
 from dmgd.specs import PriorSpec, SourceSpec
 from dmgd.statistics.file import Statistics
 from dmgd.workflows.fit_stats import fit_statistics
@@ -36,41 +37,46 @@ class Report:
 
 
 def verify(
-    target: DistilledSet,
-    config: VerifyConfig,
+    target: DistilledSet | RunDirectory | Path | str,
+    config: VerifyConfig | None = None,
     *,
-    source: SourceSpec | None = None,
-    prior: PriorSpec | None = None,
-    device: str = "cpu",
-    progress: Progress = SILENT,
+    source: Source | SourceSpec | str | None = None,
+    prior: Prior | PriorSpec | str | None = None,
+    device: str = "auto",
+    progress: Progress | bool = False,
+    **settings: Any,
 ) -> Report:
     """What was checked of a run or an export: every file, count and label against its own records, its pixels against
-    a lock file, and some of its images, made again from its source and prior, or from those named here.
+    a lock file, and some of its images, made again from its source and prior, or from those given here. What is checked
+    says a configuration, or its `settings`, such as regenerate=10.
 
     Raises ArtifactError instead of writing a lock file of a damaged set, MismatchError if prior, encoder or statistics
     are not those of the run, UsageError where images that have lost pixels to JPEG were to be made again.
     """
+    config, place = configured(VerifyConfig, config, settings), torch_device(device)
+    if not isinstance(target, DistilledSet):
+        target = DistilledSet.open(target.path if isinstance(target, RunDirectory) else Path(target))
     report = Report([f"{'run' if target.run else 'export'}: every checksum, count and label"])
     report.problems += run_problems(target.run) if target.run else export_problems(target.path, target.index or {})
     if config.write_lock:
         if report.problems:  # a lock of damaged images would be worthless
             raise ArtifactError(f"{target.path} is damaged ({report.problems[0]}); no lock file was written")
-        write_lock(config.write_lock, _lock_of(target))
+        write_lock(Path(config.write_lock), _lock_of(target))
         report.checked.append(f"wrote {config.write_lock}")
     if config.lock and not report.problems:
-        problems, equality = compare_locks(read_lock(config.lock), _lock_of(target))
+        problems, equality = compare_locks(read_lock(Path(config.lock)), _lock_of(target))
         report.problems += [f"{config.lock}: {problem}" for problem in problems]
         report.checked.append(f"lock file: {equality}")
     if config.regenerate and not report.problems:
         _require_exact_pixels(target)
         own_source, own_prior = target.specs
-        loaded = load_prior(prior or own_prior, device=device)
+        loaded, told = as_prior(prior or own_prior, place), listener(progress)
         _check_prior(target, loaded)
         if config.stats:
             statistics = _load_statistics(target, config.stats)
         else:
-            statistics = _statistics_again(target, loaded, source or own_source, progress)
-        _compare_regenerated(target, config, loaded, statistics, report, progress)
+            statistics = _statistics_again(target, loaded, source or own_source, told)
+        _compare_regenerated(target, config, loaded, statistics, report, told)
     return report
 
 
@@ -103,7 +109,9 @@ def _check_prior(target: DistilledSet, prior: Prior) -> None:
         )
 
 
-def _statistics_again(target: DistilledSet, prior: Prior, source: SourceSpec, progress: Progress) -> Statistics:
+def _statistics_again(
+    target: DistilledSet, prior: Prior, source: Source | SourceSpec | str, progress: Progress
+) -> Statistics:
     """The target's statistics, fitted again. Raises MismatchError if `prior` encodes images in another way."""
     made_with = target.manifest["statistics"]
     if differing := differences(made_with["encoder"], prior.encoder_identity):
@@ -113,10 +121,10 @@ def _statistics_again(target: DistilledSet, prior: Prior, source: SourceSpec, pr
             "statistics with --stats"
         )
     settings = StatisticsConfig(made_with["k"], made_with["seed"], made_with["mirror"])
-    return fit_statistics(open_source(source), prior, settings, progress=progress)
+    return fit_statistics(source, prior, settings, progress=progress)
 
 
-def _load_statistics(target: DistilledSet, path: Path) -> Statistics:
+def _load_statistics(target: DistilledSet, path: Path | str) -> Statistics:
     """The statistics file that the target was made with. Raises MismatchError for another."""
     statistics = Statistics.load(path)
     if statistics.digest != target.manifest["statistics"]["sha256"]:

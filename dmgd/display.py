@@ -1,9 +1,10 @@
-"""Progress on stderr: bars on a terminal, plain lines otherwise."""
+"""Progress: bars on a terminal or in a notebook with ipywidgets, plain lines otherwise; on stderr."""
 
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.progress import (
@@ -73,10 +74,12 @@ class Display:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+        in_notebook = self._console.is_jupyter and find_spec("ipywidgets") is not None
+        self._draws_bars = self._console.is_terminal or in_notebook
 
     @contextmanager
     def task(self, name: str, total: int | None, unit: str) -> Iterator[_Bar | _Lines]:
-        if not self._console.is_terminal:
+        if not self._draws_bars:
             lines = _Lines(self._console, name, total, unit)
             yield lines
             lines.close()

@@ -1,0 +1,17 @@
+"""The pieces of HTML that reports and notebooks share."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table with the names of its columns above."""
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(c))}</td>" for c in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def png_url(data: bytes) -> str:
+    """The address of a PNG file that stands in the page itself."""
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,59 @@
+"""A run's images as rows of a table: the columns, with their types in Hugging Face's words."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dmgd.classes.info import ClassInfo
+from dmgd.runs.record import ImageRecord
+
+if TYPE_CHECKING:  # slow to import
+    from datasets import Features
+
+# The fields of `metadata` in order.
+COLUMN_TYPES = {
+    "key": "string",
+    "class_name": "string",
+    "wnid": "string",
+    "prior_index": "int64",
+    "image_index": "int64",
+    "seed": "int64",
+    "other_class": "int64",
+    "ot_cost": "float64",
+    "sha256": "string",
+    "pixels_sha256": "string",
+}
+
+
+def metadata(record: ImageRecord, info: ClassInfo, sha256: str) -> dict[str, Any]:
+    """Where an image comes from. `sha256` is that of its file, `pixels_sha256` that of the run's own pixels."""
+    return {
+        "key": record.key,
+        "class_name": info.name,
+        "wnid": info.wnid,
+        "prior_index": info.prior_index,
+        "image_index": record.image_index,
+        "seed": record.seed,
+        "other_class": record.other_class,
+        "ot_cost": record.ot_cost,
+        "sha256": sha256,
+        "pixels_sha256": record.pixels_sha256,
+    }
+
+
+def features(classes: Sequence[ClassInfo]) -> "Features":
+    """The columns of a Hugging Face dataset: the image, its label, and the metadata."""
+    from datasets import ClassLabel, Features, Image, Value
+
+    types = {name: Value(kind) for name, kind in COLUMN_TYPES.items()}
+    return Features({"image": Image(), "label": ClassLabel(names=label_names(classes)), **types})
+
+
+def label_names(classes: Sequence[ClassInfo]) -> list[str]:
+    """The names for a ClassLabel, which must differ: a name that several classes share is told apart by WordNet id,
+    or by class index."""
+    names = [info.name for info in classes]
+    shared = {name for name in names if names.count(name) > 1}
+    return [
+        f"{info.name} ({info.wnid or index})" if info.name in shared else info.name
+        for index, info in enumerate(classes)
+    ]
