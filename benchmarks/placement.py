@@ -74,7 +74,7 @@ def imagenette_statistics(data: str, encoder: str, images: int) -> Statistics:
 def row(name: str, statistics: Statistics, keep_detail: bool | None = None) -> str:
     """One line of the table."""
     schedule, method = respaced(training_alpha_bar()), DMGD(keep_detail=keep_detail)
-    chosen = method.settled(schedule, statistics)
+    chosen = method.settled(schedule, statistics, POINTS // 2)
     assert chosen.window is not None
     assert chosen.stages is not None
     (first, last), (clear, show) = chosen.window, chosen.stages

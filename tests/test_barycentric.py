@@ -210,7 +210,7 @@ def test_images_keep_their_detail_where_latents_are_not_pixels():
             classes=(ClassInfo("noise", None, 0),),
             header={"image_size": image_size, "quality": {"w2": [residual]}},
         )
-        method = replace(method, semantic=False).settled(schedule, statistics)
+        method = replace(method, semantic=False).settled(schedule, statistics, 5)
         latents, _ = sample(
             lambda z, step, condition: (step.alpha * z, None),  # x̂_0 of z_t, as x_0 and ε are standard normal
             schedule,
@@ -229,6 +229,37 @@ def test_images_keep_their_detail_where_latents_are_not_pixels():
     # σ/α at the last guided step hides the deviation of an image from its support point; one step later it does not.
     noise = [schedule[k].sigma / schedule[k].alpha for k in (window[0], window[0] - 1)]
     assert noise[1] < (residual / 256) ** 0.5 <= noise[0]
+
+
+def test_a_single_image_goes_the_way_of_the_mean_at_the_norm_of_an_image(points):
+    """Only with an autoencoder's latents, and only until the modes are as strong as the noise."""
+    _, support, mass = points
+    support = support * 5
+    images = torch.cat([support + 1, support - 1], dim=1)  # a support point stands for two images
+    w2 = [5.0, 5.0]  # each 1 away from it in five dimensions
+    statistics = Statistics(
+        support=support,
+        mass=mass,
+        covariance=torch.zeros(2, 6, 6, dtype=torch.float64),
+        count=torch.tensor([12, 12]),
+        classes=(ClassInfo("a"), ClassInfo("b")),
+        header={"image_size": 64, "quality": {"w2": w2}},
+    )
+    torch.testing.assert_close(statistics.norm, images.square().sum(2).mean(1).sqrt())
+    schedule = respaced(training_alpha_bar())
+    several, one = (DMGD().settled(schedule, statistics, ipc) for ipc in (2, 1))
+    assert (several.match_norm, one.match_norm) == (False, True)
+    of_pixels = DMGD(keep_detail=False).settled(schedule, statistics, 1)
+    assert (of_pixels.match_norm, of_pixels.window) == (False, (0, several.window[1]))
+    first, last = one.window
+    assert last == 49
+    signal = [schedule[k].alpha * statistics.within / 2 / schedule[k].sigma for k in (first, first + 1)]
+    assert signal[0] >= 1 > signal[1]
+
+    x0 = torch.randn(1, 5)
+    moved, _ = one.guide(statistics.of_classes(slice(1, 2), x0.device), support[1:, :0], [0])(schedule[last], x0, x0)
+    mean = support[1].mean(0)
+    torch.testing.assert_close(moved[0], x0[0] + 0.5 * (statistics.norm[1] * mean / mean.norm() - x0[0]))
 
 
 def test_two_points_are_told_apart_where_the_noise_lets_them():
@@ -250,7 +281,7 @@ def test_joint_matching_does_not_depend_on_how_many_images_the_network_sees_at_a
     prior = load_prior("digits")
     statistics = fit_statistics(open_source("digits"), prior, StatisticsConfig(k=6), cache=False)
     method = replace(METHODS["dmgd"](), steps=12)
-    assert method.settled(prior.schedule(12, "ddpm"), statistics).window[1] in range(3, 9)
+    assert method.settled(prior.schedule(12, "ddpm"), statistics, 7).window[1] in range(3, 9)
 
     def latents(batch_size):
         config = DistillConfig(ipc=7, method=method, batch_size=batch_size)

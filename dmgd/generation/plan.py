@@ -95,7 +95,7 @@ def make_plan(
     asked, own = config.method, prior.defaults
     schedule = prior.schedule(asked.steps, asked.solver)
     method = replace(
-        asked.settled(schedule, statistics),
+        asked.settled(schedule, statistics, config.ipc),
         guidance_scale=own.guidance_scale if asked.guidance_scale is None else asked.guidance_scale,
         guided_channels=own.guided_channels if asked.guided_channels is None else asked.guided_channels,
     )

@@ -16,6 +16,7 @@ import ot
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from dmgd.diffusion.sampler import Guide
 from dmgd.diffusion.schedule import Step
@@ -33,18 +34,21 @@ def barycentric_guide(
     *,
     rho: float,
     covariance: ClassCovariance | None = None,
+    norm: Float[Tensor, " c"] | None = None,
     span: Support | None = None,
 ) -> Guide:
     """x̂_0′ = x̂_0 + ρ P (T(x̂_0) − x̂_0), and W₂² of every class.
 
     The batch is a grid of c classes × n images, which are matched together with the m `finished` ones of each class.
     P projects on `span` (see `span_of`; None: it is the identity). With `covariance`, the targets T(x̂_0) vary as the
-    images of the class do, without it they are the bare barycentric projections.
+    images of the class do, without it they are the bare barycentric projections; with `norm` they are scaled to it.
     """
 
     def guide(step: Step, x0: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         images = x0.reshape(len(support), -1, support.shape[-1])
         target, cost = barycentric_projection(torch.cat([finished, images], dim=1), support, mass, covariance)
+        if norm is not None:
+            target = norm[:, None, None] * normalize(target, dim=2)
         way = target[:, finished.shape[1] :] - images
         if span is not None:
             way = way @ span.mT @ span

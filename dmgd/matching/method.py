@@ -17,6 +17,7 @@ from dmgd.errors import UsageError
 
 MIN_POINTS = 10
 VISIBLE = 0.5
+EVEN = 1.0
 CLEAR = 2.0
 
 AnyMethod = TypeVar("AnyMethod", bound="Method")
@@ -62,8 +63,8 @@ class Method:
         """The method for statistics that have `k` support points a class; itself if it needs its own number."""
         return self
 
-    def settled(self: AnyMethod, schedule: Any, statistics: Any) -> AnyMethod:
-        """The method with everything that it leaves to the data, from the Schedule and the Statistics."""
+    def settled(self: AnyMethod, schedule: Any, statistics: Any, ipc: int) -> AnyMethod:
+        """The method with everything that it leaves to the data, from Schedule, Statistics and `ipc`."""
         return self
 
     def placement(self, asked: "Method", schedule: Any) -> list[str]:
@@ -109,8 +110,8 @@ class SoftLabels(Method):
         None, "Step indices REFINE EXPLORE of the soft label's stages.", of_steps=True, needs="semantic"
     )
 
-    def settled(self: AnyMethod, schedule: Any, statistics: Any) -> AnyMethod:
-        method: Any = super().settled(schedule, statistics)
+    def settled(self: AnyMethod, schedule: Any, statistics: Any, ipc: int) -> AnyMethod:
+        method: Any = super().settled(schedule, statistics, ipc)
         if not method.semantic or method.stages:
             return method
         alpha_bar = [step.alpha_bar for step in schedule]
@@ -154,21 +155,21 @@ class DistributionMatching(Method):
     )
     k: int | None = setting(None, "K, support points a class.", at_least=1, needs="distribution")
 
-    def settled(self: AnyMethod, schedule: Any, statistics: Any) -> AnyMethod:
-        method: Any = super().settled(schedule, statistics)
+    def settled(self: AnyMethod, schedule: Any, statistics: Any, ipc: int) -> AnyMethod:
+        method: Any = super().settled(schedule, statistics, ipc)
         if not method.distribution or method.window:
             return method
         alpha_bar = [step.alpha_bar for step in schedule]
-        last = max(1, speciation_step(alpha_bar, statistics.within, VISIBLE))
-        return replace(method, window=(min(method._window_end(alpha_bar, statistics), last - 1), last))
+        first, last = method._window(alpha_bar, statistics)
+        return replace(method, window=(min(first, max(last, 1) - 1), max(last, 1)))
 
     def placement(self, asked: Method, schedule: Any) -> list[str]:
         notes = super().placement(asked, schedule)
         if self.window and self.window != getattr(asked, "window", None):
             last = self.window[1]
-            notes.append(
-                f"transport acts from step {last} (t {schedule[last].timestep}) on: there the modes of a class show"
-            )
+            begins = "the first step" if last == len(schedule) - 1 else f"step {last} (t {schedule[last].timestep})"
+            shows = "" if last == len(schedule) - 1 else ": there the modes of a class show"
+            notes.append(f"transport acts from {begins} on{shows}")
         return notes
 
     def guide(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
@@ -183,8 +184,9 @@ class DistributionMatching(Method):
 
         return within_window
 
-    def _window_end(self, alpha_bar: Sequence[float], statistics: Any) -> int:
-        return 0
+    def _window(self, alpha_bar: Sequence[float], statistics: Any) -> Pair:
+        """Where matching ends and begins, in step indices."""
+        return 0, speciation_step(alpha_bar, statistics.within, VISIBLE)
 
     def _matching(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
         raise NotImplementedError
@@ -218,8 +220,9 @@ def speciation_step(alpha_bar: Sequence[float], distance: float, deviations: flo
     """The first step index, counted from the noise, at which two latents `distance` apart can be told apart.
 
     In z_t they lie √ᾱ_t·distance apart under noise of deviation √(1−ᾱ_t): each is √ᾱ_t·distance/2 from the middle,
-    which must be at least `deviations` times the noise. At VISIBLE (½) their order begins to show, at CLEAR (2) an
-    image has chosen between them. 0 if they never can. `alpha_bar` falls with the step index.
+    which must be at least `deviations` times the noise. At VISIBLE (½) their order begins to show, at EVEN (1) signal
+    and noise are equal, at CLEAR (2) an image has chosen between them. 0 if they never can. `alpha_bar` falls with the
+    step index.
     Source: the speciation time of Biroli et al. 2024, "Dynamical regimes of diffusion models", for two points.
     """
     clear = [k for k, a in enumerate(alpha_bar) if a**0.5 * distance / 2 >= deviations * (1 - a) ** 0.5]

@@ -7,11 +7,13 @@ from typing import Any, ClassVar, Literal
 from dmgd.config import Pair, preset, setting
 from dmgd.errors import UsageError, unknown_choice
 from dmgd.matching.method import (
+    EVEN,
     MIN_POINTS,
     DistributionMatching,
     Method,
     OptimalTransport,
     hidden_from,
+    speciation_step,
 )
 
 
@@ -23,6 +25,11 @@ class DMGD(OptimalTransport):
     A mean of pixels is a picture, and steps lead there wholly and to the end. A mean of an autoencoder's latents
     decodes as fog: with `keep_detail` steps stay in the span of the support points and end while noise still hides what
     sets an image apart from its support point (None: where latents are not pixels).
+
+    With one image a class, whose target is the mean of the class, there is no covariance to match. There a method that
+    keeps detail has `match_norm`: its target is the mean at the norm of an image, and steps lead there wholly, but only
+    until the modes of the class are as strong as the noise. They choose what is typical of the class; the prior makes
+    a picture of it.
     """
 
     name: ClassVar[str] = "dmgd"
@@ -36,6 +43,7 @@ class DMGD(OptimalTransport):
         needs="distribution",
     )
     match_covariance: bool = setting(True)
+    match_norm: bool | None = setting(None)
 
     def support_points(self, ipc: int) -> int:
         """About two for each image, so that the image stands for a part of the class and not for one point."""
@@ -44,23 +52,32 @@ class DMGD(OptimalTransport):
     def with_points(self, k: int) -> "DMGD":
         return self if self.k or not self.distribution else replace(self, k=k)
 
-    def settled(self, schedule: Any, statistics: Any) -> "DMGD":
+    def settled(self, schedule: Any, statistics: Any, ipc: int) -> "DMGD":
+        method = self
         if self.distribution and self.keep_detail is None:
-            return replace(self, keep_detail=not statistics.of_pixels).settled(schedule, statistics)
-        return super().settled(schedule, statistics)
+            method = replace(method, keep_detail=not statistics.of_pixels)
+        if self.distribution and self.match_norm is None:
+            method = replace(method, match_norm=bool(method.keep_detail) and ipc == 1)
+        return super(DMGD, method).settled(schedule, statistics, ipc)
 
     def placement(self, asked: Method, schedule: Any) -> list[str]:
         notes = super().placement(asked, schedule)
         if self.keep_detail and self.window and self.window != getattr(asked, "window", None):
             first = self.window[0]
+            why = "the modes of a class are as strong as the noise"
+            if not self.match_norm:
+                why = "noise no longer hides what sets an image apart from a mean"
             notes.append(
-                f"transport ends with step {first} (t {schedule[first].timestep}): from there on noise no longer hides "
-                "what sets an image apart from a mean, and the prior makes its detail"
+                f"transport ends with step {first} (t {schedule[first].timestep}): from there on {why}, and the prior "
+                "makes its detail"
             )
         return notes
 
-    def _window_end(self, alpha_bar: Sequence[float], statistics: Any) -> int:
-        return hidden_from(alpha_bar, statistics.residual) if self.keep_detail else 0
+    def _window(self, alpha_bar: Sequence[float], statistics: Any) -> Pair:
+        if self.match_norm:
+            return speciation_step(alpha_bar, statistics.within, EVEN), len(alpha_bar) - 1
+        end, begin = super()._window(alpha_bar, statistics)
+        return hidden_from(alpha_bar, statistics.residual) if self.keep_detail else end, begin
 
     def _matching(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
         from dmgd.matching.barycentric import barycentric_guide, span_of
@@ -73,7 +90,8 @@ class DMGD(OptimalTransport):
             finished,
             rho=self.rho,
             covariance=ClassCovariance.of(support, mass, along, count) if self.match_covariance else None,
-            span=span_of(support, mass) if self.keep_detail else None,
+            norm=statistics.norm if self.match_norm else None,
+            span=span_of(support, mass) if self.keep_detail and not self.match_norm else None,
         )
 
 

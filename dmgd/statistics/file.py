@@ -46,6 +46,12 @@ class Statistics:
         return float((2 * (self.mass * squared).sum(1).mean()).sqrt())
 
     @cached_property
+    def norm(self) -> Float32[Tensor, " c"]:
+        """The RMS norm of the latents of each class: the support points' own and what the images deviate from them."""
+        squared = (self.mass * self.support.square().sum(2)).sum(1)
+        return (squared + torch.tensor(self.header["quality"]["w2"]).to(squared)).sqrt()
+
+    @cached_property
     def residual(self) -> float:
         """The RMS deviation, in each coordinate, of an image from its nearest support point: √(W₂² / d)."""
         return float((sum(self.header["quality"]["w2"]) / len(self.classes) / self.support.shape[2]) ** 0.5)
@@ -82,13 +88,14 @@ class Statistics:
 
     def of_classes(self, classes: slice, device: torch.device) -> "Statistics":
         """The statistics of some classes, the support points on a device; float64, which not all have, stays here."""
+        quality = {name: values[classes] for name, values in self.header.get("quality", {}).items()}
         return Statistics(
             support=self.support[classes].to(device),
             mass=self.mass[classes].to(device),
             covariance=self.covariance[classes],
             count=self.count[classes],
             classes=self.classes[classes],
-            header=self.header,
+            header={**self.header, "quality": quality},
         )
 
     @property
