@@ -21,7 +21,7 @@ import torch
 from PIL import Image, ImageEnhance
 from torch.utils.data import DataLoader, Dataset
 
-from dmgd.evaluation import augment as ops
+from dmgd.evaluation import augmentation as ops
 from dmgd.evaluation.augmentation import IMAGENET_MEAN, IMAGENET_STD, augment, normaliser
 from dmgd.evaluation.imageset import ImageSet, stack_images
 from dmgd.evaluation.inputs import read_labelled

@@ -29,12 +29,11 @@ from train_prior import train as train_prior
 
 from dmgd.classes.info import ClassInfo
 from dmgd.config import StatisticsConfig
-from dmgd.evaluation.baselines import kmeans_real
+from dmgd.evaluation.baselines import kmeans_real, random_selection
 from dmgd.evaluation.imageset import ImageSet, Shape, source_set, stack_images
 from dmgd.evaluation.measure import prior_features
 from dmgd.evaluation.metrics import mean_pairwise, nearest, nearest_among, transport_distance
 from dmgd.evaluation.protocols import Protocol, protocol_named, resolved
-from dmgd.evaluation.selection import random_selection
 from dmgd.evaluation.train import train
 from dmgd.generation.config import DistillConfig
 from dmgd.generation.plan import make_plan

@@ -8,12 +8,12 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dmgd.errors import ArtifactError, UsageError
+from dmgd.errors import ArtifactError, DmgdError, UsageError
 
 LOCK = ".dmgd.lock"
 _CHUNK = 1 << 20
@@ -32,6 +32,13 @@ def sha256_file(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def file_problem(folder: Path, name: str, sha256: str) -> str | None:
+    """What is wrong with the file `name` in the folder, which should have this digest; None if nothing is."""
+    if not (folder / name).is_file():
+        return f"{name}: is missing"
+    return None if sha256_file(folder / name) == sha256 else f"{name}: was changed (its checksum differs)"
 
 
 def canonical_json(value: Any) -> str:
@@ -82,6 +89,25 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, canonical_json(value).encode())
 
 
+def read_json(path: Path, format: int, keys: Iterable[str], *, missing: DmgdError, remedy: str) -> dict[str, Any]:
+    """The JSON object at `path`, whose "format" is `format` and which has the `keys`.
+
+    Raises `missing` if there is no file, and ArtifactError, which ends with the `remedy`, for a damaged one or one of
+    another version.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise missing from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} is damaged ({error}); {remedy}") from error
+    if not isinstance(value, dict) or value.get("format") != format:
+        raise ArtifactError(f"{path} was written by another version of dmgd; {remedy}")
+    if lacking := sorted(set(keys) - value.keys()):
+        raise ArtifactError(f"{path} is damaged (it lacks {', '.join(lacking)}); {remedy}")
+    return value
+
+
 def safe_name(name: str) -> str:
     """`name` with all but ASCII letters, digits, `_` and `-` replaced by `_`, at most 60 characters, never empty.
 
@@ -91,41 +117,32 @@ def safe_name(name: str) -> str:
 
 
 @contextmanager
-def locked_folder(out: Path) -> Iterator[None]:
-    """Hold the lock of `out`, which is made if need be, and removed again if it has stayed empty.
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`, which is made if need be, and removed again if it has stayed empty.
 
-    Raises UsageError if `out` is a file, ArtifactError if another process writes there.
+    The operating system holds the lock for as long as the process lives, so a killed process leaves none behind: the
+    file that names its owner is then stale and is taken over. Raises UsageError if `folder` is a file, ArtifactError,
+    naming the owner, if another process holds the lock, and where the file system has no locks.
     """
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; choose a new or empty --out folder")
-    is_new = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; choose a new or empty --out folder")
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
     try:
-        with locked(out):
+        descriptor = _acquire(path)
+        try:
+            os.ftruncate(descriptor, 0)
+            owner = {"pid": os.getpid(), "host": platform.node(), "command": sys.argv}
+            os.write(descriptor, json.dumps(owner).encode())
             yield
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
     finally:
         if is_new:
             with suppress(OSError):
-                out.rmdir()  # only an empty folder can be removed
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`, which exists, while the block runs.
-
-    The operating system holds the lock for as long as the process lives, so a killed process leaves none behind: the
-    file that names its owner is then stale and is taken over. Raises ArtifactError, naming the owner, if another
-    process holds the lock, and where the file system has no locks.
-    """
-    path = folder / LOCK
-    descriptor = _acquire(path)
-    try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps({"pid": os.getpid(), "host": platform.node(), "command": sys.argv}).encode())
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+                folder.rmdir()  # only an empty folder can be removed
 
 
 def _acquire(path: Path) -> int:
@@ -146,11 +163,9 @@ def _acquire(path: Path) -> int:
                 f"{path.parent} lies on a file system that cannot lock files ({error.strerror}); choose a local folder"
             ) from error
         # The owner before may have removed the file between opening and locking: then this lock is of no file.
-        try:
+        with suppress(FileNotFoundError):
             if os.fstat(descriptor).st_ino == path.stat().st_ino:
                 return descriptor
-        except FileNotFoundError:
-            pass
         os.close(descriptor)
 
 

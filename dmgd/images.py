@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dmgd.errors import DmgdError, unknown_choice
 
@@ -69,21 +69,20 @@ def read_image(image: "bytes | Path | Image.Image") -> Image.Image:
     """
     if isinstance(image, Image.Image):
         return image
-    if isinstance(image, bytes) and not image:
-        raise BadImage("the file is empty")
     try:
-        with _strict(), Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+        data = image if isinstance(image, bytes) else image.read_bytes()
+        if not data:
+            raise BadImage("the file is empty")
+        with _strict(), Image.open(io.BytesIO(data)) as opened:
             opened.load()
             return _in_8_bits(ImageOps.exif_transpose(opened))
     except BadImage:
         raise
+    except UnidentifiedImageError as error:
+        raise BadImage("cannot identify the format of the file") from error
     except Exception as error:  # the decoders raise a dozen types for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else ""
-        if isinstance(image, Path):
-            if image.is_file() and image.stat().st_size == 0:
-                reason = "the file is empty"
-            reason = reason.replace(str(image), image.name)
-        raise BadImage(reason if reason else type(error).__name__) from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadImage(next(iter(reason.splitlines()), type(error).__name__)) from error
 
 
 @contextmanager

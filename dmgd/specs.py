@@ -57,9 +57,9 @@ class _Spec(ABC):
 
 
 def _kind_and_path(text: str) -> tuple[str, str]:
-    """ "folder:PATH" as ("folder:", "PATH"); "" for the kind where there is none."""
+    """ "folder:PATH" as ("folder:", "PATH"), whatever the kind; "" for the kind where there is none."""
     kind, colon, rest = text.partition(":")
-    return (kind + colon, rest) if kind in ("folder", "hf", "wds") and rest else ("", text)
+    return (kind + colon, rest) if kind.isidentifier() and rest and not Path(text).exists() else ("", text)
 
 
 def _absolute(kind: str, text: str) -> str:

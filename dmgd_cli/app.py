@@ -11,7 +11,7 @@ import typer
 
 from dmgd import __version__
 from dmgd.errors import DmgdError
-from dmgd_cli import distill, evaluate, export, fit_stats, verify
+from dmgd_cli import distill, evaluate, export, fit_stats, options, verify
 from dmgd_cli.method_options import with_method_options
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -34,7 +34,7 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_root)
     for name, command in COMMANDS.items():
-        app.command(name)(_interruptible(with_method_options(command)))
+        app.command(name, cls=options.Command)(_interruptible(with_method_options(command)))
     return app
 
 

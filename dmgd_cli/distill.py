@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from dmgd.generation.config import DistillConfig
-from dmgd.matching.methods import DEFAULT_METHOD, METHODS, method_named
+from dmgd.matching.methods import DEFAULT_METHOD, method_named
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
 from dmgd_cli.output import print_json
@@ -19,7 +19,7 @@ def command(
     out: options.OutFolder,
     ipc: Annotated[int, typer.Option(help="Images per class.")] = DEFAULTS.ipc,
     method: Annotated[
-        str, typer.Option(autocompletion=lambda: list(METHODS), help=f"{', '.join(METHODS)}; settings of each below.")
+        str, typer.Option(autocompletion=options.methods, help="{methods}; the settings of each are below.")
     ] = DEFAULT_METHOD,
     data: options.Data = None,
     variant: options.Variant = None,
@@ -31,7 +31,7 @@ def command(
     encoder: options.Encoder = None,
     stats: Annotated[
         Path | None,
-        typer.Option(help="Statistics of dmgd fit-stats. Default: fitted, and kept in the cache.", show_default=False),
+        options.optional("Statistics of dmgd fit-stats. Default: fitted, and kept in the cache."),
     ] = None,
     seed: options.Seed = DEFAULTS.seed,
     batch_size: Annotated[

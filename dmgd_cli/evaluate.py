@@ -9,6 +9,7 @@ from dmgd.display import Display
 from dmgd.errors import unknown_choice
 from dmgd.evaluation.protocols import BASELINES, PROTOCOLS, EvaluateConfig
 from dmgd_cli import options
+from dmgd_cli.options import optional
 from dmgd_cli.output import print_json, print_table
 
 DEFAULTS = EvaluateConfig()
@@ -25,21 +26,16 @@ def command(
         str, typer.Option(help=f"Also train on, with commas: {', '.join(BASELINES)} or other sets' paths.")
     ] = ",".join(DEFAULTS.against),
     repeats: Annotated[int, typer.Option(help="Networks trained on each set.")] = DEFAULTS.repeats,
-    epochs: Annotated[int | None, typer.Option(help="Default: the protocol's.", show_default=False)] = None,
+    epochs: Annotated[int | None, optional("Default: the protocol's.")] = None,
     network: Annotated[
         str | None,
-        typer.Option(
-            help="convnet-D, resnetap-10, resnet-18, resnet-101, or probe: a linear classifier on --features. "
-            "Default: the protocol's.",
-            show_default=False,
+        optional(
+            "convnet-D, resnetap-10, resnet-18, resnet-101, or probe: a linear classifier on --features. "
+            "Default: the protocol's."
         ),
     ] = None,
-    size: Annotated[
-        int | None, typer.Option(help="Image side in pixels. Default: the protocol's.", show_default=False)
-    ] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="Checkpoint or Hub id that gives rded-soft its labels.", show_default=False)
-    ] = None,
+    size: Annotated[int | None, optional("Image side in pixels. Default: the protocol's.")] = None,
+    teacher: Annotated[str | None, optional("Checkpoint or Hub id that gives rded-soft its labels.")] = None,
     classes: Annotated[
         str, typer.Option(help="Match classes by name, by index, or auto: by name, refusing another order.")
     ] = "auto",
@@ -48,15 +44,12 @@ def command(
     ] = False,
     features: Annotated[
         str | None,
-        typer.Option(
-            help="For --metrics and the probe: efficientnet-lite0, or a transformers image model. "
-            "Default: the prior's latents.",
-            show_default=False,
+        optional(
+            "For --metrics and the probe: efficientnet-lite0, or a transformers image model. "
+            "Default: the prior's latents."
         ),
     ] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="Folder for report.json and report.html.", show_default=False)
-    ] = None,
+    report: Annotated[Path | None, optional("Folder for report.json and report.html.")] = None,
     data: options.Data = None,
     test_data: options.TestData = None,
     variant: options.Variant = None,
@@ -81,20 +74,8 @@ def command(
         if not path.exists():
             raise unknown_choice("baseline", str(path), (*BASELINES, "the path of another set"))
     baselines = tuple(name for name in names if name in BASELINES)
-    config = EvaluateConfig(
-        protocol,
-        repeats,
-        seed,
-        epochs,
-        network,
-        size,
-        baselines,
-        teacher=teacher,
-        matching=classes,
-        metrics=metrics,
-        features=features,
-        report=report is not None,
-    )
+    measured: dict[str, Any] = {"metrics": metrics, "features": features, "report": report is not None}
+    config = EvaluateConfig(protocol, repeats, seed, epochs, network, size, baselines, teacher, classes, **measured)
     config.chosen()
 
     from dmgd.evaluation.imageset import prior_of, read_sets, source_of
@@ -139,20 +120,16 @@ def header_line(settings: dict[str, Any]) -> str:
 
 def show(result: dict[str, Any]) -> None:
     """The result as tables and its statements."""
-    from dmgd.evaluation.comparison import COLUMNS, plus_minus, score_rows
+    from dmgd.evaluation.comparison import accuracy_table, metrics_table, plus_minus
 
     settings = result["settings"]
     title = f"top-1 % on {settings['source']['test_images']} test images of {settings['source']['name']}"
-    print_table(title, COLUMNS, score_rows(result["scores"]))
+    print_table(title, *accuracy_table(result["scores"]))
     for line in result["statements"]:
         typer.echo(line)
     for key, name in (("hlr", "HLR (full − set, lower is better)"), ("ior", "IOR (set − random, higher is better)")):
         if key in result:
             typer.echo(f"{name}: {plus_minus(result[key])}")
-    if measured := result.get("metrics"):
-        columns = list(next(iter(measured.values())))
-        print_table(
-            f"set metrics at {settings['measured_size']} pixels, in {settings['features']}",
-            ["set", *columns],
-            [[name, *(f"{value:.4g}" for value in values.values())] for name, values in measured.items()],
-        )
+    if "metrics" in result:
+        title = f"set metrics at {settings['measured_size']} pixels, in {settings['features']}"
+        print_table(title, *metrics_table(result["metrics"]))

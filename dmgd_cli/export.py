@@ -7,6 +7,7 @@ import typer
 
 from dmgd.display import Display
 from dmgd_cli import options
+from dmgd_cli.options import optional
 from dmgd_cli.output import print_json
 
 
@@ -19,26 +20,21 @@ def command(
             "--format",
             "-f",
             autocompletion=options.formats,
-            help="webdataset, parquet, imagefolder or tensors (for DD-Ranking).",
+            help="{formats}. DD-Ranking reads tensors.",
         ),
     ] = "webdataset",
     image_format: Annotated[str, typer.Option(help="png (the run's bytes), webp (lossless) or jpg.")] = "png",
     shard_images: Annotated[int, typer.Option(help="Most images in a shard.", min=1)] = 10_000,
     shard_mb: Annotated[int, typer.Option(help="Most megabytes of images in a shard.", min=1)] = 500,
     soft_labels: Annotated[
-        Path | None,
-        typer.Option(help="Teacher's folder with soft_labels.safetensors, to go with the images.", show_default=False),
+        Path | None, optional("Teacher's folder with soft_labels.safetensors, to go with the images.")
     ] = None,
-    evaluation: Annotated[
-        Path | None,
-        typer.Option(help="JSON of dmgd evaluate, whose scores the card then shows.", show_default=False),
-    ] = None,
+    evaluation: Annotated[Path | None, optional("JSON of dmgd evaluate, whose scores the card then shows.")] = None,
     push_to_hub: Annotated[
-        str | None,
-        typer.Option(help="Also upload it as this dataset of the Hugging Face Hub.", metavar="USER/NAME"),
+        str | None, typer.Option(help="Also upload it as this dataset of the Hugging Face Hub.", metavar="USER/NAME")
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Create the dataset as a private one.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch to push to. Default: main.", show_default=False)] = None,
+    revision: Annotated[str | None, optional("Branch to push to. Default: main.")] = None,
     commit_message: Annotated[str, typer.Option(help="For the push.")] = "Upload distilled dataset",
     json: options.Json = False,
 ) -> None:
@@ -71,8 +67,7 @@ def command(
     )
     url = None
     if push_to_hub:
-        options_of_push = {"private": private, "revision": revision, "message": commit_message}
-        url = publish(out, push_to_hub, progress=display, **options_of_push)
+        url = publish(out, push_to_hub, private=private, revision=revision, message=commit_message, progress=display)
     if json:
         print_json({"path": str(out), "url": url, **index})
     else:

@@ -1,21 +1,34 @@
-"""The options that several commands share, each declared once."""
+"""The options that several commands share, each declared once, and the names that are registered."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 
-def _sources() -> list[str]:
+def sources() -> list[str]:
+    from dmgd.sources.layouts import prefixes
+
+    return prefixes()
+
+
+def named_sources() -> list[str]:
     from dmgd.sources.open import NAMED
 
-    return [*NAMED, "folder:", "hf:", "wds:"]
+    return [*NAMED, *(f"{prefix.partition(':')[0]}:" for prefix in sources())]
 
 
-def _priors() -> list[str]:
+def priors() -> list[str]:
     from dmgd.priors.description import prior_names
 
     return list(prior_names())
+
+
+def methods() -> list[str]:
+    from dmgd.matching.methods import METHODS
+
+    return list(METHODS)
 
 
 def formats() -> list[str]:
@@ -24,75 +37,63 @@ def formats() -> list[str]:
     return list(LAYOUTS)
 
 
+class Command(TyperCommand):
+    """A command in whose help {sources}, {priors}, {methods} and {formats} stand for those that are registered when the
+    help is shown."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        for parameter in self.params:
+            for names in (sources, priors, methods, formats):
+                field, text = f"{{{names.__name__}}}", getattr(parameter, "help", None) or ""
+                if field in text:
+                    *first, last = names()
+                    parameter.help = text.replace(field, f"{', '.join(first)} or {last}")  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
+
+
+def optional(help: str, **more: Any) -> Any:
+    """An option that nobody has to give; its help says what holds then."""
+    return typer.Option(help=help, show_default=False, **more)
+
+
 Source = Annotated[
     str,
-    typer.Option(
-        autocompletion=_sources,
-        help="Dataset: digits, imagenette, imagewoof, imagenet-100, imagenet-1k, imagenet-a … e, imagenet-idc, "
-        "folder:PATH, hf:ID_OR_PATH or wds:PATTERN.",
-        show_default=False,
+    optional(
+        "Dataset: digits, imagenette, imagewoof, imagenet-100, imagenet-1k, imagenet-a … e, imagenet-idc, {sources}.",
+        autocompletion=named_sources,
     ),
 ]
 Data = Annotated[
     str | None,
-    typer.Option(
-        metavar="PATH",
-        help="Local copy of a named dataset: image folder, parquet or WebDataset shards. Default: the Hub's.",
-        show_default=False,
+    optional(
+        "Local copy of a named dataset: image folder, parquet or WebDataset shards. Default: the Hub's.", metavar="PATH"
     ),
 ]
-TestData = Annotated[
-    str | None,
-    typer.Option(metavar="PATH", help="The test split, where the data brings none.", show_default=False),
-]
-Variant = Annotated[
-    str | None,
-    typer.Option(help="The Hub's configuration, such as full_size, 320px or 160px.", show_default=False),
-]
-Columns = Annotated[
-    str | None,
-    typer.Option(metavar="IMAGE,LABEL", help="Columns of a Hugging Face dataset. Default: found.", show_default=False),
-]
+TestData = Annotated[str | None, optional("The test split, where the data brings none.", metavar="PATH")]
+Variant = Annotated[str | None, optional("The Hub's configuration, such as full_size, 320px or 160px.")]
+Columns = Annotated[str | None, optional("Columns of a Hugging Face dataset. Default: found.", metavar="IMAGE,LABEL")]
 ClassMap = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE", help="JSON or CSV from the data's labels to WordNet ids or class names.", show_default=False
-    ),
+    str | None, optional("JSON or CSV from the data's labels to WordNet ids or class names.", metavar="FILE")
 ]
 Encoder = Annotated[
     str | None,
-    typer.Option(
-        help="Approximate encoder for the statistics: taesd, or an autoencoder's folder or Hub id. "
-        "Default: the prior's own.",
-        show_default=False,
+    optional(
+        "Approximate encoder for the statistics: taesd, or an autoencoder's folder or Hub id. Default: the prior's own."
     ),
 ]
 Prior = Annotated[
     str | None,
-    typer.Option(
-        autocompletion=_priors,
-        help="Diffusion model: digits, dit-xl-2-256, dit-xl-2-512, a Hub id, a diffusers DiT folder or a checkpoint "
-        "in DiT's original format. Default: the source's own.",
-        show_default=False,
+    optional(
+        "Diffusion model: {priors}, a Hub id, a diffusers DiT folder or a checkpoint in DiT's original format. "
+        "Default: the source's own.",
+        autocompletion=priors,
     ),
 ]
-PriorRevision = Annotated[
-    str | None, typer.Option(help="Commit or branch of a prior of the Hub's. Default: main.", show_default=False)
-]
+PriorRevision = Annotated[str | None, optional("Commit or branch of a prior of the Hub's. Default: main.")]
 Precision = Annotated[str, typer.Option(help="The network's: fp32, bf16 or fp16.")]
-RunSource = Annotated[
-    str | None, typer.Option(autocompletion=_sources, help="Dataset. Default: the run's own.", show_default=False)
-]
-RunPrior = Annotated[
-    str | None,
-    typer.Option(autocompletion=_priors, help="Diffusion model. Default: the run's own.", show_default=False),
-]
-Vae = Annotated[
-    str | None,
-    typer.Option(
-        help="Autoencoder folder or Hub id, where the prior brings none or another is wanted.", show_default=False
-    ),
-]
+RunSource = Annotated[str | None, optional("Dataset. Default: the run's own.", autocompletion=named_sources)]
+RunPrior = Annotated[str | None, optional("Diffusion model. Default: the run's own.", autocompletion=priors)]
+Vae = Annotated[str | None, optional("Autoencoder folder or Hub id, where the prior brings none or another is wanted.")]
 Seed = Annotated[int, typer.Option(help="Same command, same seed: same bytes.", min=0)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes the GPU if there is one.")]

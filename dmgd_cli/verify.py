@@ -7,6 +7,7 @@ import typer
 
 from dmgd.config import VerifyConfig
 from dmgd_cli import options
+from dmgd_cli.options import optional
 from dmgd_cli.output import print_json
 
 DEFAULTS = VerifyConfig()
@@ -20,16 +21,9 @@ def command(
     tolerance: Annotated[
         int, typer.Option(help="Grey levels of 255 that a pixel made again may be off.", min=0, max=255)
     ] = DEFAULTS.tolerance,
-    lock: Annotated[
-        Path | None, typer.Option(help="Compare with this lock file.", show_default=False, metavar="FILE")
-    ] = None,
-    write_lock: Annotated[
-        Path | None, typer.Option(help="Write a lock file to commit.", show_default=False, metavar="FILE")
-    ] = None,
-    stats: Annotated[
-        Path | None,
-        typer.Option(help="For --regenerate: the run's statistics. Default: fitted again.", show_default=False),
-    ] = None,
+    lock: Annotated[Path | None, optional("Compare with this lock file.", metavar="FILE")] = None,
+    write_lock: Annotated[Path | None, optional("Write a lock file to commit.", metavar="FILE")] = None,
+    stats: Annotated[Path | None, optional("For --regenerate: the run's statistics. Default: fitted again.")] = None,
     source: options.RunSource = None,
     data: options.Data = None,
     variant: options.Variant = None,

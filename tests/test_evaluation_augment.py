@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dmgd.evaluation import augment as ops
+from dmgd.evaluation import augmentation as ops
 from dmgd.evaluation.augmentation import augment, normaliser
 from dmgd.evaluation.protocols import PROTOCOLS, epochs_by_ipc, learning_rate_factor, validates
 from dmgd.evaluation.train import epoch_batches, soft_loss

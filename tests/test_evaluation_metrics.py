@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from dmgd.evaluation.baselines import herding, nearest_distinct, random_selection
 from dmgd.evaluation.comparison import paired_difference, statement
 from dmgd.evaluation.metrics import coverage_and_density, frechet_distance, set_metrics, transport_distance
-from dmgd.evaluation.selection import herding, nearest_distinct, random_selection
 
 
 def test_selections():

@@ -42,6 +42,32 @@ def test_every_export_reads_like_its_run(tmp_path, dmgd, layout):
         assert np.array_equal(np.array(image), np.array(own))
 
 
+@pytest.mark.parametrize("layout", ["webdataset", "parquet", "imagefolder", "tensors"])
+def test_an_export_that_lost_its_index_is_a_set_of_another_tool(tmp_path, dmgd, layout):
+    run = make_run(tmp_path / "run", names=("dog", "cat"))
+    dmgd("export", run.path, "--format", layout, "--out", tmp_path / "out")
+    for about in ("index.json", "README.md"):
+        (tmp_path / "out" / about).unlink()
+    found = read_labelled(tmp_path / "out")
+    assert [info.name for info in found.classes] == ["dog", "cat"]
+    assert found.labels == [0, 0, 0, 1, 1, 1]
+    assert found.numbered
+    assert found.specs is None
+
+
+def test_a_damaged_export_is_named(tmp_path, dmgd):
+    run = make_run(tmp_path / "run")
+    dmgd("export", run.path, "--format", "imagefolder", "--out", tmp_path / "out")
+    metadata = tmp_path / "out" / "metadata.jsonl"
+    lines = metadata.read_text()
+    metadata.write_text(lines.replace('"label": 1', '"label": 7'))
+    with pytest.raises(ArtifactError, match=r"calls class 7 both None and 'dog'; its labels cannot be trusted"):
+        read_labelled(tmp_path / "out")
+    metadata.write_text(lines[:-9])
+    with pytest.raises(ArtifactError, match=r"out is damaged \(.*\); dmgd verify"):
+        read_labelled(tmp_path / "out")
+
+
 def write_shard(path, files):
     with tarfile.open(path, "w") as tar:
         for name, content in files.items():
@@ -64,6 +90,33 @@ def test_labels_of_other_tools_that_are_no_class_numbers_are_named(tmp_path):
     pq.write_table(pa.table({"image": [{"bytes": image}], "label": labels}), tmp_path / "a.parquet")
     with pytest.raises(ArtifactError, match=r"a\.parquet, row 0 has the label None"):
         read_labelled(tmp_path / "a.parquet")
+
+
+def test_numbers_and_names_of_another_tools_shards_go_together(tmp_path):
+    image = (write_folder(tmp_path / "set", ["cat"]) / "cat" / "0.png").read_bytes()
+    files = {"0.png": image, "0.cls": b"2", "0.json": b'{"class_name": "cat"}', "1.png": image, "1.cls": b"0"}
+    found = read_labelled(write_shard(tmp_path / "a.tar", files))
+    assert ([info.name for info in found.classes], found.labels) == (["0", "1", "cat"], [2, 0])
+    named = {name: content for name, content in files.items() if name in ("0.png", "0.json")}
+    found = read_labelled(write_shard(tmp_path / "a.tar", named))
+    assert (found.classes, found.labels, found.numbered) == ((ClassInfo("cat"),), [0], False)
+    files["1.cls"] = b"2"
+    with pytest.raises(ArtifactError, match="calls class 2 both 'cat' and '2'; its labels cannot be trusted"):
+        read_labelled(write_shard(tmp_path / "a.tar", files))
+
+
+def test_class_labels_of_another_tools_parquet_are_in_its_order(tmp_path):
+    from datasets import ClassLabel, Dataset, Features
+    from datasets import Image as ImageFeature
+
+    image = (write_folder(tmp_path / "set", ["cat"]) / "cat" / "0.png").read_bytes()
+    features = Features({"picture": ImageFeature(), "kind": ClassLabel(names=["dog", "cat", "ant"])})
+    rows = {"picture": [{"bytes": image, "path": None}] * 2, "kind": [1, 0]}
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "a.parquet")
+    found = read_labelled(tmp_path / "a.parquet")
+    assert ([info.name for info in found.classes], found.labels) == (["dog", "cat", "ant"], [1, 0])
+    with pytest.raises(MismatchError, match="another order"):
+        match_labels("set", found.classes, (*CATS, ClassInfo("ant")), numbered=found.numbered)
 
 
 def test_every_set_has_a_name_of_its_own(tmp_path):

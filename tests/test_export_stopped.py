@@ -73,7 +73,7 @@ def test_an_export_that_was_killed_is_made_again_whole(run, tmp_path, monkeypatc
 
 
 def test_a_full_disk_leaves_no_export_and_names_the_file(run, tmp_path, monkeypatch, inline):
-    from dmgd.exporters.written import HashedFile
+    from dmgd.exporters.folder import HashedFile
 
     def full(self, data):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,44 +1,56 @@
-"""A protocol's augmentation: its operations, one after another, with everything drawn from one generator."""
+"""A protocol's augmentation, of a whole batch at once and on the batch's device.
 
+Each operation is a function of the images and of the numbers drawn for them; each `draw_…` draws those numbers from a
+CPU generator, so that they are the same on every device. Images are float, in [0, 1] before normalisation.
+"""
+
+import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Generator, Tensor
 
-from dmgd.evaluation import augment as ops
 from dmgd.evaluation.protocols import Protocol
+
+Images = Float[Tensor, "b c h w"]
+Normalise = Callable[[Images], Images]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-Normalise = Callable[[Float[Tensor, "b c h w"]], Float[Tensor, "b c h w"]]
+# Eigenvalues and eigenvectors (columns) of the RGB values of ImageNet (Krizhevsky et al. 2012).
+LIGHTING_VALUES = (0.2175, 0.0188, 0.0045)
+LIGHTING_VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+GREY_WEIGHTS = (0.299, 0.587, 0.114)
+_ATTEMPTS = 10
 
 
 def augment(
     images: UInt8[Tensor, "b c h w"], protocol: Protocol, normalise: Normalise, generator: Generator
-) -> tuple[Float[Tensor, "b c h w"], float, Int64[Tensor, " b"]]:
+) -> tuple[Images, float, Int64[Tensor, " b"]]:
     """The augmented, normalised batch; the share of each image that is its own; whose pixels the rest are (CutMix)."""
     x = images.float().div_(255)
     count, height, width = len(x), x.shape[2], x.shape[3]
     own, partners = 1.0, torch.arange(count)
     for name in protocol.augmentation:
         if name == "affine":
-            x = ops.affine(x, ops.draw_affine(count, generator, degrees=10, zoom=0.1, shift=0.1))
+            x = affine(x, draw_affine(count, generator, degrees=10, zoom=0.1, shift=0.1))
         elif name == "patches":
-            x = ops.shuffle_patches(x, ops.draw_patches(count, generator))
+            x = shuffle_patches(x, draw_patches(count, generator))
         elif name == "resized-crop":
-            x = ops.resized_crop(x, ops.draw_boxes(count, height, width, generator), protocol.size or height)
+            x = resized_crop(x, draw_boxes(count, height, width, generator), protocol.size or height)
         elif name == "flip":
-            x = ops.flip(x, ops.draw_flips(count, generator))
+            x = flip(x, draw_flips(count, generator))
         elif name == "jitter":
-            x = ops.jitter(x, *ops.draw_jitter(count, generator))
+            x = jitter(x, *draw_jitter(count, generator))
         elif name == "lighting":
-            x = ops.lighting(x, ops.draw_lighting(count, generator))
+            x = lighting(x, draw_lighting(count, generator))
         elif name == "normalise":
             x = normalise(x)
         elif name == "cutmix":
-            partners, box = ops.draw_cutmix(count, x.shape[2], x.shape[3], generator)
-            x, own = ops.cutmix(x, partners, box)
+            partners, box = draw_cutmix(count, x.shape[2], x.shape[3], generator)
+            x, own = cutmix(x, partners, box)
     return x, own, partners.to(x.device)
 
 
@@ -53,7 +65,153 @@ def normaliser(images: UInt8[Tensor, "n c h w"], protocol: Protocol) -> Normalis
         if images.shape[1] == 1:
             mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
 
-    def normalise(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def normalise(x: Images) -> Images:
         return (x - mean.to(x.device)[:, None, None]) / std.to(x.device)[:, None, None]
 
     return normalise
+
+
+def draw_boxes(
+    count: int, height: int, width: int, generator: Generator, scale: tuple[float, float] = (0.5, 1.0)
+) -> Int[Tensor, "b 4"]:
+    """Random crops (top, left, height, width): `scale` of the area, aspect ratio 3/4 to 4/3, whole image if none fits.
+
+    Source: torchvision's RandomResizedCrop.get_params, all attempts of all images drawn at once.
+    """
+    area = height * width * _uniform((count, _ATTEMPTS), *scale, generator)
+    ratio = torch.exp(_uniform((count, _ATTEMPTS), math.log(3 / 4), math.log(4 / 3), generator))
+    w, h = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.int().argmax(1, keepdim=True)
+    w, h = w.gather(1, first)[:, 0], h.gather(1, first)[:, 0]
+    none = ~fits.any(1)
+    w[none], h[none] = width, height
+    top = (torch.rand(count, generator=generator) * (height - h + 1)).long()
+    left = (torch.rand(count, generator=generator) * (width - w + 1)).long()
+    return torch.stack([top, left, h, w], 1)
+
+
+def resized_crop(images: Images, boxes: Int[Tensor, "b 4"], size: int) -> Float[Tensor, "b c {size} {size}"]:
+    """Each image's box, resized to `size` by bilinear interpolation (as `F.interpolate` of the crop does)."""
+    rows = _box_coordinates(boxes[:, 0], boxes[:, 2], size, images.shape[2])
+    columns = _box_coordinates(boxes[:, 1], boxes[:, 3], size, images.shape[3])
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    grid = torch.stack([columns[:, None, :].expand(-1, size, -1), rows[:, :, None].expand(-1, -1, size)], dim=-1)
+    return F.grid_sample(images, grid.to(images.dtype), mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _box_coordinates(start: Tensor, length: Tensor, size: int, extent: int) -> Float[Tensor, "b {size}"]:
+    """Where the output pixels lie along one axis, in grid_sample's [−1, 1]; never beyond the box's outer pixels."""
+    start, length = start[:, None].double(), length[:, None].double()
+    position = (torch.arange(size) + 0.5) * length / size
+    inside = torch.minimum(position.clamp(min=0.5), length - 0.5) + start
+    return (2 * inside / extent - 1).float()
+
+
+def draw_flips(count: int, generator: Generator) -> Bool[Tensor, " b"]:
+    """Which images are flipped: each with probability one half."""
+    return torch.rand(count, generator=generator) < 0.5
+
+
+def flip(images: Images, flipped: Bool[Tensor, " b"]) -> Images:
+    """The images, the `flipped` ones mirrored left to right."""
+    return torch.where(flipped.to(images.device)[:, None, None, None], images.flip(3), images)
+
+
+def draw_jitter(count: int, generator: Generator, strength: float = 0.4) -> tuple[Tensor, Tensor]:
+    """Factors (b, 3) of brightness, contrast and saturation in 1 ± `strength`, and the order (b, 3) they come in."""
+    factors = _uniform((count, 3), 1 - strength, 1 + strength, generator)
+    return factors, torch.rand((count, 3), generator=generator).argsort(1)
+
+
+def jitter(images: Images, factors: Float[Tensor, "b 3"], order: Int[Tensor, "b 3"]) -> Images:
+    """The images with brightness (0), contrast (1) and saturation (2) changed in each image's own order.
+
+    Each change is a blend factor·image + (1 − factor)·other: black, the mean grey, the grey image. Not clamped.
+    """
+    factors, order = factors.to(images.device, images.dtype), order.to(images.device)
+    for place in range(3):
+        which = order[:, place, None, None, None]
+        factor = factors.gather(1, order[:, place, None])[:, :, None, None]
+        luma = grey(images)
+        other = torch.where(which == 1, luma.mean((2, 3), keepdim=True), torch.where(which == 2, luma, 0.0))
+        images = torch.lerp(other.expand_as(images), images, factor)
+    return images
+
+
+def grey(images: Images) -> Float[Tensor, "b 1 h w"]:
+    """The luma of RGB images; grey images as they are."""
+    if images.shape[1] == 1:
+        return images
+    weights = torch.tensor(GREY_WEIGHTS, device=images.device, dtype=images.dtype)
+    return (images * weights[:, None, None]).sum(1, keepdim=True)
+
+
+def draw_lighting(count: int, generator: Generator, strength: float = 0.1) -> Float[Tensor, "b 3"]:
+    """The weights α of the three principal colour directions: normal, standard deviation `strength`."""
+    return torch.randn((count, 3), generator=generator) * strength
+
+
+def lighting(images: Images, alpha: Float[Tensor, "b 3"]) -> Images:
+    """RGB images + Σ_j α_j λ_j v_j (AlexNet's PCA noise); grey images get the mean of its three channels."""
+    shift = (alpha * torch.tensor(LIGHTING_VALUES)) @ torch.tensor(LIGHTING_VECTORS).T
+    shift = shift if images.shape[1] == 3 else shift.mean(1, keepdim=True)
+    return images + shift.to(images.device, images.dtype)[:, :, None, None]
+
+
+def draw_affine(
+    count: int, generator: Generator, *, degrees: float, zoom: float, shift: float
+) -> Float[Tensor, "b 2 3"]:
+    """Random similarity maps: rotation up to ± `degrees`, scale 1 ± `zoom`, translation ± `shift` of half a side."""
+    angle = _uniform((count,), -math.radians(degrees), math.radians(degrees), generator)
+    scale = _uniform((count, 2), 1 - zoom, 1 + zoom, generator)
+    offset = _uniform((count, 2), -shift, shift, generator)
+    cos, sin = angle.cos(), angle.sin()
+    rows = torch.stack([cos * scale[:, 0], -sin * scale[:, 0], sin * scale[:, 1], cos * scale[:, 1]], 1)
+    return torch.cat([rows.view(count, 2, 2), offset[:, :, None]], 2)
+
+
+def affine(images: Images, maps: Float[Tensor, "b 2 3"]) -> Images:
+    """The images seen through `maps` (output → input coordinates), bilinear, the border continued."""
+    grid = F.affine_grid(maps.to(images.device, images.dtype), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def draw_patches(count: int, generator: Generator, factor: int = 2) -> Int[Tensor, "b p"]:
+    """For each image a permutation of its `factor`² patches."""
+    return torch.rand((count, factor**2), generator=generator).argsort(1)
+
+
+def shuffle_patches(images: Images, order: Int[Tensor, "b p"]) -> Images:
+    """The images cut into patches, row by row, with patch order[b, i] put at place i (RDED)."""
+    (b, c, h, w), factor = images.shape, math.isqrt(order.shape[1])
+    tiles = images.view(b, c, factor, h // factor, factor, w // factor).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    tiles = tiles[torch.arange(b, device=images.device)[:, None], order.to(images.device)]
+    return tiles.view(b, factor, factor, c, h // factor, w // factor).permute(0, 3, 1, 4, 2, 5).reshape(b, c, h, w)
+
+
+def draw_cutmix(
+    count: int, height: int, width: int, generator: Generator
+) -> tuple[Int[Tensor, " b"], tuple[int, int, int, int]]:
+    """The partner of each image and one box (top, left, bottom, right) for the batch, of area 1 − λ, λ uniform.
+
+    β = 1 makes the Beta distribution uniform. The box is clipped at the border. Source: Yun et al. 2019.
+    """
+    partners = torch.randperm(count, generator=generator)
+    share, y, x = torch.rand(3, generator=generator).tolist()
+    cut = math.sqrt(1 - share)
+    cut_h, cut_w, cy, cx = int(height * cut), int(width * cut), int(height * y), int(width * x)
+    top, left = max(cy - cut_h // 2, 0), max(cx - cut_w // 2, 0)
+    return partners, (top, left, min(cy + cut_h // 2, height), min(cx + cut_w // 2, width))
+
+
+def cutmix(images: Images, partners: Int[Tensor, " b"], box: tuple[int, int, int, int]) -> tuple[Images, float]:
+    """The images with the box taken from their partners, and the share of each image that is still its own."""
+    top, left, bottom, right = box
+    mixed = images.clone()
+    mixed[:, :, top:bottom, left:right] = images[partners.to(images.device), :, top:bottom, left:right]
+    return mixed, 1 - (bottom - top) * (right - left) / (images.shape[2] * images.shape[3])
+
+
+def _uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
+    return low + (high - low) * torch.rand(shape, generator=generator)

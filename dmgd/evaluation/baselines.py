@@ -3,14 +3,17 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from jaxtyping import Float, Int64
+from numpy import ndarray
 from PIL import Image
+from torch import Tensor
 
 from dmgd.errors import UsageError
 from dmgd.evaluation.imageset import ImageSet, Shape, source_labels, source_set, stack_images
 from dmgd.evaluation.inputs import Labelled
 from dmgd.evaluation.protocols import NEED_PRIOR
-from dmgd.evaluation.selection import herding, nearest_distinct, random_selection
 from dmgd.evaluation.train import fitting_threads
 from dmgd.generation.config import DistillConfig
 from dmgd.generation.micro_batches import decode
@@ -25,9 +28,6 @@ from dmgd.statistics.cache import ClassLatents
 from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
 from dmgd.statistics.kmeans import class_seed, quantize
-
-Selection = Callable[[int], list[int]]
-"""Seed of a repeat → ordinals of real training images."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,7 @@ def choose_baselines(
     """
     if needing := [name for name in names if name in NEED_PRIOR and prior is None]:
         raise UsageError(f"the baseline {needing[0]!r} needs a prior; give --prior")
-    selections = select_real(names, source, counts, seeds[0], prior, progress)
-    chosen = {name: {seed: select(seed) for seed in seeds} for name, select in selections.items()}
+    chosen = choose_real(names, source, counts, seeds, prior, progress)
     sampled = sample_plain(source, counts, seeds[0], prior, progress) if "dit" in names and prior else None
     return Baselines(tuple(names), source, chosen, sampled)
 
@@ -97,27 +96,60 @@ def _drawn(name: str, pool: ImageSet, places: dict[int, list[int]]) -> Contender
     return Contender(name, name, lambda seed: pool.select(places[seed], name))
 
 
-def select_real(
-    names: Sequence[str], source: Source, counts: Sequence[int], seed: int, prior: Prior | None, progress: Progress
-) -> dict[str, Selection]:
-    """How each baseline of real images among `names` chooses its ordinals; k-means is seeded with `seed`."""
-    selections: dict[str, Selection] = {}
+def choose_real(
+    names: Sequence[str], source: Source, counts: Sequence[int], seeds: range, prior: Prior | None, progress: Progress
+) -> dict[str, dict[int, list[int]]]:
+    """The ordinals of real training images by baseline and seed; only "random" differs from seed to seed, k-means is
+    seeded with the first."""
+    chosen: dict[str, dict[int, list[int]]] = {}
     if "random" in names:
         labels = source_labels(source, "train")
-        selections["random"] = lambda s: random_selection(labels, counts, s)
+        chosen["random"] = {seed: random_selection(labels, counts, seed) for seed in seeds}
     if prior and {"kmeans-real", "herding"} & set(names):
         latents = encode_source(source, prior, progress=progress)
         if "kmeans-real" in names:
-            nearest = kmeans_real(latents, counts, [class_seed(seed, info.identity) for info in source.classes])
-            selections["kmeans-real"] = lambda s: nearest
+            class_seeds = [class_seed(seeds[0], info.identity) for info in source.classes]
+            chosen["kmeans-real"] = dict.fromkeys(seeds, kmeans_real(latents, counts, class_seeds))
         if "herding" in names:
-            herded = [
-                int(i)
-                for own, count in zip(latents, counts, strict=True)
-                for i in own.samples[herding(own.rows, count)]
-            ]
-            selections["herding"] = lambda s: herded
-    return selections
+            own = zip(latents, counts, strict=True)
+            herded = [int(i) for of_class, count in own for i in of_class.samples[herding(of_class.rows, count)]]
+            chosen["herding"] = dict.fromkeys(seeds, herded)
+    return chosen
+
+
+def random_selection(labels: Int64[Tensor, " n"], counts: Sequence[int], seed: int) -> list[int]:
+    """Ordinals of `counts[c]` images of every class c (all, where it has fewer), drawn without replacement."""
+    chosen: list[int] = []
+    for c, count in enumerate(counts):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + c)
+        own = (labels == c).nonzero()[:, 0]
+        chosen += own[torch.randperm(len(own), generator=generator)[:count]].tolist()
+    return chosen
+
+
+def nearest_distinct(rows: Float[ndarray, "n d"], centres: Float[ndarray, "k d"]) -> list[int]:
+    """For each centre in turn the nearest row that no earlier centre has taken; at most n."""
+    squared = (centres**2).sum(1)[:, None] - 2 * centres @ rows.T + (rows**2).sum(1)
+    chosen: list[int] = []
+    for distances in squared[: len(rows)]:
+        distances[chosen] = np.inf
+        chosen.append(int(distances.argmin()))
+    return chosen
+
+
+def herding(rows: Float[ndarray, "n d"], count: int) -> list[int]:
+    """Indices of `count` rows (at most n) whose running mean follows the mean of all, chosen greedily.
+
+    Source: Welling 2009; the selection of iCaRL (Rebuffi et al. 2017).
+    """
+    mean, total = rows.mean(0), np.zeros(rows.shape[1])
+    chosen: list[int] = []
+    for k in range(1, min(count, len(rows)) + 1):
+        distances = ((mean - (total + rows) / k) ** 2).sum(1)
+        distances[chosen] = np.inf
+        chosen.append(int(distances.argmin()))
+        total += rows[chosen[-1]]
+    return chosen
 
 
 def kmeans_real(latents: Sequence[ClassLatents], counts: Sequence[int], seeds: Sequence[int]) -> list[int]:

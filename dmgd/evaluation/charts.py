@@ -11,12 +11,12 @@ def colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
-def bars(names: Sequence[str], means: Sequence[float], errors: Sequence[float]) -> str:
-    """Horizontal bars of percentages, each with ± one standard deviation."""
+def bars(values: Sequence[tuple[str, float, float]]) -> str:
+    """Horizontal bars of (name, percentage, standard deviation)."""
     row, label = 34, 150
     scale = (WIDTH - label - 110) / 100
     parts = []
-    for i, (name, mean, error) in enumerate(zip(names, means, errors, strict=True)):
+    for i, (name, mean, error) in enumerate(values):
         y, end = 6 + i * row, label + mean * scale
         parts.append(f'<text x="{label - 8}" y="{y + 17}" text-anchor="end">{escape(name[:20])}</text>')
         parts.append(f'<rect x="{label}" y="{y}" width="{mean * scale:.1f}" height="24" rx="3" fill="{colour(i)}"/>')
@@ -25,18 +25,17 @@ def bars(names: Sequence[str], means: Sequence[float], errors: Sequence[float]) 
             f'<path d="M{low:.1f} {y + 12}H{high:.1f}M{low:.1f} {y + 6}v12M{high:.1f} {y + 6}v12" class="error"/>'
         )
         parts.append(f'<text x="{high + 8:.1f}" y="{y + 17}">{mean:.1f} ± {error:.1f}</text>')
-    return _svg("".join(parts), len(names) * row + 8, "top-1 accuracy of each set")
+    return _svg("".join(parts), len(values) * row + 8, "top-1 accuracy of each set")
 
 
 def curves(series: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> str:
     """Lines of (share of the epochs in [0, 1], top-1 in %), one for each name."""
-    parts = [_axes(0, 100, "share of the epochs")]
+    parts = [_axes("share of the epochs")]
     for i, (_, points) in enumerate(series):
         placed = " ".join(f"{_x(x):.1f},{_y(y / 100):.1f}" for x, y in points)
         parts.append(f'<polyline points="{placed}" fill="none" stroke="{colour(i)}" stroke-width="2"/>')
-        parts += [
-            f'<circle cx="{_x(x):.1f}" cy="{_y(y / 100):.1f}" r="2.5" fill="{colour(i)}"/>' for x, y in points[-1:]
-        ]
+        x, y = points[-1]
+        parts.append(f'<circle cx="{_x(x):.1f}" cy="{_y(y / 100):.1f}" r="2.5" fill="{colour(i)}"/>')
     return _svg("".join(parts), HEIGHT, "learning curves")
 
 
@@ -65,14 +64,13 @@ def _y(share: float) -> float:
     return (HEIGHT - BOTTOM) - share * (HEIGHT - BOTTOM - 10)
 
 
-def _axes(low: float, high: float, below: str) -> str:
+def _axes(below: str) -> str:
+    """Lines and labels of the percentages, and what the horizontal axis is."""
     lines = []
     for tick in range(0, 101, 25):
         y = _y(tick / 100)
         lines.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - 12}" class="grid"/>')
-        lines.append(
-            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{low + (high - low) * tick / 100:.0f}</text>'
-        )
+        lines.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick}</text>')
     lines.append(f'<text x="{WIDTH - 12}" y="{HEIGHT - 6}" text-anchor="end">{escape(below)}</text>')
     return "".join(lines)
 

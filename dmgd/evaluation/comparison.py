@@ -13,7 +13,6 @@ from dmgd.evaluation.train import Training
 from dmgd.html import table
 
 LEVEL = 0.05
-COLUMNS = ("trained on", "images", "last epoch", "best epoch", "seconds")
 
 
 @dataclass(frozen=True)
@@ -64,16 +63,23 @@ def mean_and_std(values: Sequence[float]) -> dict[str, float]:
 
 
 def plus_minus(value: dict[str, float]) -> str:
-    """Mean and deviation as text."""
+    """A mean and its standard deviation, as tables show them."""
     return f"{value['mean']:.1f} ± {value['std']:.1f}"
 
 
-def score_rows(scores: Sequence[dict[str, Any]]) -> list[list[object]]:
-    """The scores of `Evaluation.to_json` as rows, under COLUMNS."""
-    return [
+def accuracy_table(scores: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of the scores in an evaluation's JSON."""
+    rows = [
         [s["name"], s["images"], plus_minus(s["top1"]), plus_minus(s["top1_best_epoch"]), f"{s['seconds']:.0f}"]
         for s in scores
     ]
+    return ["trained on", "images", "last epoch", "best epoch", "seconds"], rows
+
+
+def metrics_table(measured: dict[str, dict[str, float]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of the set metrics in an evaluation's JSON."""
+    rows = [[name, *(f"{value:.4g}" for value in values.values())] for name, values in measured.items()]
+    return ["set", *next(iter(measured.values()))], rows
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
@@ -141,7 +147,7 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         """The table of scores, for notebooks."""
-        return table(COLUMNS, score_rows([score.to_json() for score in self.scores]))
+        return table(*accuracy_table([score.to_json() for score in self.scores]))
 
     def _ddranking(self) -> dict[str, Any]:
         """Hard label recovery and improvement over random, of the evaluated set, where their terms were run."""

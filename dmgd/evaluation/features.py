@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dmgd.errors import ArtifactError, UsageError, unknown_choice
+from dmgd.evaluation.augmentation import IMAGENET_MEAN, IMAGENET_STD
 
 Extractor = Callable[[UInt8[Tensor, "b c h w"]], Float[Tensor, "b d"]]
 """A batch of images, grey or RGB, of any size → their features, on the CPU."""
@@ -18,7 +19,6 @@ Extractor = Callable[[UInt8[Tensor, "b c h w"]], Float[Tensor, "b d"]]
 # The image sides that they were trained with.
 EFFICIENTNETS = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
 _DEFAULT_SIZE = 224
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def feature_network(name: str, device: str) -> Extractor:
@@ -71,7 +71,7 @@ def transformers_model(name: str, device: str) -> Extractor:
     except (OSError, ValueError) as error:
         raise ArtifactError(f"the model {name!r} cannot be loaded ({str(error)[:150]}); give a local folder") from error
     size = getattr(model.config, "image_size", _DEFAULT_SIZE)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (_IMAGENET_MEAN, _IMAGENET_STD))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
 
     @torch.no_grad()
     def extract(images: Tensor) -> Tensor:

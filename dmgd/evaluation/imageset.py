@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_labels
-from dmgd.errors import ArtifactError, MismatchError, UsageError
+from dmgd.errors import ArtifactError, MismatchError, UsageError, listed
 from dmgd.evaluation.inputs import Labelled, read_labelled
 from dmgd.evaluation.protocols import BASELINES
 from dmgd.images import to_square
@@ -51,11 +51,9 @@ class ImageSet:
         """The set itself. Raises ArtifactError unless it has at least two classes and an image of each."""
         if len(self.classes) < 2:
             raise ArtifactError(f"{self.name} has {len(self.classes)} class; a classifier needs at least two")
-        empty = [info.name for info, count in zip(self.classes, self.counts, strict=True) if count == 0]
-        if empty:
-            listed = ", ".join(empty[:10]) + (", …" if len(empty) > 10 else "")
+        if empty := [info.name for info, count in zip(self.classes, self.counts, strict=True) if count == 0]:
             raise ArtifactError(
-                f"{self.name} has no image of {len(empty)} of the {len(self.classes)} classes: {listed}; "
+                f"{self.name} has no image of {len(empty)} of the {len(self.classes)} classes: {listed(empty)}; "
                 "add images, or evaluate on a source with only the classes that it has"
             )
         return self

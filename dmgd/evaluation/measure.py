@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 from numpy import ndarray
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -19,7 +18,7 @@ from dmgd.evaluation.imageset import ImageSet, Shape, source_set
 from dmgd.evaluation.metrics import set_metrics
 from dmgd.evaluation.probe import fit_linear, linear_probe, standardised
 from dmgd.evaluation.train import Training, top1
-from dmgd.images import to_square
+from dmgd.images import to_image, to_square
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.detail import detail
@@ -33,12 +32,7 @@ BATCH = 64
 def prior_features(data: ImageSet, prior: Prior) -> ndarray:
     """The latents (n, d) of a set's images, brought to the prior's size."""
     pictures = data.images.permute(0, 2, 3, 1).numpy()
-    squares = [
-        to_square(
-            Image.fromarray(p.squeeze(-1) if p.shape[-1] == 1 else p), prior.image_size, prior.codec.image_channels
-        )
-        for p in pictures
-    ]
+    squares = [to_square(to_image(p), prior.image_size, prior.codec.image_channels) for p in pictures]
     parts = [prior.encode(part).flatten(1).cpu() for part in torch.stack(squares).split(BATCH)]
     return torch.cat(parts).numpy()
 
@@ -138,10 +132,8 @@ def measure(
 def projection(sets: Sequence[ImageSet], prior: Prior | None) -> list[ndarray]:
     """Two coordinates (n, 2) of each set's images: the principal components of the first set's latents (pixels, without
     a prior)."""
-    rows = [
-        prior_features(data, prior) if prior else data.images.flatten(1).numpy().astype(np.float32) / 255
-        for data in sets
-    ]
+    pixels = (data.images.flatten(1).numpy().astype(np.float32) / 255 for data in sets)
+    rows = [prior_features(data, prior) for data in sets] if prior else list(pixels)
     mean = rows[0].mean(0)
     _, _, directions = np.linalg.svd(rows[0] - mean, full_matrices=False)
     return [(part - mean) @ directions[:2].T for part in rows]

@@ -48,8 +48,16 @@ class Protocol:
         return asdict(self)
 
 
-_HARD = ("resized-crop", "flip", "jitter", "lighting", "normalise", "cutmix")
-
+_MINIMAX = Protocol(
+    name="minimax-sgd",
+    network="resnetap-10",
+    norm="instance",
+    optimizer="sgd",
+    learning_rate=0.01,
+    weight_decay=5e-4,
+    schedule="steps",
+    augmentation=("resized-crop", "flip", "jitter", "lighting", "normalise", "cutmix"),
+)
 PROTOCOLS = {
     "quick": Protocol(
         name="quick",
@@ -64,26 +72,8 @@ PROTOCOLS = {
         size=None,
         resize=None,
     ),
-    "minimax-sgd": Protocol(
-        name="minimax-sgd",
-        network="resnetap-10",
-        norm="instance",
-        optimizer="sgd",
-        learning_rate=0.01,
-        weight_decay=5e-4,
-        schedule="steps",
-        augmentation=_HARD,
-    ),
-    "igd-adamw": Protocol(
-        name="igd-adamw",
-        network="resnetap-10",
-        norm="instance",
-        optimizer="adamw",
-        learning_rate=1e-3,
-        weight_decay=0.01,
-        schedule="steps",
-        augmentation=_HARD,
-    ),
+    "minimax-sgd": _MINIMAX,
+    "igd-adamw": replace(_MINIMAX, name="igd-adamw", optimizer="adamw", learning_rate=1e-3, weight_decay=0.01),
     "rded-soft": Protocol(
         name="rded-soft",
         network="resnet-18",
@@ -187,14 +177,9 @@ class EvaluateConfig:
         if self.size is not None and self.size < 4:
             raise UsageError(f"the image size must be at least 4 pixels, not {self.size}")
         if self.probes:
-            idle = {
-                "epochs": self.epochs,
-                "protocol": self.protocol != EvaluateConfig.protocol,
-                "teacher": self.teacher,
-            }
-            for name, given in idle.items():
-                if given:
-                    raise UsageError(f"{name} has no effect on the network probe, which is fitted until it converges")
+            given = {name: getattr(self, name) for name in ("epochs", "protocol", "teacher")}
+            if idle := [name for name, value in given.items() if value != getattr(EvaluateConfig, name)]:
+                raise UsageError(f"{idle[0]} has no effect on the network probe, which is fitted until it converges")
 
     @property
     def probes(self) -> bool:

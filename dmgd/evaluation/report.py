@@ -3,14 +3,16 @@
 import json
 from collections.abc import Sequence
 from html import escape
+from importlib.resources import files
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
 from dmgd.evaluation import charts
-from dmgd.evaluation.comparison import COLUMNS, Evaluation, plus_minus, score_rows
+from dmgd.evaluation.comparison import Evaluation, accuracy_table, metrics_table, plus_minus
 from dmgd.evaluation.imageset import ImageSet
 from dmgd.files import write_bytes, write_json
 from dmgd.html import png_url, table
@@ -19,37 +21,9 @@ from dmgd.images import encode
 SHOWN_IMAGES = 10
 SHOWN_CONFUSION = 30
 SHOWN_SETTINGS = (
-    "protocol",
-    "parameters",
-    "set",
-    "source",
-    "teacher",
-    "seeds",
-    "device",
-    "torch",
-    "features",
-    "measured_size",
+    *("protocol", "parameters", "set", "source", "teacher"),
+    *("seeds", "device", "torch", "features", "measured_size"),
 )
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c1917; --paper: #fff; --line: #d6d3d1; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7e5e4; --paper: #1c1917; --line: #57534e; } }
-* { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 60rem; margin: 0 auto; padding: 1rem; }
-svg { width: 100%; height: auto; } svg text { font-size: 13px; fill: var(--ink); }
-@media (max-width: 40rem) { svg text { font-size: 20px; } th, td { padding: .2rem .35rem; } }
-.grid { stroke: var(--line); } .error { stroke: var(--ink); fill: none; stroke-width: 1.5; }
-.made { stroke: var(--ink); stroke-width: 1; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-.class { display: flex; align-items: center; gap: .5rem; margin: .25rem 0; }
-.class span { flex: 0 0 5.5rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.class img { flex: 0 1 auto; min-width: 0; image-rendering: pixelated; height: auto; max-width: calc(100% - 6rem); }
-.key b { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px; margin: 0 .3rem 0 .8rem; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; }
-"""
 
 
 def html_report(result: dict[str, Any], data: ImageSet, points: Sequence[tuple[ndarray, ndarray]]) -> str:
@@ -57,29 +31,25 @@ def html_report(result: dict[str, Any], data: ImageSet, points: Sequence[tuple[n
     labels of the real images and of the set's."""
     settings, scores = result["settings"], result["scores"]
     title = f"{settings['set']['name']} on {settings['source']['name']}"
+    shown = {key: settings[key] for key in SHOWN_SETTINGS if key in settings}
     sections = [
         ("Accuracy", accuracy(scores) + _list([*result["statements"], *_ddranking(result)])),
         ("Images", contact_sheet(data)),
         ("Learning curves", _key([s["name"] for s in scores]) + charts.curves([_curve(score) for score in scores])),
         ("Real and made images", _scatter(points)),
         ("Per class", per_class(scores, data) + confusion(scores[0], data)),
-        ("Set metrics", metrics(result.get("metrics", {}))),
-        ("Settings", f"<pre>{escape(_settings(settings))}</pre>"),
+        ("Set metrics", table(*metrics_table(result["metrics"])) if "metrics" in result else ""),
+        ("Settings", f"<pre>{escape(json.dumps(shown, indent=1, ensure_ascii=False))}</pre>"),
     ]
     body = "".join(f"<section><h2>{escape(name)}</h2>{content}</section>" for name, content in sections if content)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><h1>{escape(title)}</h1>{body}</body></html>\n"
-    )
+    page = Template(files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
+    return page.substitute(title=escape(title), body=body)
 
 
 def accuracy(scores: Sequence[dict[str, Any]]) -> str:
     """The bars, and the table with last and best epoch."""
-    drawn = charts.bars(
-        [s["name"] for s in scores], [s["top1"]["mean"] for s in scores], [s["top1"]["std"] for s in scores]
-    )
-    return drawn + table(COLUMNS, score_rows(scores))
+    bars = [(score["name"], score["top1"]["mean"], score["top1"]["std"]) for score in scores]
+    return charts.bars(bars) + table(*accuracy_table(scores))
 
 
 def contact_sheet(data: ImageSet) -> str:
@@ -117,13 +87,6 @@ def confusion(score: dict[str, Any], data: ImageSet) -> str:
     return f"<h3>Confusion, {escape(score['name'])}, % of the true class</h3>{counted}"
 
 
-def metrics(measured: dict[str, dict[str, float]]) -> str:
-    if not measured:
-        return ""
-    columns = list(next(iter(measured.values())))
-    return table(["set", *columns], [[name, *(f"{v:.4g}" for v in row.values())] for name, row in measured.items()])
-
-
 def _curve(score: dict[str, Any]) -> tuple[str, list[tuple[float, float]]]:
     """The mean curve over the repeats, the epochs as shares."""
     epochs = [point["epoch"] for point in score["curves"][0]]
@@ -142,11 +105,6 @@ def _scatter(points: Sequence[tuple[ndarray, ndarray]]) -> str:
 def _ddranking(result: dict[str, Any]) -> list[str]:
     names = {"hlr": "HLR, full − set (lower is better)", "ior": "IOR, set − random (higher is better)"}
     return [f"{text}: {plus_minus(result[key])}" for key, text in names.items() if key in result]
-
-
-def _settings(settings: dict[str, Any]) -> str:
-    shown = {key: settings[key] for key in SHOWN_SETTINGS if key in settings}
-    return json.dumps(shown, indent=1, ensure_ascii=False)
 
 
 def _key(names: Sequence[str]) -> str:

@@ -21,26 +21,15 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 NEAR_CHANCE = 1.5
 
 
-class TeacherModel:
-    """A frozen network in evaluation mode, and where it came from."""
+class TeacherModel(nn.Module):
+    """Logits for normalised images, of a network that is frozen and always in evaluation mode."""
 
     def __init__(self, name: str, sha256: str, network_name: str, network: nn.Module):
-        self.name, self.sha256, self.network_name = name, sha256, network_name
-        self._network = network.eval().requires_grad_(False)
-
-    def on(self, device: torch.device | str) -> "FrozenTeacher":
-        """The network on a device, which stays in evaluation mode."""
-        return FrozenTeacher(self._network.to(device))
-
-
-class FrozenTeacher(nn.Module):
-    """Logits for normalised images, without gradients, always in evaluation mode."""
-
-    def __init__(self, network: nn.Module):
         super().__init__()
-        self.network = network
+        self.name, self.sha256, self.network_name = name, sha256, network_name
+        self.network = network.eval().requires_grad_(False)
 
-    def train(self, mode: bool = True) -> "FrozenTeacher":
+    def train(self, mode: bool = True) -> "TeacherModel":
         return super().train(False)
 
     @torch.no_grad()
@@ -55,7 +44,7 @@ def load_teacher(name: str, *, network: str, norm: str, num_classes: int, channe
     number of classes, ArtifactError if it cannot be read or is another network.
     """
     path = _locate(name)
-    state = _clean(read_state(path))
+    state = _without_wrappers(read_state(path))
     head = next((state[key] for key in reversed(state) if key.endswith("weight") and state[key].ndim == 2), None)
     if head is not None and len(head) != num_classes:
         raise MismatchError(
@@ -87,7 +76,8 @@ def read_state(path: Path) -> State:
     return content
 
 
-def _clean(state: State) -> State:
+def _without_wrappers(state: State) -> State:
+    """The state with its parameters called as before they were wrapped for training."""
     for prefix in _PREFIXES:
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -124,8 +114,7 @@ def open_teacher(name: str | None, protocol: Protocol, own: ImageSet) -> Teacher
 
 def check_teacher(teacher: TeacherModel, protocol: Protocol, test: ImageSet, device: str) -> dict[str, Any]:
     """The teacher's identity and its top-1 on the test images. Raises DmgdError if that is hardly above chance."""
-    network = teacher.on(device)
-    reached = top1(confusion_on(network, test, normaliser(test.images, protocol), device))
+    reached = top1(confusion_on(teacher.to(device), test, normaliser(test.images, protocol), device))
     chance = 100 / len(test.classes)
     if reached < NEAR_CHANCE * chance:
         raise DmgdError(

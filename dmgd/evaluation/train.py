@@ -71,10 +71,8 @@ def train(
         for epoch in range(epochs):
             losses = []
             for chosen in epoch_batches(len(data), batch, seed, epoch, full=protocol.full_batches):
-                set_learning_rate(
-                    optimizer,
-                    protocol.learning_rate * learning_rate_factor(protocol.schedule, step / steps, epoch, epochs),
-                )
+                factor = learning_rate_factor(protocol.schedule, step / steps, epoch, epochs)
+                set_learning_rate(optimizer, protocol.learning_rate * factor)
                 chosen = chosen.to(device)
                 generator = Generator().manual_seed(step_seed(seed, step))
                 batch_of = augment(images[chosen], protocol, normalise, generator)
@@ -142,11 +140,9 @@ def seeded_network(protocol: Protocol, data: ImageSet, seed: int) -> nn.Module:
 def make_optimizer(protocol: Protocol, network: nn.Module) -> torch.optim.Optimizer:
     """The protocol's optimiser. With soft labels, parameters of one dimension are not decayed (RDED)."""
     parameters = list(network.parameters())
-    decayed = [p for p in parameters if protocol.loss == "hard" or p.ndim > 1]
     plain = [p for p in parameters if protocol.loss == "soft" and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": protocol.weight_decay}]
-    if plain:
-        groups.append({"params": plain, "weight_decay": 0.0})
+    decayed = [p for p in parameters if protocol.loss == "hard" or p.ndim > 1]
+    groups = [{"params": decayed, "weight_decay": protocol.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     if protocol.optimizer == "sgd":
         return torch.optim.SGD(groups, protocol.learning_rate, momentum=protocol.momentum)
     return torch.optim.AdamW(groups, protocol.learning_rate)

@@ -1,140 +1,98 @@
 """The dataset card: README.md, with the YAML head that tells `load_dataset` and the Hub what lies where."""
 
 import json
-from collections import Counter
-from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import yaml
 
 from dmgd.errors import ArtifactError
 from dmgd.exporters.command import distill_command
-from dmgd.exporters.example import Description
-from dmgd.runs.columns import COLUMN_TYPES, label_names
+from dmgd.exporters.example import Description, columns
+from dmgd.exporters.formats import layout_named
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.manifest import published, specs_of
 
-CITATION = """\
-@inproceedings{wang2026dmgd,
-  title     = {{DMGD}: Train-Free Dataset Distillation with Semantic-Distribution Matching in Diffusion Models},
-  author    = {Wang, Qichao and Lu, Yunhong and Cao, Hengyuan and Zhang, Junyi and Zhang, Min},
-  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
-  year      = {2026},
-  note      = {arXiv:2605.03877}
-}"""
 CLASSES_SHOWN = 100
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """What the card tells of the run: `config` and `versions` as in its manifest, the `source` with a `licence` note,
-    the `prior` and its `precision`, the `command` that distils it again, and `evaluation`: results, in Markdown.
-    """
-
-    config: dict[str, Any]
-    source: dict[str, Any]
-    prior: dict[str, Any]
-    precision: str
-    versions: dict[str, str]
-    device: str
-    command: str
-    evaluation: str | None = None
-
-
-def card(description: Description, layout: str, images_per_class: list[int], size: int, provenance: Provenance) -> str:
-    """The whole README.md of an export of `size` bytes."""
-    head = card_head(description, layout, provenance.source["name"], sum(images_per_class), size)
-    text = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
-    return f"---\n{text}---\n\n" + "\n\n".join(_sections(description, layout, images_per_class, provenance)) + "\n"
+def card(
+    description: Description, layout: str, images_per_class: list[int], size: int, provenance: dict[str, str]
+) -> str:
+    """The whole README.md of an export of `size` bytes: card.md, filled in with `provenance` and what is exported."""
+    head = card_head(description, layout, provenance["source"], sum(images_per_class), size)
+    few, most = min(images_per_class), max(images_per_class)
+    return Template(files(__package__).joinpath("card.md").read_text(encoding="utf-8")).substitute(
+        provenance,
+        head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True),
+        images=sum(images_per_class),
+        classes=len(images_per_class),
+        each=f"{few} each" if few == most else f"{few}–{most} each",
+        loading=_loading(description, layout),
+        class_table=_class_table(description, images_per_class),
+    )
 
 
-def _sections(description: Description, layout: str, images_per_class: list[int], provenance: Provenance) -> list[str]:
-    config, source, prior = provenance.config, provenance.source, provenance.prior
-    counts = Counter(images_per_class)
-    each = f"{next(iter(counts))} each" if len(counts) == 1 else f"{min(counts)}–{max(counts)} each"
-    sections = [
-        f"# {source['name']}, distilled",
-        f"{sum(images_per_class)} synthetic images of {len(images_per_class)} classes, {each}, to train on in place "
-        f"of the {source['name']} dataset. They were sampled from a frozen diffusion model, guided towards the "
-        "source's distribution; they are no photographs and not members of the source.",
-        "## Load it\n\n" + _loading(description, layout),
-        "## How it was made\n\n"
-        + _table(
-            ("method", config["method"]["name"]),
-            ("images per class", config["ipc"]),
-            ("seed", config["seed"]),
-            ("source", f"{source['name']} ({source['variant']})"),
-            ("prior", prior["id"] + (f", revision {prior['revision']}" if prior["revision"] else "")),
-            ("digest of the prior's weights", f"`{prior['digest']}`"),
-            ("precision, device", f"{provenance.precision}, {provenance.device}"),
-            ("versions", ", ".join(f"{name} {number}" for name, number in sorted(provenance.versions.items()))),
-        ),
-        f"```\n{provenance.command}\n```\n\n`index.json` lists every file with its SHA-256 and holds the full "
-        "configuration; `dmgd verify FOLDER` checks them.",
-    ]
-    if provenance.evaluation:
-        sections.append("## Results\n\n" + provenance.evaluation)
-    sections += [
-        "## Classes\n\n" + _class_table(description, images_per_class),
-        f"## Licence\n\nThe images are derived from: {source.get('licence') or 'the source; its own terms apply'}. "
-        f"The prior `{prior['id']}` may bring terms of its own.",
-        f"## Citation\n\n```bibtex\n{CITATION}\n```",
-    ]
-    return sections
+def provenance(run: RunDirectory, results: str | None) -> dict[str, str]:
+    """What the card tells of the run, by its fields in card.md. `results` of an evaluation are Markdown."""
+    manifest = published(run.manifest)
+    source, prior = manifest["statistics"]["source"], manifest["prior"]
+    source_spec, prior_spec = specs_of(manifest)
+    settings = {
+        "method": manifest["config"]["method"]["name"],
+        "images per class": manifest["config"]["ipc"],
+        "seed": manifest["config"]["seed"],
+        "source": f"{source['name']} ({source['variant']})",
+        "prior": prior["id"] + (f", revision {prior['revision']}" if prior["revision"] else ""),
+        "digest of the prior's weights": f"`{prior['digest']}`",
+        "precision, device": f"{prior_spec.precision}, {manifest['device']}",
+        "versions": ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items())),
+    }
+    return {
+        "source": source["name"],
+        "licence": source.get("licence") or "the source; its own terms apply",
+        "prior": prior["id"],
+        "settings": _rows(*settings.items()),
+        "command": distill_command(run.config, source_spec, prior_spec),
+        "results": f"## Results\n\n{results}\n\n" if results else "",
+    }
 
 
 def _loading(description: Description, layout: str) -> str:
     """Three lines of Python for each library that opens the layout."""
-    image = description.image_format if layout == "webdataset" else "image"
-    label = "cls" if layout == "webdataset" else "label"
-    hugging_face = [
-        "from datasets import load_dataset",
-        'dataset = load_dataset("FOLDER", split="train")',
-        f'image, label = dataset[0]["{image}"], dataset[0]["{label}"]',
-    ]
-    own = {
-        "webdataset": [
-            "import glob, webdataset as wds",
-            'shards = sorted(glob.glob("FOLDER/data/train-*.tar"))',
-            f'dataset = wds.WebDataset(shards, shardshuffle=False).decode("pil").to_tuple("{image}", "cls", "json")',
-        ],
-        "imagefolder": [
-            "from torchvision.datasets import ImageFolder",
-            'dataset = ImageFolder("FOLDER")',
-            "image, label = dataset[0]",
-        ],
-        "tensors": [
-            "import torch",
-            'images = torch.load("FOLDER/images.pt", weights_only=True)  # (n, channels, h, w), from 0 to 1',
-            'labels = torch.load("FOLDER/labels.pt", weights_only=True)',
-        ],
-    }
-    blocks = [*([hugging_face] if layout != "tensors" else []), *([own[layout]] if layout in own else [])]
-    return "\n\n".join("```python\n" + "\n".join(lines) + "\n```" for lines in blocks)
+    found, blocks = layout_named(layout), []
+    if found.data_files:
+        image, label, *_ = (column["name"] for column in (found.columns or columns)(description))
+        blocks.append(
+            "from datasets import load_dataset\n"
+            'dataset = load_dataset("FOLDER", split="train")\n'
+            f'image, label = dataset[0]["{image}"], dataset[0]["{label}"]'
+        )
+    if found.snippet:
+        blocks.append(found.snippet.format(image_format=description.image_format))
+    return "\n\n".join(f"```python\n{block}\n```" for block in blocks)
 
 
 def _class_table(description: Description, images_per_class: list[int]) -> str:
     rows = [
-        (str(i), _cell(info.name), info.wnid or "", "" if info.prior_index is None else str(info.prior_index), str(n))
+        (i, info.name, info.wnid or "", "" if info.prior_index is None else info.prior_index, n)
         for i, (info, n) in enumerate(zip(description.classes, images_per_class, strict=True))
-    ][:CLASSES_SHOWN]
-    head = ["| label | name | WordNet id | prior's class | images |", "|---|---|---|---|---|"]
-    more = len(images_per_class) - len(rows)
-    tail = [f"\n… and {more} more, in `index.json`."] if more > 0 else []
-    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows), *tail])
+    ]
+    more = len(rows) - CLASSES_SHOWN
+    return _rows(*rows[:CLASSES_SHOWN]) + (f"\n\n… and {more} more, in `index.json`." if more > 0 else "")
 
 
-def _table(*rows: tuple[str, Any]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(str(value))} |" for name, value in rows)])
+def _rows(*rows: tuple[Any, ...]) -> str:
+    """The rows of a Markdown table."""
+    return "\n".join(f"| {' | '.join(_cell(str(value)) for value in row)} |" for row in rows)
 
 
 def _cell(text: str) -> str:
     """`text` as one cell of a Markdown table: on one line, its bars and HTML made harmless."""
-    shown = " ".join(text.split())
-    for sign, instead in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;")):
-        shown = shown.replace(sign, instead)
+    shown = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
     return shown if len(shown) <= 120 else shown[:119] + "…"
 
 
@@ -148,45 +106,18 @@ def card_head(description: Description, layout: str, source_name: str, images: i
         "tags": ["dataset-distillation", "dmgd", "synthetic"],
         "size_categories": [next((name for limit, name in SIZES if images < limit), "n>1M")],
     }
-    if layout == "tensors":  # which `load_dataset` does not know
+    found = layout_named(layout)
+    if not found.data_files:
         return head
-    files = [{"split": "train", "path": data_files(description, layout)}]
+    patterns = [pattern.format(image_format=description.image_format) for pattern in found.data_files]
     return {
         **head,
-        "configs": [{"config_name": "default", "data_files": files}],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": patterns}]}],
         "dataset_info": {
-            "features": columns(description, layout),
+            "features": (found.columns or columns)(description),
             "splits": [{"name": "train", "num_bytes": size, "num_examples": images}],
         },
     }
-
-
-def data_files(description: Description, layout: str) -> list[str]:
-    """The patterns that find a layout's data, and nothing else of the export."""
-    return {
-        "webdataset": ["data/train-*.tar"],
-        "parquet": ["data/train-*.parquet"],
-        "imagefolder": [f"*/*.{description.image_format}", "metadata.jsonl"],
-    }[layout]
-
-
-def columns(description: Description, layout: str) -> list[dict[str, Any]]:
-    """The columns' types."""
-    names = {str(i): name for i, name in enumerate(label_names(description.classes))}
-    # The image folder's reader infers its types from metadata.jsonl and knows no class labels there.
-    label: Any = "int64" if layout == "imagefolder" else {"class_label": {"names": names}}
-    metadata: list[dict[str, Any]] = [{"name": name, "dtype": kind} for name, kind in COLUMN_TYPES.items()]
-    logits = [{"name": "logits", "sequence": "float32"}] if description.soft_labels else []
-    if layout != "webdataset":
-        return [{"name": "image", "dtype": "image"}, {"name": "label", "dtype": label}, *metadata, *logits]
-    return [
-        {"name": description.image_format, "dtype": "image"},
-        {"name": "cls", "dtype": label},
-        {"name": "json", "struct": metadata},
-        *({**column, "name": "logits.npy"} for column in logits),
-        {"name": "__key__", "dtype": "string"},
-        {"name": "__url__", "dtype": "string"},
-    ]
 
 
 def read_results(path: Path) -> str:
@@ -214,19 +145,3 @@ def read_results(path: Path) -> str:
             "make it with dmgd evaluate --json"
         ) from error
     return "\n".join(lines)
-
-
-def provenance(run: RunDirectory, results: str | None) -> Provenance:
-    """What the card tells of the run."""
-    manifest = published(run.manifest)
-    source, prior = specs_of(manifest)
-    return Provenance(
-        config=manifest["config"],
-        source=manifest["statistics"]["source"],
-        prior=manifest["prior"],
-        precision=prior.precision,
-        versions=manifest["versions"],
-        device=manifest["device"],
-        command=distill_command(run.config, source, prior),
-        evaluation=results,
-    )

@@ -5,13 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dmgd.exporters.example import Stored
 from dmgd.exporters.folder import INDEX
 from dmgd.exporters.formats import layout_named
-from dmgd.files import LOCK, sha256_bytes, sha256_file
-from dmgd.images import LOSSLESS, decode
+from dmgd.files import LOCK, file_problem, sha256_bytes
+from dmgd.images import LOSSLESS
 
 # What version control and the Hub's client put beside the files of a dataset.
 FOREIGN = {".git", ".gitattributes", ".cache", LOCK}
@@ -20,15 +18,9 @@ FOREIGN = {".git", ".gitattributes", ".cache", LOCK}
 def export_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
     """One line, beginning with the file, for each thing that differs from the index: checksums, missing and additional
     files, and, where the files are sound, the images, labels and metadata in them."""
-    damaged = False
-    for file in index["files"]:
-        path = folder / file["path"]
-        if not path.is_file():
-            damaged = True
-            yield f"{file['path']}: is missing"
-        elif path.stat().st_size != file["bytes"] or sha256_file(path) != file["sha256"]:
-            damaged = True
-            yield f"{file['path']}: was changed (its checksum differs)"
+    problems = (file_problem(folder, file["path"], file["sha256"]) for file in index["files"])
+    damaged = [problem for problem in problems if problem]
+    yield from damaged
     expected = {INDEX, *(file["path"] for file in index["files"])}
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     strangers = sorted(path.as_posix() for path in found if path.parts[0] not in FOREIGN)
@@ -58,10 +50,7 @@ def _content_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
 
 
 def _image_problems(key: str, stored: Stored, image_format: str) -> Iterator[str]:
-    is_file = not isinstance(stored.image, np.ndarray)
-    if is_file and sha256_bytes(stored.image) != stored.metadata["sha256"]:  # type: ignore[arg-type]
+    if isinstance(stored.image, bytes) and sha256_bytes(stored.image) != stored.metadata["sha256"]:
         yield f"{key}: its file is not the one of its metadata"
-        return
-    pixels = decode(stored.image) if is_file else stored.image  # type: ignore[arg-type]
-    if image_format in LOSSLESS and sha256_bytes(pixels.tobytes()) != stored.metadata["pixels_sha256"]:  # type: ignore
+    elif image_format in LOSSLESS and sha256_bytes(stored.pixels.tobytes()) != stored.metadata["pixels_sha256"]:
         yield f"{key}: its pixels are not those of its metadata"

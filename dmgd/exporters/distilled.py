@@ -7,10 +7,10 @@ from typing import Any
 
 from numpy import ndarray
 
-from dmgd.errors import UsageError
+from dmgd.classes.info import ClassInfo
+from dmgd.errors import ArtifactError, UsageError
 from dmgd.exporters.folder import INDEX, read_index
 from dmgd.exporters.formats import layout_named
-from dmgd.images import decode
 from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.runs.manifest import specs_of
 from dmgd.specs import PriorSpec, SourceSpec
@@ -40,12 +40,28 @@ class DistilledSet:
     def specs(self) -> tuple[SourceSpec, PriorSpec]:
         return specs_of(self.manifest)
 
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]:
+        return tuple(ClassInfo.from_json(fields) for fields in self.manifest["classes"])
+
     def images(self) -> Iterator[tuple[int, int, ndarray]]:
-        """(class index, image index, uint8 pixels (h, w, c)) of every image, in order."""
+        """(class index, image index, uint8 pixels (h, w, c)) of every image, in order. Raises ArtifactError for an
+        unfinished run, or where images are missing, damaged or labelled otherwise than the classes say."""
         if self.run is not None:
-            for record in self.run.records():
+            for record in self.run.complete_records():
                 yield record.class_index, record.image_index, self.run.pixels(record)
         elif self.index is not None:
-            for stored in layout_named(self.index["layout"]).read(self.path, self.index):
-                pixels = stored.image if isinstance(stored.image, ndarray) else decode(stored.image)
-                yield stored.label, stored.metadata["image_index"], pixels
+            classes = dict(enumerate(self.classes))
+            try:
+                for stored in layout_named(self.index["layout"]).read(self.path, self.index):
+                    info = classes.get(stored.label)
+                    if info is None or stored.metadata["class_name"] != info.name:
+                        raise ArtifactError(
+                            f"{self.path} calls class {stored.label} both {info and info.name!r} and "
+                            f"{stored.metadata['class_name']!r}; its labels cannot be trusted"
+                        )
+                    yield stored.label, stored.metadata["image_index"], stored.pixels
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise ArtifactError(
+                    f"{self.path} is damaged ({error}); dmgd verify {self.path} names the files"
+                ) from error

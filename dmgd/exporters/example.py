@@ -1,9 +1,8 @@
 """What every writer is given: images with their metadata, and a description of the whole set."""
 
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -14,9 +13,10 @@ from dmgd.classes.info import ClassInfo
 from dmgd.files import safe_name, sha256_bytes
 from dmgd.images import decode, encode
 from dmgd.progress import Task
-from dmgd.runs.columns import metadata
+from dmgd.runs.columns import COLUMN_TYPES, label_names, metadata
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.record import ImageRecord
+from dmgd.sources.decode import in_order
 
 READERS, READ_AHEAD = 2, 32
 
@@ -76,6 +76,11 @@ class Stored:
     metadata: dict[str, Any]
     image: bytes | ndarray
 
+    @property
+    def pixels(self) -> ndarray:
+        """The decoded pixels, uint8 (h, w, c)."""
+        return decode(self.image) if isinstance(self.image, bytes) else self.image
+
 
 def shards(examples: Iterable[Example], limits: Limits) -> Iterator[tuple[int, Iterator[Example]]]:
     """(shard number, its examples), streaming: a shard must be used up before the next is asked for."""
@@ -96,6 +101,18 @@ def json_line(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
 
 
+def columns(description: Description, label: Any = None) -> list[dict[str, Any]]:
+    """The columns image, label, metadata and, with soft labels, logits, with their types as a dataset card lists them.
+    `label` is the label's (None: a ClassLabel)."""
+    names = {str(i): name for i, name in enumerate(label_names(description.classes))}
+    return [
+        {"name": "image", "dtype": "image"},
+        {"name": "label", "dtype": label or {"class_label": {"names": names}}},
+        *({"name": name, "dtype": kind} for name, kind in COLUMN_TYPES.items()),
+        *([{"name": "logits", "sequence": "float32"}] if description.soft_labels else []),
+    ]
+
+
 def examples(
     run: RunDirectory,
     records: Sequence[ImageRecord],
@@ -113,18 +130,8 @@ def examples(
             sha256 = sha256_bytes(data)
         return Example(record, classes[record.class_index], data, sha256, logits[record.key] if logits else None)
 
-    for example in read_ahead(read, records):
-        yield example
-        task.advance()
-
-
-def read_ahead(read: Callable[[ImageRecord], Example], records: Sequence[ImageRecord]) -> Iterator[Example]:
-    """`read` of every record, in order; a few are read, checked and encoded while earlier ones are being written."""
+    # A few are read, checked and encoded while earlier ones are being written.
     with ThreadPoolExecutor(READERS) as pool:
-        waiting: deque[Future[Example]] = deque()
-        for record in records:
-            waiting.append(pool.submit(read, record))
-            if len(waiting) > READ_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        for example in in_order(pool, read, records, READ_AHEAD):
+            yield example
+            task.advance()

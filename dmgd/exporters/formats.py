@@ -1,30 +1,50 @@
-"""The layouts by name: how each is written and read back."""
+"""The layouts of exports by name: how each is written, read back, and described in the dataset card."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 from dmgd.errors import unknown_choice
-from dmgd.exporters.example import Description, Example, Stored
-from dmgd.exporters.written import WrittenFile
 
-LAYOUTS = ("webdataset", "parquet", "imagefolder", "tensors")
+if TYPE_CHECKING:  # the command line lists the layouts without the libraries that they need
+    from dmgd.exporters.example import Description, Example, Stored
+    from dmgd.exporters.folder import WrittenFile
 
 
 @dataclass(frozen=True)
 class Layout:
-    """`write` puts examples into a folder and returns what it wrote; `read` gives back the images of a folder, given
-    the index of the export."""
+    """How an export lies on disk.
 
-    write: Callable[[Path, Iterable[Example], Description], list[WrittenFile]]
-    read: Callable[[Path, dict[str, Any]], Iterator[Stored]]
+    `write(folder, examples, description)` puts the examples into a folder and returns the files it has written;
+    `read(folder, index)` gives them back, with the metadata that each example has, given the export's index.
+
+    The rest is for the dataset card. `data_files` are the patterns by which `load_dataset` finds the data (none: it
+    does not know the layout), `columns(description)` what it finds there, the image first and then the label (None: as
+    in `dmgd.exporters.example.columns`). `snippet` is Python that opens the export, called FOLDER, with another
+    library. In patterns and snippet, {image_format} stands for the suffix of the images.
+    """
+
+    write: "Callable[[Path, Iterable[Example], Description], list[WrittenFile]]"
+    read: "Callable[[Path, dict[str, Any]], Iterator[Stored]]"
+    data_files: tuple[str, ...] = ()
+    columns: "Callable[[Description], list[dict[str, Any]]] | None" = None
+    snippet: str = ""
+
+
+# A new layout is one more entry: itself, or where to import it from when it is used.
+LAYOUTS: dict[str, Layout | str] = {
+    "webdataset": "dmgd.exporters.webdataset:LAYOUT",
+    "parquet": "dmgd.exporters.parquet:LAYOUT",
+    "imagefolder": "dmgd.exporters.imagefolder:LAYOUT",
+    "tensors": "dmgd.exporters.tensors:LAYOUT",
+}
 
 
 def layout_named(name: str) -> Layout:
-    """The layout called `name`, in the module of its name. Raises UsageError for an unknown one."""
+    """The layout called `name`. Raises UsageError for an unknown one."""
     if name not in LAYOUTS:
-        raise unknown_choice("format", name, LAYOUTS)
-    module = import_module(f"dmgd.exporters.{name}")
-    return Layout(getattr(module, f"write_{name}"), getattr(module, f"read_{name}"))
+        raise unknown_choice("format", name, tuple(LAYOUTS))
+    layout = LAYOUTS[name]
+    return resolve_name(layout) if isinstance(layout, str) else layout

@@ -29,54 +29,39 @@ def check_push(repo_id: str) -> None:
         raise ArtifactError("there is no Hub token; run `hf auth login`, or set HF_TOKEN to one with write access")
 
 
-def publish(out: Path, repo_id: str, *, progress: Progress = SILENT, **options: Any) -> str:
-    """Push the export at `out` to the Hub, see `push`, and return its URL.
-
-    Raises ArtifactError if a file of the export was changed since it was made.
-    """
-    index = read_index(out)
-    if problem := next(export_problems(out, index), None):
-        raise ArtifactError(f"{out} is damaged ({problem}); export the run again to a new folder")
-    with progress.task("push", None, "files") as task:
-        url = push(out, index, repo_id, **options)
-        task.advance(len(index["files"]) + 1)
-    return url
-
-
-def push(
-    folder: Path,
-    index: dict[str, Any],
+def publish(
+    out: Path,
     repo_id: str,
     *,
     private: bool = False,
     revision: str | None = None,
     message: str = "Upload distilled dataset",
+    progress: Progress = SILENT,
 ) -> str:
-    """The URL of the dataset `repo_id`, to which the export in `folder` was uploaded.
+    """The URL of the dataset `repo_id`, to which the export at `out` was uploaded.
 
     The repository is created if need be; `revision` is a branch, made if need be. All files appear at once, in a single
     commit; what is there already is not sent again, and what an earlier export left and this one lacks is removed.
-    Raises ArtifactError, saying what to do, if the Hub refuses or cannot be reached; then nothing was published.
+    Raises ArtifactError if a file of the export was changed since it was made, or, saying what to do, if the Hub
+    refuses or cannot be reached; then nothing was published.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
+    index = read_index(out)
+    if problem := next(export_problems(out, index), None):
+        raise ArtifactError(f"{out} is damaged ({problem}); export the run again to a new folder")
     api = HfApi()
+    dataset: dict[str, Any] = {"repo_id": repo_id, "repo_type": "dataset"}
     paths = [*(file["path"] for file in index["files"]), INDEX]
-    with hub_errors(repo_id, api.endpoint):
-        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+    with progress.task("push", None, "files") as task, hub_errors(repo_id, api.endpoint):
+        api.create_repo(**dataset, private=private, exist_ok=True)
         if revision:
-            api.create_branch(repo_id, branch=revision, repo_type="dataset", exist_ok=True)
+            api.create_branch(**dataset, branch=revision, exist_ok=True)
+        operations: list[Any] = [CommitOperationAdd(path, str(out / path)) for path in paths]
         stale = sorted(set(_published_paths(api, repo_id, revision)) - set(paths))
-        api.create_commit(
-            repo_id,
-            [
-                *(CommitOperationAdd(path, str(folder / path)) for path in paths),
-                *(CommitOperationDelete(path) for path in stale),
-            ],
-            commit_message=message,
-            repo_type="dataset",
-            revision=revision,
-        )
+        operations += [CommitOperationDelete(path) for path in stale]
+        api.create_commit(**dataset, operations=operations, commit_message=message, revision=revision)
+        task.advance(len(paths))
     return f"{api.endpoint}/datasets/{repo_id}" + (f"/tree/{revision}" if revision else "")
 
 

@@ -5,13 +5,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dmgd.exporters.example import Description, Example, Stored, json_line
-from dmgd.exporters.written import WrittenFile, hashed_file, write_hashed
+from dmgd.exporters.example import Description, Example, Stored, columns, json_line
+from dmgd.exporters.folder import WrittenFile, hashed_file, write_hashed
+from dmgd.exporters.formats import Layout
 
 METADATA = "metadata.jsonl"
+SNIPPET = """\
+from torchvision.datasets import ImageFolder
+dataset = ImageFolder("FOLDER")
+image, label = dataset[0]"""
 
 
-def write_imagefolder(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
+def write(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
     """Write `0003-cat/00007.png`, … and `metadata.jsonl` in `folder`."""
     files = []
     with hashed_file(folder, METADATA) as metadata:
@@ -26,10 +31,20 @@ def write_imagefolder(folder: Path, examples: Iterable[Example], description: De
     return [*files, metadata.written(METADATA, images=0)]
 
 
-def read_imagefolder(folder: Path, index: dict[str, Any]) -> Iterator[Stored]:
+def read(folder: Path, index: dict[str, Any]) -> Iterator[Stored]:
     """The images of an export in `folder`."""
     with (folder / METADATA).open(encoding="utf-8") as lines:
         for line in lines:
             fields = json.loads(line)
             data = (folder / fields.pop("file_name")).read_bytes()
             yield Stored(fields.pop("label"), fields, data)
+
+
+LAYOUT = Layout(
+    write,
+    read,
+    data_files=("*/*.{image_format}", METADATA),
+    # The reader in `datasets` infers the types from metadata.jsonl and knows no class labels there.
+    columns=lambda description: columns(description, label="int64"),
+    snippet=SNIPPET,
+)

@@ -9,13 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dmgd.exporters.example import Description, Example, Stored, shards
-from dmgd.exporters.written import HashedFile, WrittenFile, hashed_file
+from dmgd.exporters.folder import HashedFile, WrittenFile, hashed_file
+from dmgd.exporters.formats import Layout
 from dmgd.runs.columns import COLUMN_TYPES, features
 
 ROWS_PER_GROUP = 100  # what readers fetch at once, as in `datasets`
 
 
-def write_parquet(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
+def write(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
     """Write `data/train-00000-of-00002.parquet`, … in `folder`."""
     schema = arrow_schema(description)
     shard_files: list[tuple[HashedFile, int]] = []
@@ -45,16 +46,8 @@ def _write_shard(file: HashedFile, shard: Iterator[Example], schema: pa.Schema, 
     """Write one shard and return its number of images. Compressing images again would only cost time."""
     count, columns = 0, ["label", *COLUMN_TYPES]
     compression = {**dict.fromkeys([*columns, "image.path"], "snappy"), "image.bytes": "none"}
-    with (
-        pa.PythonFile(file, mode="w") as sink,
-        pq.ParquetWriter(
-            sink,
-            schema,
-            compression=compression,
-            use_dictionary=columns,
-            write_statistics=columns,
-        ) as writer,
-    ):
+    options: dict[str, Any] = {"compression": compression, "use_dictionary": columns, "write_statistics": columns}
+    with pa.PythonFile(file, mode="w") as sink, pq.ParquetWriter(sink, schema, **options) as writer:
         while group := list(islice(shard, ROWS_PER_GROUP)):
             written = [row(example, image_format) for example in group]
             writer.write_table(pa.Table.from_pylist(written, schema=schema))
@@ -69,16 +62,14 @@ def row(example: Example, image_format: str) -> dict[str, Any]:
     return fields if example.logits is None else {**fields, "logits": example.logits}
 
 
-def read_parquet(folder: Path, index: dict[str, Any]) -> Iterator[Stored]:
-    """The images of an export in `folder`."""
+def read(folder: Path, index: dict[str, Any]) -> Iterator[Stored]:
+    """The images of an export in `folder`, a group of rows at a time in memory."""
     for file in index["files"]:
         if file["path"].endswith(".parquet"):
-            for fields in rows(folder / file["path"]):
-                image = fields.pop("image")["bytes"]
-                yield Stored(fields.pop("label"), fields, image)
+            for batch in pq.ParquetFile(folder / file["path"]).iter_batches(ROWS_PER_GROUP):
+                for fields in batch.to_pylist():
+                    image = fields.pop("image")["bytes"]
+                    yield Stored(fields.pop("label"), fields, image)
 
 
-def rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file, all `columns` or some, a group at a time in memory."""
-    for batch in pq.ParquetFile(path).iter_batches(ROWS_PER_GROUP, columns=columns):
-        yield from batch.to_pylist()
+LAYOUT = Layout(write, read, data_files=("data/train-*.parquet",))

@@ -10,14 +10,19 @@ import torch
 from torch import Tensor
 
 from dmgd.exporters.example import Description, Example, Stored, json_line
-from dmgd.exporters.written import WrittenFile, hashed_file, write_hashed
+from dmgd.exporters.folder import WrittenFile, hashed_file, write_hashed
+from dmgd.exporters.formats import Layout
 from dmgd.images import decode
 
 METADATA = "metadata.jsonl"
 IMAGES, LABELS = "images.pt", "labels.pt"
+SNIPPET = """\
+import torch
+images = torch.load("FOLDER/images.pt", weights_only=True)  # (n, channels, h, w), from 0 to 1
+labels = torch.load("FOLDER/labels.pt", weights_only=True)"""
 
 
-def write_tensors(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
+def write(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
     """Write in `folder` `images.pt` (n, c, h, w), float32 in [0, 1], `labels.pt` (n,), int64, `metadata.jsonl`, a line
     for each row, and with soft labels `soft_labels.pt` (n, classes), float32."""
     pixels, labels, lines, logits = [], [], [], []
@@ -44,7 +49,7 @@ def _write(folder: Path, path: str, tensor: Tensor, images: int = 0) -> WrittenF
     return file.written(path, images)
 
 
-def read_tensors(folder: Path, index: dict[str, Any] | None = None) -> Iterator[Stored]:
+def read(folder: Path, index: dict[str, Any] | None = None) -> Iterator[Stored]:
     """The images of an export in `folder`."""
     images, labels = (torch.load(folder / name, weights_only=True) for name in (IMAGES, LABELS))
     with (folder / METADATA).open(encoding="utf-8") as lines:
@@ -52,3 +57,6 @@ def read_tensors(folder: Path, index: dict[str, Any] | None = None) -> Iterator[
             fields = json.loads(line)
             fields.pop("label")
             yield Stored(label, fields, image.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy())
+
+
+LAYOUT = Layout(write, read, snippet=SNIPPET)

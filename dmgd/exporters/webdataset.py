@@ -8,12 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from dmgd.exporters.example import Description, Example, Stored, json_line, shards
-from dmgd.exporters.written import WrittenFile, hashed_file
+from dmgd.exporters.example import Description, Example, Stored, columns, json_line, shards
+from dmgd.exporters.folder import WrittenFile, hashed_file
+from dmgd.exporters.formats import Layout
 from dmgd.sources.shards import samples
 
+SNIPPET = """\
+import glob, webdataset as wds
+shards = sorted(glob.glob("FOLDER/data/train-*.tar"))
+dataset = wds.WebDataset(shards, shardshuffle=False).decode("pil").to_tuple("{image_format}", "cls", "json")"""
 
-def write_webdataset(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
+
+def write(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
     """Write `data/train-00000.tar`, … in `folder`."""
     import webdataset as wds
 
@@ -44,10 +50,27 @@ def sample(example: Example, image_format: str) -> dict[str, str | bytes]:
     return fields
 
 
-def read_webdataset(folder: Path, index: dict[str, Any]) -> Iterator[Stored]:
+def read(folder: Path, index: dict[str, Any]) -> Iterator[Stored]:
     """The images of an export in `folder`."""
     for file in index["files"]:
         if file["path"].endswith(".tar"):
             for found in samples(folder / file["path"]):
                 label, fields, image = (found.read(name) or b"" for name in ("cls", "json", index["image_format"]))
                 yield Stored(int(label), json.loads(fields), image)
+
+
+def _columns(description: Description) -> list[dict[str, Any]]:
+    """The fields of a sample by their suffix, as `load_dataset` calls them."""
+    image, label, *metadata = columns(description)
+    logits = [{**metadata.pop(), "name": "logits.npy"}] if description.soft_labels else []
+    return [
+        {**image, "name": description.image_format},
+        {**label, "name": "cls"},
+        {"name": "json", "struct": metadata},
+        *logits,
+        {"name": "__key__", "dtype": "string"},
+        {"name": "__url__", "dtype": "string"},
+    ]
+
+
+LAYOUT = Layout(write, read, data_files=("data/train-*.tar",), columns=_columns, snippet=SNIPPET)

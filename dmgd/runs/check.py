@@ -8,7 +8,7 @@ import numpy as np
 from numpy import ndarray
 
 from dmgd.errors import ArtifactError
-from dmgd.files import LOCK, sha256_bytes, sha256_file
+from dmgd.files import LOCK, file_problem, sha256_bytes
 from dmgd.images import decode
 from dmgd.runs.directory import MANIFEST, PREVIEW, RunDirectory, image_path
 from dmgd.runs.preview import preview_pixels
@@ -29,11 +29,8 @@ def run_problems(run: RunDirectory) -> Iterator[str]:
         except ArtifactError as error:
             yield f"batches/{name}.json: {error}"
             continue
-        latents = run.path / "batches" / f"{name}.safetensors"
-        if not latents.is_file():
-            yield f"batches/{name}.safetensors: is missing"
-        elif sha256_file(latents) != latents_sha256:
-            yield f"batches/{name}.safetensors: was changed (its checksum differs)"
+        if problem := file_problem(run.path, f"batches/{name}.safetensors", latents_sha256):
+            yield problem
         for record in records:
             expected.add(record.path)
             seen.add((record.class_index, record.image_index))
@@ -65,10 +62,7 @@ def _shows(path: Path, pixels: ndarray) -> bool:
 def _image_problems(run: RunDirectory, record: ImageRecord) -> Iterator[str]:
     if record.path != image_path(run.classes, record.class_index, record.image_index):
         yield f"{record.path}: is recorded as image {record.image_index} of class {record.class_index}"
-    path = run.path / record.path
-    if not path.is_file():
-        yield f"{record.path}: is missing"
-    elif sha256_file(path) != record.sha256:
-        yield f"{record.path}: was changed (its checksum differs)"
+    if problem := file_problem(run.path, record.path, record.sha256):
+        yield problem
     elif sha256_bytes(run.pixels(record).tobytes()) != record.pixels_sha256:
         yield f"{record.path}: its pixels are not those of its record"

@@ -9,35 +9,20 @@ from dmgd.runs.record import ImageRecord
 if TYPE_CHECKING:  # slow to import
     from datasets import Features
 
-# The fields of `metadata` in order.
+# What is known of each image, with its type.
 COLUMN_TYPES = {
-    "key": "string",
-    "class_name": "string",
-    "wnid": "string",
-    "prior_index": "int64",
-    "image_index": "int64",
-    "seed": "int64",
-    "other_class": "int64",
+    **dict.fromkeys(("key", "class_name", "wnid"), "string"),
+    **dict.fromkeys(("prior_index", "image_index", "seed", "other_class"), "int64"),
     "ot_cost": "float64",
-    "sha256": "string",
-    "pixels_sha256": "string",
+    **dict.fromkeys(("sha256", "pixels_sha256"), "string"),
 }
 
 
 def metadata(record: ImageRecord, info: ClassInfo, sha256: str) -> dict[str, Any]:
-    """Where an image comes from. `sha256` is that of its file, `pixels_sha256` that of the run's own pixels."""
-    return {
-        "key": record.key,
-        "class_name": info.name,
-        "wnid": info.wnid,
-        "prior_index": info.prior_index,
-        "image_index": record.image_index,
-        "seed": record.seed,
-        "other_class": record.other_class,
-        "ot_cost": record.ot_cost,
-        "sha256": sha256,
-        "pixels_sha256": record.pixels_sha256,
-    }
+    """Where an image comes from, by the names in COLUMN_TYPES: `sha256` of its file, `pixels_sha256` of the run's own
+    pixels."""
+    known = {**vars(record), **vars(info), "key": record.key, "class_name": info.name, "sha256": sha256}
+    return {name: known[name] for name in COLUMN_TYPES}
 
 
 def features(classes: Sequence[ClassInfo]) -> "Features":

@@ -25,12 +25,13 @@ from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.files import (
     LOCK,
+    file_problem,
     is_temporary,
-    locked_folder,
+    locked,
+    read_json,
     remove_temporaries,
     safe_name,
     sha256_bytes,
-    sha256_file,
     write_bytes,
     write_json,
 )
@@ -70,7 +71,7 @@ class RunDirectory:
         writes there.
         """
         wanted = {"format": FORMAT, **manifest}
-        with locked_folder(path):
+        with locked(path):
             _require_own(path)
             remove_temporaries(path)
             if (path / MANIFEST).is_file():
@@ -107,17 +108,8 @@ class RunDirectory:
     def open(cls, path: Path | str) -> "RunDirectory":
         """The run at `path`. Raises UsageError if there is none, ArtifactError for a damaged one or another format."""
         path = Path(path)
-        try:
-            manifest = json.loads((path / MANIFEST).read_text())
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise UsageError(f"{path} is not a run (it has no {MANIFEST}); make one with dmgd distill --out") from error
-        except ValueError as error:
-            raise ArtifactError(f"{path / MANIFEST} is damaged ({error})") from error
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise ArtifactError(f"{path} was written by another version of dmgd; distil it again")
-        if lacking := sorted(MANIFEST_KEYS - manifest.keys()):
-            raise ArtifactError(f"{path / MANIFEST} is damaged (it lacks {', '.join(lacking)})")
-        return cls(path, manifest)
+        missing = UsageError(f"{path} is not a run (it has no {MANIFEST}); make one with dmgd distill --out")
+        return cls(path, read_json(path / MANIFEST, FORMAT, MANIFEST_KEYS, missing=missing, remedy="distil it again"))
 
     @property
     def config(self) -> DistillConfig:
@@ -189,31 +181,19 @@ class RunDirectory:
             records, latents_sha256 = self.read_batch(batch.name)
         except ArtifactError:
             return self._record_path(batch)
-        digests = {self.path / record.path: record.sha256 for record in records}
-        digests[self._latent_path(batch)] = latents_sha256
-        for path, digest in digests.items():
-            if not path.is_file() or sha256_file(path) != digest:
-                return path
-        return None
+        digests = {record.path: record.sha256 for record in records}
+        digests[str(self._latent_path(batch).relative_to(self.path))] = latents_sha256
+        return next((self.path / name for name, sha in digests.items() if file_problem(self.path, name, sha)), None)
 
     def write_batch(self, batch: Batch, images: ndarray, latents: "Tensor", measured: list[dict[str, Any]]) -> None:
         """Store a batch: uint8 `images` (b, h, w, c), `latents` (b, …) and per image what was `measured`: seed,
         other_class and ot_cost. The records come last."""
         records = []
         for (c, i), pixels, record in zip(batch.indices(), images, measured, strict=True):
-            data = encode(pixels)
-            path = image_path(self.classes, c, i)
+            data, path = encode(pixels), image_path(self.classes, c, i)
             write_bytes(self.path / path, data)
-            records.append(
-                ImageRecord(
-                    class_index=c,
-                    image_index=i,
-                    path=path,
-                    sha256=sha256_bytes(data),
-                    pixels_sha256=sha256_bytes(pixels.tobytes()),
-                    **record,
-                )
-            )
+            fields = {**record, "sha256": sha256_bytes(data), "pixels_sha256": sha256_bytes(pixels.tobytes())}
+            records.append(ImageRecord(class_index=c, image_index=i, path=path, **fields))
         stored = save({"latents": np.ascontiguousarray(latents.cpu().numpy())})
         write_bytes(self._latent_path(batch), stored)
         content = {"images": [record.to_json() for record in records], "latents_sha256": sha256_bytes(stored)}

@@ -6,7 +6,6 @@ agree within the lock file's own `tolerance`, in grey levels of 255.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from numpy import ndarray
 from PIL import Image
 
 from dmgd.errors import ArtifactError
-from dmgd.files import write_json
+from dmgd.files import read_json, write_json
 from dmgd.runs.manifest import differences
 
 FORMAT = 1
@@ -69,15 +68,9 @@ def write_lock(path: Path, lock: dict[str, Any]) -> None:
 
 def read_lock(path: Path) -> dict[str, Any]:
     """The lock at `path`. Raises ArtifactError if it is missing, damaged or of another version."""
-    try:
-        lock = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise ArtifactError(f"the lock file {path} does not exist; make it with --write-lock") from error
-    except ValueError as error:
-        raise ArtifactError(f"{path} is damaged or no lock file ({error}); make it with --write-lock") from error
-    if not isinstance(lock, dict) or lock.get("format") != FORMAT or "classes" not in lock:
-        raise ArtifactError(f"{path} is no lock file of this version of dmgd; make it again with --write-lock")
-    return lock
+    remedy = "make it with --write-lock"
+    missing = ArtifactError(f"the lock file {path} does not exist; {remedy}")
+    return read_json(path, FORMAT, ("classes", "tolerance"), missing=missing, remedy=remedy)
 
 
 def compare_locks(locked: dict[str, Any], found: dict[str, Any]) -> tuple[list[str], str]:

@@ -5,11 +5,12 @@ import itertools
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy import ndarray
@@ -19,6 +20,8 @@ from dmgd.errors import DmgdError
 from dmgd.images import BadImage, read_image, square_pixels
 from dmgd.sources.detail import detail
 from dmgd.sources.source import Item
+
+Task, Result = TypeVar("Task"), TypeVar("Result")
 
 CHUNK = 64
 MAX_WORKERS = 16
@@ -74,7 +77,8 @@ def decoded(
     `workers` processes do the work; None takes one for each core, and 0 this process. Few images, or images that are
     in memory already, are not worth starting processes for. Raises DmgdError if a worker dies.
     """
-    chunks = _chunks(items)
+    iterator = iter(items)
+    chunks = iter(lambda: list(itertools.islice(iterator, CHUNK)), [])
     first = list(itertools.islice(chunks, 2))
     in_memory = bool(first) and isinstance(first[0][0].image, Image.Image)
     workers = available_cores() if workers is None else workers
@@ -85,22 +89,30 @@ def decoded(
     # "spawn" is safe whatever threads this process has; a forked child could wait for ever for one of their locks.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, MAX_WORKERS), mp_context=context, initializer=_leave_interrupts) as pool:
-        waiting: deque[Future[Chunk]] = deque()
+        decoding = partial(decode, size=size, channels=channels, mirror=mirror)
         try:
-            for chunk in itertools.chain(first, chunks):
-                waiting.append(pool.submit(decode, chunk, size, channels, mirror))
-                if len(waiting) > AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from in_order(pool, decoding, itertools.chain(first, chunks), AHEAD * workers)
         except BrokenProcessPool as error:
             raise DmgdError(
                 "a decoding process died, perhaps for lack of memory or in a script without "
                 'if __name__ == "__main__"; --workers 0 decodes without processes'
             ) from error
-        finally:
-            for future in waiting:
-                future.cancel()
+
+
+def in_order(pool: Executor, function: Callable[[Task], Result], tasks: Iterable[Task], ahead: int) -> Iterator[Result]:
+    """What the function makes of each task, in order; at most `ahead` of them are in the pool beside the one that is
+    waited for."""
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(function, task))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def available_cores() -> int:
@@ -115,9 +127,3 @@ def _leave_interrupts() -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
-    iterator: Iterator[Any] = iter(items)
-    while chunk := list(itertools.islice(iterator, CHUNK)):
-        yield chunk

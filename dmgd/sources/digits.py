@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from dmgd.classes.info import ClassInfo
+from dmgd.images import readable
 from dmgd.sources.source import Item
 from dmgd.specs import EMBEDDED, SourceSpec
 
@@ -41,14 +42,8 @@ class DigitsSource:
             yield Item(Image.fromarray(self._images[row]), int(self._labels[row]), f"row {row}")
 
     def samples(self, split: str) -> Iterator[tuple[Image.Image, int]]:
-        for row in self._rows[split]:
-            yield Image.fromarray(self._images[row]), int(self._labels[row])
+        return readable((item.image, item.label) for item in self.items(split))
 
     def fingerprint(self, split: str) -> str:
         rows = self._rows[split]
         return hashlib.sha256(self._images[rows].tobytes() + self._labels[rows].astype("<i8").tobytes()).hexdigest()
-
-
-def digits_source() -> DigitsSource:
-    """The embedded source; needs no file and no network."""
-    return DigitsSource()

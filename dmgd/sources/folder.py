@@ -9,7 +9,7 @@ from pathlib import Path
 from dmgd.classes.info import natural_key
 from dmgd.errors import UsageError
 from dmgd.images import IMAGE_SUFFIXES
-from dmgd.sources.layout import TEST_NAMES, Found, fingerprint_files, missing_split
+from dmgd.sources.source import TEST_NAMES, Found, fingerprint_files, missing_split
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class FolderLayout:
     names: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, root: Path) -> "FolderLayout":
-        """The layout at `root`. Raises UsageError if there is no folder, or none with class folders."""
+    def open(cls, place: str) -> "FolderLayout":
+        """The layout at `place`. Raises UsageError if there is no folder, or none with class folders."""
+        root = Path(place).expanduser()
         if not root.is_dir():
             raise UsageError(f"the image folder {root} does not exist")
         train = root / "train" if (root / "train").is_dir() else root

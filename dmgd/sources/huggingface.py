@@ -7,14 +7,13 @@ import socket
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from dmgd.classes.info import natural_key
-from dmgd.errors import DmgdError, UsageError, listed
-from dmgd.sources.layout import TEST_NAMES, Found, fingerprint_files, missing_split
+from dmgd.errors import ArtifactError, DmgdError, UsageError, listed
+from dmgd.sources.source import TEST_NAMES, Found, fingerprint_files, missing_split
 
 LABEL_COLUMNS = ("label", "labels", "class", "cls", "fine_label")
 REACH_SECONDS = 3.0
@@ -43,10 +42,6 @@ class HuggingFaceLayout:
         return any(name in self.splits for name in TEST_NAMES)
 
     def labels(self) -> list[str]:
-        return self._labels
-
-    @cached_property
-    def _labels(self) -> list[str]:
         train = self._split("train")
         if (names := getattr(train.features[self.label], "names", None)) is not None:
             return list(names)
@@ -64,10 +59,11 @@ class HuggingFaceLayout:
         for number, row in enumerate(columns):
             image, label = row[self.image], row[self.label]
             if label is None or label == -1:
-                raise UsageError(f"row {number} of {self.place} has no label; choose a split that has labels")
+                raise ArtifactError(f"{self.place}, row {number} has the label {label}; choose a split that has labels")
             inside, text = image["bytes"] if image else b"", names[label] if names else str(label)
             if text not in skip:
-                yield Found(inside if inside is not None else Path(image["path"]), text, f"row {number} of {split}")
+                source = inside if inside is not None else Path(image["path"])
+                yield Found(source, text, f"row {number} of {split}", label if isinstance(label, int) else None)
 
     def fingerprint(self, split: str) -> str:
         self._split(split)

@@ -15,8 +15,7 @@ from dmgd.classes.matching import NEXT_STEP
 from dmgd.errors import MismatchError, UsageError, listed
 from dmgd.files import canonical_json
 from dmgd.images import readable
-from dmgd.sources.layout import Layout
-from dmgd.sources.source import Item
+from dmgd.sources.source import Item, Layout
 from dmgd.specs import SourceSpec
 
 

@@ -1,39 +1,26 @@
-"""From the name a user types to a source, and from a path to the layout that lies there."""
+"""From the name a user types to a source."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from dmgd.classes.imagenet import imagenet_classes, imagenet_subset, imagenet_subsets
 from dmgd.classes.matching import match_table
 from dmgd.errors import UsageError, unknown_choice
-from dmgd.sources.folder import FolderLayout
 from dmgd.sources.huggingface import HubUnreachable, HuggingFaceLayout, open_hugging_face
 from dmgd.sources.labelled import LabelledSource, classes_from_labels, translate
-from dmgd.sources.layout import Layout
-from dmgd.sources.shards import ShardLayout
-from dmgd.sources.source import Source
+from dmgd.sources.layouts import KINDS, open_layout, prefixes
+from dmgd.sources.source import Layout, Source
 from dmgd.specs import EMBEDDED, SourceSpec
 
 NAMED = (EMBEDDED, *imagenet_subsets(), "imagenet-1k")
-PREFIXES = ("folder:PATH", "hf:ID_OR_PATH", "wds:PATTERN")
 IMAGENET_LICENCE = "ImageNet terms of access: non-commercial research and education"
 UNKNOWN_LICENCE = "unknown; see the data's own terms"
 
 
-@dataclass(frozen=True)
-class HubCopy:
-    """Where the Hub has a named source, and its configurations, the default first."""
-
-    id: str
-    variants: tuple[str, ...] = ()
-
-
+# Where the Hub has a named source, and its configurations, the default first.
 _FASTAI = ("full_size", "320px", "160px")
-HUB_COPIES = {
-    "imagenette": HubCopy("frgfm/imagenette", _FASTAI),
-    "imagewoof": HubCopy("frgfm/imagewoof", _FASTAI),
-}
-IMAGENET_1K = HubCopy("ILSVRC/imagenet-1k")  # the subsets are taken out of it where they have no copy of their own
+HUB_COPIES = {"imagenette": ("frgfm/imagenette", _FASTAI), "imagewoof": ("frgfm/imagewoof", _FASTAI)}
+IMAGENET_1K = ("ILSVRC/imagenet-1k", ())  # the subsets are taken out of it where they have no copy of their own
 
 
 def open_source(
@@ -45,8 +32,8 @@ def open_source(
     columns: str | None = None,
     class_map: Path | str | None = None,
 ) -> Source:
-    """The source of a spec or a name: `digits`, one of ImageNet's family, `folder:PATH`, `hf:ID_OR_PATH` or
-    `wds:PATTERN`.
+    """The source of a spec or a name: `digits`, one of ImageNet's family, `folder:PATH`, `hf:ID_OR_PATH`, `wds:PATTERN`
+    or another kind that is registered in `dmgd.sources.layouts`.
 
     `data` is a local copy of a named source, a folder, parquet or WebDataset shards (the prefixes above decide where
     that is not clear). `test_data` holds the test split where the data brings none. `variant` is the Hub's
@@ -59,19 +46,19 @@ def open_source(
     spec = SourceSpec.of(source, **options, class_map=str(class_map) if class_map else None).located()
     kind, _, place = spec.name.partition(":")
     if spec.name == EMBEDDED:
-        from dmgd.sources.digits import digits_source
+        from dmgd.sources.digits import DigitsSource
 
         if given := [option for option, value in asdict(spec).items() if option != "name" and value is not None]:
             options_given = ", ".join(f"--{option.replace('_', '-')}" for option in given)
             raise UsageError(f"the source digits is embedded and takes no {options_given}")
-        return digits_source()
+        return DigitsSource()
     if spec.name in NAMED:
         return _named_source(spec)
-    if kind in ("folder", "hf", "wds") and place:
+    if kind in KINDS and place:
         if spec.data is not None:
             raise UsageError(f"--data goes with a named source; {spec.name} already says where the data is")
         return _any_source(spec, kind, place)
-    raise unknown_choice("source", spec.name, (*NAMED, *PREFIXES))
+    raise unknown_choice("source", spec.name, (*NAMED, *prefixes()))
 
 
 def as_source(source: Source | SourceSpec | str) -> Source:
@@ -80,9 +67,9 @@ def as_source(source: Source | SourceSpec | str) -> Source:
 
 
 def _any_source(spec: SourceSpec, kind: str, place: str) -> LabelledSource:
-    """The source `folder:`, `hf:` or `wds:`, whose classes are the data's own labels."""
-    layout = open_layout(kind, place, spec.variant, spec.columns)
-    test = open_layout(None, spec.test_data, None, spec.columns if kind == "hf" else None) if spec.test_data else None
+    """The source `kind:place`, whose classes are the data's own labels."""
+    layout = open_layout(spec.name, spec.variant, spec.columns)
+    test = open_layout(spec.test_data, None, spec.columns if kind == "hf" else None) if spec.test_data else None
     classes, rows = classes_from_labels(translate(layout.labels(), spec.class_map, place), place)
     local = kind != "hf" or Path(place).exists()
     return LabelledSource(
@@ -103,28 +90,28 @@ def _named_source(spec: SourceSpec) -> LabelledSource:
     layout: Layout
     table = imagenet_classes() if name == "imagenet-1k" else imagenet_subset(name)
     if spec.data is not None:
-        layout, described = open_layout(None, spec.data, spec.variant, spec.columns), "local copy"
+        layout, described = open_layout(spec.data, spec.variant, spec.columns), "local copy"
     else:
         layout, described = _on_the_hub(name, spec.variant, spec.columns)
-    test = open_layout(None, spec.test_data, None, None) if spec.test_data else None
+    test = open_layout(spec.test_data) if spec.test_data else None
     rows = match_table(name, table, translate(layout.labels(), spec.class_map, layout.place), layout.place)
     return LabelledSource(spec, name, described, IMAGENET_LICENCE, tuple(table), rows, layout, test)
 
 
 def _on_the_hub(name: str, variant: str | None, columns: str | None) -> tuple[HuggingFaceLayout, str]:
-    copy = HUB_COPIES.get(name, IMAGENET_1K)
-    if variant is not None and variant not in copy.variants:
-        if not copy.variants:
-            raise UsageError(f"{copy.id} has no variants; leave --variant out")
-        raise unknown_choice("variant", variant, copy.variants)
-    chosen = variant or (copy.variants[0] if copy.variants else None)
+    hub_id, variants = HUB_COPIES.get(name, IMAGENET_1K)
+    if variant is not None and variant not in variants:
+        if not variants:
+            raise UsageError(f"{hub_id} has no variants; leave --variant out")
+        raise unknown_choice("variant", variant, variants)
+    chosen = variant or next(iter(variants), None)
     try:
-        layout = open_hugging_face(copy.id, chosen, columns)
+        layout = open_hugging_face(hub_id, chosen, columns)
     except HubUnreachable as error:
         raise HubUnreachable(
             f"no data for {name}: {error}. Three ways to go on: (1) connect once, or set HF_HOME to a cache that has "
             f"it; (2) give --data PATH, a local copy as image folder, parquet or WebDataset shards; (3) take other "
-            f"data, --source folder:PATH, hf:ID_OR_PATH, wds:PATTERN or digits"
+            f"data, --source {', '.join(prefixes())} or digits"
         ) from error
     return layout, _hub_variant(layout, chosen)
 
@@ -132,40 +119,3 @@ def _on_the_hub(name: str, variant: str | None, columns: str | None) -> tuple[Hu
 def _hub_variant(layout: Layout, variant: str | None) -> str:
     revision = getattr(layout, "revision", None)
     return " ".join([layout.place, *([variant] if variant else []), *([f"revision {revision}"] if revision else [])])
-
-
-def open_layout(kind: str | None, place: str, variant: str | None, columns: str | None) -> Layout:
-    """The layout of the data at `place`; `kind` folder, hf or wds, or None to see from the files.
-
-    Raises UsageError if there is nothing, or an option that this layout does not have.
-    """
-    if kind is None:
-        prefix, _, rest = place.partition(":")
-        kind, place = (prefix, rest) if prefix in ("folder", "hf", "wds") and rest else (kind_of(place), place)
-    given = {"--variant": variant, "--columns": columns}
-    if kind != "hf" and (misplaced := [option for option, value in given.items() if value is not None]):
-        raise UsageError(f"{' and '.join(misplaced)} belong to Hugging Face datasets, not to {kind}:{place}")
-    if kind == "folder":
-        return FolderLayout.open(Path(place).expanduser())
-    if kind == "wds":
-        return ShardLayout.open(place)
-    return open_hugging_face(place, variant, columns)
-
-
-def kind_of(place: str) -> str:
-    """folder, hf or wds, from what lies at `place`. Raises UsageError if there is nothing."""
-    path = Path(place).expanduser()
-    if path.suffix == ".parquet":
-        return "hf"
-    if place.endswith((".tar", ".tar.gz", ".tgz")):
-        return "wds"
-    if not path.exists():
-        raise UsageError(f"the data {place} does not exist; give --data a folder, parquet or WebDataset shards")
-    if any(path.glob("*.tar")):
-        return "wds"
-    markers = ("dataset_dict.json", "dataset_info.json", "state.json")
-    if any((path / marker).is_file() for marker in markers) or any(
-        next(path.glob(pattern), None) for pattern in ("*.parquet", "*/*.parquet", "*.arrow")
-    ):
-        return "hf"
-    return "folder"

@@ -6,16 +6,16 @@ import re
 import tarfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from dmgd.classes.info import natural_key
 from dmgd.errors import ArtifactError, UsageError
 from dmgd.images import IMAGE_SUFFIXES
-from dmgd.sources.layout import TEST_NAMES, Found, fingerprint_files, missing_split
+from dmgd.sources.source import TEST_NAMES, Found, fingerprint_files, missing_split
 
 _JSON_LABELS = ("wnid", "class_name", "class", "label", "cls")  # the first that is there, before a bare .cls number
+_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)  # a sample's name, and the suffix of one of its files
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -46,11 +46,7 @@ class ShardLayout:
         return bool(self.shards["test"])
 
     def labels(self) -> list[str]:
-        return self._labels
-
-    @cached_property
-    def _labels(self) -> list[str]:
-        seen = {_label(sample, file) for file in self.shards["train"] for sample in samples(file)}
+        seen = {_label(sample)[0] for file in self.shards["train"] for sample in samples(file)}
         return sorted(seen, key=natural_key)
 
     def found(self, split: str, skip: Collection[str] = ()) -> Iterator[Found]:
@@ -58,9 +54,9 @@ class ShardLayout:
             raise missing_split(f"wds:{self.place}", split)
         for file in self.shards[split]:
             for sample in samples(file):
-                label = _label(sample, file)
-                if label not in skip and (image := sample.image()):
-                    yield Found(image[1], label, f"{file.name}/{image[0]}")
+                label, number = _label(sample)
+                if label not in skip and (image := sample.image()) is not None:
+                    yield Found(image, label, sample.name, number)
 
     def fingerprint(self, split: str) -> str:
         if not self.shards[split]:
@@ -73,7 +69,7 @@ def _expand(pattern: str) -> list[Path]:
     if "://" in pattern or pattern.startswith("pipe:"):
         raise UsageError(f"wds:{pattern} is not local; download the shards and give their pattern")
     if path.is_dir():
-        files = sorted(path.glob("*.tar"))
+        files = sorted(path.glob("*.tar")) or sorted(path.glob("data/*.tar"))
     elif _BRACES.search(pattern):
         files = [Path(one).expanduser() for one in _series(pattern)]
         if missing := [file for file in files if not file.is_file()]:
@@ -96,10 +92,11 @@ def _series(pattern: str) -> list[str]:
 
 @dataclass
 class Sample:
-    """The members of one sample by suffix, in small letters; their bytes are read when asked for."""
+    """The members of one sample by suffix, in small letters; their bytes are read when asked for. `name` says where it
+    is, for messages."""
 
     tar: tarfile.TarFile
-    key: str
+    name: str
     members: dict[str, tarfile.TarInfo]
 
     def read(self, suffix: str) -> bytes | None:
@@ -107,52 +104,36 @@ class Sample:
         file = self.tar.extractfile(member) if member else None
         return file.read() if file else None
 
-    def image(self) -> tuple[str, bytes] | None:
-        """Name and bytes of the sample's image, or None."""
-        for suffix, member in self.members.items():
-            if f".{suffix}".endswith(IMAGE_SUFFIXES):
-                return member.name, self.read(suffix) or b""
-        return None
+    def image(self) -> bytes | None:
+        """The bytes of the sample's image, or None."""
+        return next((self.read(suffix) for suffix in self.members if f".{suffix}".endswith(IMAGE_SUFFIXES)), None)
 
 
 def samples(file: Path) -> Iterator[Sample]:
     """The samples of one shard, each readable until the next is asked for. Raises ArtifactError if it is damaged."""
     try:
         with tarfile.open(file) as tar:
-            sample: Sample | None = None
-            for member in tar:
-                folder, _, name = member.name.rpartition("/")
-                stem, _, suffix = name.partition(".")
-                if not member.isfile() or not stem or not suffix:
-                    continue
-                key = f"{folder}/{stem}"
-                if sample is not None and sample.key != key:
-                    yield sample
-                    sample = None
-                sample = sample or Sample(tar, key, {})
-                sample.members[suffix.lower()] = member
-            if sample is not None:
-                yield sample
+            files = ((name, member) for member in tar if member.isfile() and (name := _NAME.fullmatch(member.name)))
+            for key, members in groupby(files, key=lambda found: found[0][1]):
+                yield Sample(tar, f"{file.name}, sample {key}", {name[2].lower(): member for name, member in members})
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ArtifactError(f"the shard {file} is damaged or is no tar file ({error})") from error
 
 
-def _label(sample: Sample, file: Path) -> str:
-    """What the sample says of its class: by name in its .json if there is one, else the text of its .cls."""
-    fields = _json_fields(sample, file)
-    for key in _JSON_LABELS:
-        if isinstance(value := fields.get(key), str):
-            return value
-    if (text := sample.read("cls")) is not None:
-        return text.decode().strip()
-    if isinstance(number := fields.get("label"), int):
-        return str(number)
-    raise ArtifactError(f"the shard {file} has no label for {sample.key}: expected .cls, or .json with a class name")
-
-
-def _json_fields(sample: Sample, file: Path) -> dict[str, Any]:
+def _label(sample: Sample) -> tuple[str, str | int | None]:
+    """What the sample says of its class: by name in its .json if there is one, else the text of its .cls; and the
+    number of its class in either, if it is there."""
     try:
         fields = json.loads(sample.read("json") or "{}")
     except ValueError as error:
-        raise ArtifactError(f"the shard {file} has a damaged .json for {sample.key} ({error})") from error
-    return fields if isinstance(fields, dict) else {}
+        raise ArtifactError(f"the .json of {sample.name} is damaged ({error})") from error
+    fields = fields if isinstance(fields, dict) else {}
+    number: str | int | None = None
+    if (text := sample.read("cls")) is not None:
+        number = text.decode(errors="replace").strip()
+    elif isinstance(fields.get("label"), int):
+        number = fields["label"]
+    label = next((fields[key] for key in _JSON_LABELS if isinstance(fields.get(key), str)), number)
+    if label is None:
+        raise ArtifactError(f"{sample.name} has no label: expected .cls, or .json with a class name")
+    return str(label), number

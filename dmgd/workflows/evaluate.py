@@ -149,7 +149,7 @@ def _score(
     progress: Progress,
 ) -> Score:
     """Train and test once for each seed."""
-    trainings, labels = [], teacher.on(device) if teacher and protocol.loss == "soft" else None
+    trainings, labels = [], teacher.to(device) if teacher and protocol.loss == "soft" else None
     with progress.task(f"train {contender.name}", len(seeds) * (protocol.epochs or 1), "epochs") as task:
         for repeat, seed in enumerate(seeds):
             task.describe(f"repeat {repeat + 1} of {len(seeds)}")

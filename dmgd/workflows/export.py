@@ -9,10 +9,9 @@ from numpy import ndarray
 
 from dmgd.exporters.card import card, provenance, read_results
 from dmgd.exporters.example import Description, Limits, examples
-from dmgd.exporters.folder import FORMAT, INDEX, output_folder, same_export, staged
+from dmgd.exporters.folder import FORMAT, INDEX, output_folder, same_export, staged, write_hashed
 from dmgd.exporters.formats import layout_named
 from dmgd.exporters.soft_labels import read_soft_labels
-from dmgd.exporters.written import write_hashed
 from dmgd.files import sha256_bytes, write_json
 from dmgd.images import check_image_format
 from dmgd.progress import Progress, listener
