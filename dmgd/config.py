@@ -25,12 +25,17 @@ def preset(settings: type, name: str, default: Any) -> Any:
 
 
 def check_settings(settings: Any) -> None:
-    """Raise UsageError for a setting that is out of its bounds, none of its choices, or no rising pair."""
+    """Turn whole numbers into floats where those are meant. Raises UsageError for a setting that is out of its bounds,
+    none of its choices, or no rising pair."""
     hints = get_type_hints(type(settings))
     for one in fields(settings):
         value, name, facts = getattr(settings, one.name), one.name.replace("_", "-"), one.metadata
         if value is None:
             continue
+        if type(value) is int and float in (hints[one.name], *get_args(hints[one.name])):
+            object.__setattr__(
+                settings, one.name, value := float(value)
+            )  # or equal settings would not be the same JSON
         if "at_least" in facts and not value >= facts["at_least"]:
             raise UsageError(f"{name} must be at least {facts['at_least']}, not {value}")
         if "above" in facts and not value > facts["above"]:

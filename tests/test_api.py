@@ -12,6 +12,7 @@ from made_run import make_run, tree
 from source_stand_ins import WNIDS, as_folder, pictures, small_prior
 
 import dmgd
+from dmgd.config import StatisticsConfig
 from dmgd.errors import UsageError
 from dmgd.generation.config import DistillConfig
 from dmgd.runs.directory import RunDirectory
@@ -92,6 +93,10 @@ def test_a_run_is_verified_against_a_lock_file_by_name(run, tmp_path):
 def test_a_wrong_device_is_refused_even_where_none_is_needed(run):
     with pytest.raises(UsageError, match="the device 'tpu' cannot be used"):
         dmgd.verify(run, device="tpu")
+
+
+def test_equal_settings_are_recorded_equally():
+    assert repr(StatisticsConfig(max_bad=1)) == repr(StatisticsConfig(max_bad=1.0))
 
 
 def test_progress_is_shown_when_it_is_asked_for(run, tmp_path, capsys):

@@ -107,5 +107,6 @@ def test_the_command_says_the_source_s_detail_and_warns(dmgd, tmp_path):
     assert json.loads(made.stdout)["header"]["detail"] == pytest.approx(1.04076)
     arguments = ("--source", "digits", "--ipc", 1, "--steps", 10, "--rho", 1, "--stats", tmp_path / "s")
     said = dmgd("distill", *arguments, "--out", tmp_path / "run").stderr
+    assert "settled by the data: --window 0 4 (t 0 to 444), --stages 2 4 (t 222 to 444), --keep-detail no\n" in said
     assert "of the source's detail" in said
     assert "try --keep-detail yes or another --prior" in said

@@ -10,7 +10,7 @@ from dmgd.diffusion.guidance import Guidance
 from dmgd.generation.batches import Batch, batches_of
 from dmgd.generation.config import DistillConfig
 from dmgd.generation.micro_batches import suitable_batch
-from dmgd.matching.method import Method
+from dmgd.matching.method import Method, settled_by_data
 from dmgd.matching.methods import method_from_json
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
@@ -94,13 +94,14 @@ def make_plan(
         config = config.with_statistics_of(points)
     asked, own = config.method, prior.defaults
     schedule = prior.schedule(asked.steps, asked.solver)
+    settled = asked.settled(schedule, statistics, config.ipc)
+    if options := settled_by_data(asked, settled, schedule):
+        progress.note(f"settled by the data: {options}")
     method = replace(
-        asked.settled(schedule, statistics, config.ipc),
+        settled,
         guidance_scale=own.guidance_scale if asked.guidance_scale is None else asked.guidance_scale,
         guided_channels=own.guided_channels if asked.guided_channels is None else asked.guided_channels,
     )
-    for note in method.placement(asked, schedule):
-        progress.note(note)
     return Plan(
         config=config,
         method=method,

@@ -67,10 +67,6 @@ class Method:
         """The method with everything that it leaves to the data, from Schedule, Statistics and `ipc`."""
         return self
 
-    def placement(self, asked: "Method", schedule: Any) -> list[str]:
-        """Where the data have put what was left to them in `asked`, one line each."""
-        return []
-
     def conditions(self, label: Any, null: Any, other: Any, noise: Any) -> Callable[..., Any]:
         """The Conditions of a batch: of its classes `label`, of no class, of an `other` class, and label noise."""
         from dmgd.matching.soft_labels import plain_labels
@@ -118,15 +114,6 @@ class SoftLabels(Method):
         show, clear = (speciation_step(alpha_bar, statistics.between, deviations) for deviations in (VISIBLE, CLEAR))
         return replace(method, stages=(clear, max(show, clear + 1)))
 
-    def placement(self, asked: Method, schedule: Any) -> list[str]:
-        notes = super().placement(asked, schedule)
-        if self.stages and self.stages != getattr(asked, "stages", None):
-            clear = self.stages[0]
-            notes.append(
-                f"labels are soft until step {clear} (t {schedule[clear].timestep}): there the classes are clear"
-            )
-        return notes
-
     def conditions(self, label: Any, null: Any, other: Any, noise: Any) -> Callable[..., Any]:
         if not self.semantic:
             return super().conditions(label, null, other, noise)
@@ -163,15 +150,6 @@ class DistributionMatching(Method):
         first, last = method._window(alpha_bar, statistics)
         return replace(method, window=(min(first, max(last, 1) - 1), max(last, 1)))
 
-    def placement(self, asked: Method, schedule: Any) -> list[str]:
-        notes = super().placement(asked, schedule)
-        if self.window and self.window != getattr(asked, "window", None):
-            last = self.window[1]
-            begins = "the first step" if last == len(schedule) - 1 else f"step {last} (t {schedule[last].timestep})"
-            shows = "" if last == len(schedule) - 1 else ": there the modes of a class show"
-            notes.append(f"transport acts from {begins} on{shows}")
-        return notes
-
     def guide(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
         if not self.distribution:
             return super().guide(statistics, finished, images)
@@ -203,6 +181,20 @@ class OptimalTransport(SoftLabels, DistributionMatching):
     @property
     def matching_order(self) -> Literal["independent", "joint", "greedy"]:
         return self.order if self.distribution else "independent"
+
+
+def settled_by_data(asked: Method, settled: Method, schedule: Any) -> str:
+    """What `asked` leaves open and the data have settled, as options that one could have given."""
+    options = []
+    for one in fields(settled):
+        value = getattr(settled, one.name)
+        if one.metadata["help"] and getattr(asked, one.name) is None and value is not None:
+            shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+            if one.metadata.get("of_steps"):
+                first, last = value
+                shown = f"{first} {last} (t {schedule[first].timestep} to {schedule[last].timestep})"
+            options.append(f"--{one.name.replace('_', '-')} {shown}")
+    return ", ".join(options)
 
 
 def hidden_from(alpha_bar: Sequence[float], deviation: float) -> int:

@@ -60,19 +60,6 @@ class DMGD(OptimalTransport):
             method = replace(method, match_norm=bool(method.keep_detail) and ipc == 1)
         return super(DMGD, method).settled(schedule, statistics, ipc)
 
-    def placement(self, asked: Method, schedule: Any) -> list[str]:
-        notes = super().placement(asked, schedule)
-        if self.keep_detail and self.window and self.window != getattr(asked, "window", None):
-            first = self.window[0]
-            why = "the modes of a class are as strong as the noise"
-            if not self.match_norm:
-                why = "noise no longer hides what sets an image apart from a mean"
-            notes.append(
-                f"transport ends with step {first} (t {schedule[first].timestep}): from there on {why}, and the prior "
-                "makes its detail"
-            )
-        return notes
-
     def _window(self, alpha_bar: Sequence[float], statistics: Any) -> Pair:
         if self.match_norm:
             return speciation_step(alpha_bar, statistics.within, EVEN), len(alpha_bar) - 1

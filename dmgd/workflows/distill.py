@@ -56,20 +56,13 @@ def distill(
     greedy run of fewer images per class grows. `resume` refuses to begin a new run. Raises UsageError if `out` holds
     something else, MismatchError if it holds a run with other settings, or if the statistics are not the source's.
     """
-    config, out = configured(DistillConfig.of, config, settings), Path(out)
+    config, out, progress = configured(DistillConfig.of, config, settings), Path(out), listener(progress)
     if resume:
         RunDirectory.open(out)
     source = as_source(source)
     if isinstance(statistics, Path | str):
         statistics = Statistics.load(statistics)
     prior = as_prior(prior or default_prior(source.name), device, source.classes)
-    return _distilled(source, prior, config, out, statistics, listener(progress))
-
-
-def _distilled(
-    source: Source, prior: Prior, config: DistillConfig, out: Path, statistics: Statistics | None, progress: Progress
-) -> RunDirectory:
-    """The finished run of what has been opened."""
     if config.batch_size is None and (out / MANIFEST).is_file():
         config = replace(config, batch_size=RunDirectory.open(out).config.batch_size)
     if statistics is None:
