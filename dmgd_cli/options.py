@@ -51,9 +51,12 @@ class Command(TyperCommand):
         super().format_help(ctx, formatter)
 
 
-def optional(help: str, **more: Any) -> Any:
+def optional(help: str, panel: str | None = None, **more: Any) -> Any:
     """An option that nobody has to give; its help says what holds then."""
-    return typer.Option(help=help, show_default=False, **more)
+    return typer.Option(help=help, show_default=False, rich_help_panel=panel, **more)
+
+
+DATA, MODEL, SAMPLING, OUTPUT = "Data", "Model", "Sampling", "Output"
 
 
 Source = Annotated[
@@ -61,24 +64,31 @@ Source = Annotated[
     optional(
         "Dataset: digits, imagenette, imagewoof, imagenet-100, imagenet-1k, imagenet-a … e, imagenet-idc, {sources}.",
         autocompletion=named_sources,
+        panel=DATA,
     ),
 ]
 Data = Annotated[
     str | None,
     optional(
-        "Local copy of a named dataset: image folder, parquet or WebDataset shards. Default: the Hub's.", metavar="PATH"
+        "Local copy of a named dataset: image folder, parquet or WebDataset shards. Default: the Hub's.",
+        metavar="PATH",
+        panel=DATA,
     ),
 ]
-TestData = Annotated[str | None, optional("The test split, where the data brings none.", metavar="PATH")]
-Variant = Annotated[str | None, optional("The Hub's configuration, such as full_size, 320px or 160px.")]
-Columns = Annotated[str | None, optional("Columns of a Hugging Face dataset. Default: found.", metavar="IMAGE,LABEL")]
+TestData = Annotated[str | None, optional("The test split, where the data brings none.", metavar="PATH", panel=DATA)]
+Variant = Annotated[str | None, optional("The Hub's configuration, such as full_size, 320px or 160px.", panel=DATA)]
+Columns = Annotated[
+    str | None, optional("Columns of a Hugging Face dataset. Default: found.", metavar="IMAGE,LABEL", panel=DATA)
+]
 ClassMap = Annotated[
-    str | None, optional("JSON or CSV from the data's labels to WordNet ids or class names.", metavar="FILE")
+    str | None,
+    optional("JSON or CSV from the data's labels to WordNet ids or class names.", metavar="FILE", panel=DATA),
 ]
 Encoder = Annotated[
     str | None,
     optional(
-        "Approximate encoder for the statistics: taesd, or an autoencoder's folder or Hub id. Default: the prior's own."
+        "Approximate encoder for the statistics: taesd, an autoencoder's folder or Hub id. Default: the prior's own.",
+        panel=MODEL,
     ),
 ]
 Prior = Annotated[
@@ -87,15 +97,27 @@ Prior = Annotated[
         "Diffusion model: {priors}, a Hub id, a diffusers DiT folder or a checkpoint in DiT's original format. "
         "Default: the source's own.",
         autocompletion=priors,
+        panel=MODEL,
     ),
 ]
-PriorRevision = Annotated[str | None, optional("Commit or branch of a prior of the Hub's. Default: main.")]
-Precision = Annotated[str, typer.Option(help="The network's: fp32, bf16 or fp16.")]
-RunSource = Annotated[str | None, optional("Dataset. Default: the run's own.", autocompletion=named_sources)]
-RunPrior = Annotated[str | None, optional("Diffusion model. Default: the run's own.", autocompletion=priors)]
-Vae = Annotated[str | None, optional("Autoencoder folder or Hub id, where the prior brings none or another is wanted.")]
+PriorRevision = Annotated[str | None, optional("Commit or branch of a prior of the Hub's. Default: main.", panel=MODEL)]
+Precision = Annotated[str, typer.Option(help="The network's: fp32, bf16 or fp16.", rich_help_panel=MODEL)]
+RunSource = Annotated[
+    str | None, optional("Dataset. Default: the run's own.", autocompletion=named_sources, panel=DATA)
+]
+RunPrior = Annotated[
+    str | None, optional("Diffusion model. Default: the run's own.", autocompletion=priors, panel=MODEL)
+]
+Vae = Annotated[
+    str | None, optional("Autoencoder folder or Hub id, where the prior brings none or another is wanted.", panel=MODEL)
+]
 Seed = Annotated[int, typer.Option(help="Same command, same seed: same bytes.", min=0)]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes the GPU if there is one.")]
-OutFolder = Annotated[Path, typer.Option("--out", "-o", help="New or empty folder to write to.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda or cuda:N; auto takes the GPU if there is one.", rich_help_panel=MODEL)
+]
+OutFolder = Annotated[
+    Path,
+    typer.Option("--out", "-o", help="New or empty folder to write to.", show_default=False, rich_help_panel=OUTPUT),
+]
 Run = Annotated[Path, typer.Argument(help="A run, as dmgd distill writes it.", show_default=False)]

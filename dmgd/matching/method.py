@@ -38,7 +38,7 @@ class Method:
         None, "Step indices FIRST LAST with classifier-free guidance. Default: all.", of_steps=True
     )
     solver: Literal["ddpm", "dpm++"] = setting("ddpm", "ddpm, or dpm++ (second order) for fewer steps.")
-    steps: int = setting(50, "Sampling steps, of 1,000.", at_least=2, at_most=1000)
+    steps: int = setting(50, "Sampling steps.", at_least=2, at_most=1000)
     guided_channels: int | None = setting(None)
 
     def __post_init__(self) -> None:
