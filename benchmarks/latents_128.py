@@ -81,11 +81,14 @@ class ExactDenoiser:
     def schedule(self, steps: int, solver: str) -> Schedule:
         return respaced(training_alpha_bar(), steps, solver)
 
-    def condition(self, classes: Sequence[int]) -> Condition:
-        return Condition({"label": torch.eye(len(self._ends))[list(classes), :-1]})
+    def match_classes(self, classes: Sequence[ClassInfo]) -> tuple[ClassInfo, ...]:
+        return tuple(replace(info, prior_index=c) for c, info in enumerate(classes))
+
+    def condition(self, classes: Sequence[ClassInfo]) -> Condition:
+        return Condition({"label": torch.eye(len(self._ends) - 1)[[info.prior_index or 0 for info in classes]]})
 
     def null_condition(self, count: int) -> Condition:
-        return self.condition([len(self._ends) - 1] * count)
+        return Condition({"label": torch.zeros(count, len(self._ends) - 1)})
 
     def denoise(self, z: Tensor, step: Step, condition: Condition) -> Denoised:
         label, rows, x0 = condition.embeddings["label"], z.flatten(1), torch.empty_like(z).flatten(1)
@@ -181,9 +184,7 @@ def open_testbed(data: str, vae: Path, out: Path, prior: Path | None) -> Testbed
         for own, start in zip(known, starts, strict=False)
     ]
     loaded: Any = load_prior(str(prior), vae=str(vae)) if prior else ExactDenoiser([latents[i] for i in held], codec)
-    classes = loaded.match_classes(source.classes) if prior else tuple(
-        replace(info, prior_index=c) for c, info in enumerate(source.classes)
-    )  # fmt: skip
+    classes = loaded.match_classes(source.classes)
     real_detail = float(detail(sets["train"].images.permute(0, 2, 3, 1).numpy()).mean())
     bench = Bench(sets["train"].select(chosen, "known"), halved(sets["test"]), of_class, loaded)
     return Testbed(loaded, classes, bench, features, real_detail)

@@ -178,7 +178,7 @@ def statistics_of(
         covariance=torch.stack([torch.from_numpy(fit.covariance) for fit in fits]),
         count=torch.tensor([len(own.rows) for own in latents]),
         classes=classes,
-        header={"image_size": image_size, "quality": {"w2": [fit.w2 for fit in fits]}},
+        header={"encoder": {"pixels": image_size <= 32}, "quality": {"w2": [fit.w2 for fit in fits]}},
     )
 
 

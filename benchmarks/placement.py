@@ -41,7 +41,7 @@ def statistics_of(support: torch.Tensor, mass: torch.Tensor, image_size: int, w2
         covariance=torch.zeros(*mass.shape, mass.shape[1], dtype=torch.float64),
         count=torch.ones(len(support), dtype=torch.int64),
         classes=classes,
-        header={"image_size": image_size, "quality": {"w2": w2}},
+        header={"encoder": {"pixels": False}, "quality": {"w2": w2}},
     )
 
 

@@ -105,7 +105,7 @@ def random_statistics(prior: Prior, classes: int, k: int) -> Statistics:
         spread=(support @ support.mT).double(),
         count=torch.full((classes,), 100),
         classes=tuple(ClassInfo(str(c), None, c) for c in range(classes)),
-        header={},
+        header={"encoder": {"pixels": False}, "quality": {"w2": [1.0] * classes}},
     )
 
 

@@ -31,6 +31,8 @@ def check_settings(settings: Any) -> None:
     for one in fields(settings):
         value, name, facts = getattr(settings, one.name), one.name.replace("_", "-"), one.metadata
         if value is None:
+            if type(None) not in get_args(hints[one.name]):
+                raise UsageError(f"{name} must be given")
             continue
         if type(value) is int and float in (hints[one.name], *get_args(hints[one.name])):
             object.__setattr__(

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from dmgd.errors import UsageError, unknown_choice
 
@@ -20,6 +20,7 @@ class _Spec(ABC):
     """What names data or weights, as a user types it."""
 
     name: str
+    choices: ClassVar[tuple[str, ...]] = ()  # the fields that name nothing, and hold for whatever is named
 
     @classmethod
     def of(cls: type[Spec], named: "Spec | str", **options: str | None) -> Spec:
@@ -30,8 +31,9 @@ class _Spec(ABC):
         """The spec with the options that are not None. Of another name, or of data in another place, nothing is kept:
         what was said of the one need not hold for the other."""
         given = {name: value for name, value in options.items() if value is not None}
+        kept = {name: getattr(self, name) for name in self.choices}
         is_another = given.get("name", self.name) != self.name or "data" in given
-        return type(self)(**{"name": self.name, **given}) if is_another else replace(self, **given)
+        return type(self)(**{"name": self.name, **kept, **given}) if is_another else replace(self, **given)
 
     def located(self: Spec) -> Spec:
         """The spec with its local paths made absolute, so that it can be opened from any folder.
@@ -90,6 +92,8 @@ class SourceSpec(_Spec):
 @dataclass(frozen=True)
 class PriorSpec(_Spec):
     """Everything that names a prior's weights, and the network's precision; see `dmgd.priors.load.load_prior`."""
+
+    choices: ClassVar[tuple[str, ...]] = ("precision",)
 
     vae: str | None = None
     encoder: str | None = None

@@ -37,6 +37,11 @@ def make_run(path, names=("cat", "dog"), ipc=3, size=8, channels=3, seed=0):
         return run.finish()
 
 
+def rows(*indices):
+    """The classes in these rows of a prior's table."""
+    return [ClassInfo(f"row {index}", prior_index=index) for index in indices]
+
+
 def tree(folder):
     """The digest of every file under `folder`, by its path there."""
     files = (path for path in folder.rglob("*") if path.is_file())

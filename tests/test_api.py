@@ -15,6 +15,7 @@ import dmgd
 from dmgd.config import StatisticsConfig
 from dmgd.errors import UsageError
 from dmgd.generation.config import DistillConfig
+from dmgd.matching.methods import DMGD, DMGDPaper
 from dmgd.runs.directory import RunDirectory
 from dmgd.specs import PriorSpec, SourceSpec
 
@@ -99,6 +100,26 @@ def test_equal_settings_are_recorded_equally():
     assert repr(StatisticsConfig(max_bad=1)) == repr(StatisticsConfig(max_bad=1.0))
 
 
+def test_settings_change_a_method_as_its_name():
+    assert DistillConfig.of(DMGDPaper(), steps=46) == DistillConfig.of("dmgd-paper", steps=46)
+    with pytest.raises(UsageError, match="k must be given"):
+        dataclasses.replace(StatisticsConfig(), k=None)
+
+
+def test_what_is_not_a_run_is_refused_before_work_starts(tmp_path):
+    (tmp_path / "photo.png").touch()
+    with pytest.raises(UsageError, match="is not a run"):
+        dmgd.distill("digits", "a prior that is never looked for", out=tmp_path)
+
+
+def test_plain_samples_take_any_statistics(tmp_path):
+    statistics = dmgd.fit_statistics("digits", k=3)
+    assert (
+        len(dmgd.distill("digits", ipc=1, out=tmp_path / "run", method="dit", steps=2, statistics=statistics).records())
+        == 10
+    )
+
+
 def test_progress_is_shown_when_it_is_asked_for(run, tmp_path, capsys):
     dmgd.distill("digits", out=tmp_path / "run", **QUICK)
     assert capsys.readouterr() == ("", "")
@@ -114,6 +135,8 @@ def test_progress_is_shown_when_it_is_asked_for(run, tmp_path, capsys):
         ({"config": DistillConfig(), "rho": 0.3}, "there is a config already, which rho must be part of"),
         ({"device": "tpu"}, "the device 'tpu' cannot be used"),
         ({"resume": True}, "is not a run"),
+        ({"method": DMGD(), "rhoo": 3}, "rhoo has no effect"),
+        ({"method": DMGD(distribution=False), "rho": 0.2}, "there is no distribution matching"),
     ],
 )
 def test_wrong_requests_are_refused_before_work_starts(settings, said, tmp_path):

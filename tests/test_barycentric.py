@@ -201,14 +201,14 @@ def test_images_keep_their_detail_where_latents_are_not_pixels():
     residual = float(torch.cdist(images, torch.from_numpy(support)).min(1).values.square().mean())
     schedule, none = respaced(training_alpha_bar()), Condition({"label": torch.zeros(5, 1)})
 
-    def made(method, image_size):
+    def made(method, pixels):
         statistics = Statistics(
             support=torch.from_numpy(support)[None],
             mass=torch.from_numpy(mass).float()[None],
             covariance=torch.from_numpy(covariance_along(support, mass, images.numpy()))[None],
             count=torch.tensor([400]),
             classes=(ClassInfo("noise", None, 0),),
-            header={"image_size": image_size, "quality": {"w2": [residual]}},
+            header={"encoder": {"pixels": pixels}, "quality": {"w2": [residual]}},
         )
         method = replace(method, semantic=False).settled(schedule, statistics, 5)
         latents, _ = sample(
@@ -220,9 +220,9 @@ def test_images_keep_their_detail_where_latents_are_not_pixels():
         )
         return latents.var().item(), method.window
 
-    plain, _ = made(DMGD(distribution=False), 128)
-    of_pixels, whole_window = made(DMGD(), 16)
-    of_latents, window = made(DMGD(), 128)
+    plain, _ = made(DMGD(distribution=False), pixels=False)
+    of_pixels, whole_window = made(DMGD(), pixels=True)
+    of_latents, window = made(DMGD(), pixels=False)
     assert of_pixels < 0.5 * plain
     assert whole_window[0] == 0
     assert of_latents > 0.95 * plain
@@ -243,7 +243,7 @@ def test_a_single_image_goes_the_way_of_the_mean_at_the_norm_of_an_image(points)
         covariance=torch.zeros(2, 6, 6, dtype=torch.float64),
         count=torch.tensor([12, 12]),
         classes=(ClassInfo("a"), ClassInfo("b")),
-        header={"image_size": 64, "quality": {"w2": w2}},
+        header={"encoder": {"pixels": False}, "quality": {"w2": w2}},
     )
     torch.testing.assert_close(statistics.norm, images.square().sum(2).mean(1).sqrt())
     schedule = respaced(training_alpha_bar())
@@ -256,10 +256,29 @@ def test_a_single_image_goes_the_way_of_the_mean_at_the_norm_of_an_image(points)
     signal = [schedule[k].alpha * statistics.within / 2 / schedule[k].sigma for k in (first, first + 1)]
     assert signal[0] >= 1 > signal[1]
 
+    greedy = DMGD(order="greedy").settled(schedule, statistics, 1)  # the first of what may become more
+    assert (greedy.match_norm, greedy.window) == (False, several.window)
+
     x0 = torch.randn(1, 5)
     moved, _ = one.guide(statistics.of_classes(slice(1, 2), x0.device), support[1:, :0], [0])(schedule[last], x0, x0)
     mean = support[1].mean(0)
     torch.testing.assert_close(moved[0], x0[0] + 0.5 * (statistics.norm[1] * mean / mean.norm() - x0[0]))
+
+
+def test_labels_are_plain_at_last_however_near_the_classes_are():
+    """The only class has no other to be soft towards: soft to the end, it would not be conditioned at all."""
+    schedule = respaced(training_alpha_bar())
+
+    def settled(between):
+        known = SimpleNamespace(between=between, within=3.0, of_pixels=True)
+        return DMGD().settled(schedule, known, 5)
+
+    assert not settled(0.0).semantic
+    near = settled(1e-3)
+    assert near.semantic
+    assert schedule[near.stages[0]].sigma >= 0.5 * schedule[near.stages[0]].alpha
+    assert schedule[near.stages[0] - 1].sigma < 0.5 * schedule[near.stages[0] - 1].alpha
+    assert settled(4.0).stages[0] > near.stages[0]
 
 
 def test_two_points_are_told_apart_where_the_noise_lets_them():

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+from made_run import rows
 from remarks import Remarks
 
 from dmgd.config import StatisticsConfig
@@ -122,7 +123,7 @@ def test_a_run_keeps_its_batch_size(source, prior, statistics, tmp_path):
 
 
 def test_micro_batches_of_the_network_are_the_network(prior):
-    z, condition = torch.randn(9, *prior.latent_shape), prior.condition([1, 2, 3, 4, 5, 6, 7, 8, 9])
+    z, condition = torch.randn(9, *prior.latent_shape), prior.condition(rows(*range(1, 10)))
     step = prior.schedule(3, "ddpm")[1]
     in_two = micro_batched(prior.denoise, 2)(z, step, condition)
     torch.testing.assert_close(in_two, prior.denoise(z, step, condition), rtol=1e-5, atol=1e-5)

@@ -39,6 +39,8 @@ def test_the_command_has_options_that_exist_and_says_what_it_cannot_do():
     assert command == "dmgd distill --source digits --ipc 10 --method dmgd-paper --compile --steps 20"
     means = DistillConfig(method=replace(method_named("dmgd"), match_covariance=False))
     assert distill_command(means, *digits).endswith("--ipc 10  # with match_covariance=False, from Python")
+    mirrored = distill_command(DistillConfig(), *digits, {"mirror": True, "seed": 5, "k": 20})
+    assert mirrored.endswith("--ipc 10  # with --stats of dmgd fit-stats --mirror --seed 5 --k 20")
     for keep, option in ((True, "--keep-detail yes"), (False, "--keep-detail no")):
         config = DistillConfig(method=method_named("dmgd", keep_detail=keep))
         assert distill_command(config, *digits).endswith(f"--ipc 10 {option}")

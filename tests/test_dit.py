@@ -126,6 +126,15 @@ def test_half_precision_is_near(golden, precision):
     assert ((found.float() - expected).norm() / expected.norm()).item() < 0.02
 
 
+def test_half_precision_knows_late_timesteps(golden):
+    """The angles of the time embedding are computed in float32: in bf16 those of t 999 would be noise."""
+    network, _, _ = load_diffusers_dit(golden / "dit-tiny-diffusers", None)
+    label = torch.zeros_like(network.label_embedding(torch.tensor([1])))
+    with torch.no_grad():
+        expected, found = network.conditions(999, label), network.to(torch.bfloat16).conditions(999, label)
+    assert ((found.float() - expected).norm() / expected.norm()).item() < 0.01
+
+
 def test_what_does_not_fit_is_named(tmp_path, golden):
     network = DiT(DiTConfig(8, 2, 4, 8, 48, 2, 4, 10))
     save_file(network.state_dict(), tmp_path / "ours.safetensors")

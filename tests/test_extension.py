@@ -68,21 +68,27 @@ def read_toy(folder, index):
 
 
 class FlatPrior(Prior):
-    """Draws every class as one grey level, whatever the noise."""
+    """Draws every class as one grey level, whatever the noise; its own schedule, two embeddings and a mask."""
 
     latent_shape = (1, 8, 8)
 
     def schedule(self, steps, solver):
-        return respaced(training_alpha_bar(), steps, solver)
+        return respaced(training_alpha_bar("squaredcos_cap_v2", 500), steps, solver)
 
     def denoise(self, z, step, condition):
-        return condition.embeddings["level"][:, :, None, None].expand_as(z), None
+        level, pooled, mask = condition.embeddings["level"], condition.embeddings["pooled"], condition.fixed["mask"]
+        assert len(z) == len(level) == len(pooled) == len(mask)
+        assert step.timestep < 500
+        return level[:, :, None, None].expand_as(z), None
 
     def condition(self, classes):
-        return Condition({"level": torch.tensor(classes)[:, None] / 5 - 1})
+        level = torch.tensor([int(info.name) for info in classes])[:, None] / 5 - 1
+        return Condition({"level": level, "pooled": torch.ones(len(level))}, {"mask": torch.ones(len(level), 1).bool()})
 
     def null_condition(self, count):
-        return Condition({"level": torch.zeros(count, 1)})
+        return Condition(
+            {"level": torch.zeros(count, 1), "pooled": torch.zeros(count)}, {"mask": torch.zeros(count, 1).bool()}
+        )
 
 
 def load_flat(spec, device):
@@ -90,7 +96,7 @@ def load_flat(spec, device):
         spec=spec,
         identity=PriorIdentity("flat", None, "0" * 64, "toy"),
         classes=DIGITS,
-        defaults=PriorDefaults(guidance_scale=1.0),
+        defaults=PriorDefaults(guidance_scale=1.5),
         codec=PixelCodec(1, device),
         device=device,
     )
@@ -134,7 +140,8 @@ def test_everything_from_end_to_end(registered, data, tmp_path, inline):
     run, out = tmp_path / "run", tmp_path / "out"
     inline("distill", "--source", f"toy:{data}", *MADE.split(), "--out", run)
     greys = [dmgd.open_run(run).pixels(record).mean() for record in dmgd.open_run(run).records()]
-    assert greys == pytest.approx([127.5 * (level / 5 + 0.2) for level in range(10)], abs=1)
+    guided = [1.5 * (level / 5 - 1) + 0.2 for level in range(10)]  # the null level is 0
+    assert greys == pytest.approx([127.5 * (1 + max(-1, min(1, level))) for level in guided], abs=1)
     inline("export", run, "--format", "toy", "--out", out)
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "images.toy", "index.json"]
     card = (out / "README.md").read_text()
@@ -152,6 +159,13 @@ def test_everything_from_end_to_end(registered, data, tmp_path, inline):
     (out / "images.toy").write_text((out / "images.toy").read_text().replace("[3, {", "[4, {"))
     assert "images.toy: was changed" in inline("verify", out, code=1).stdout
     assert "its labels cannot be trusted" in inline("evaluate", out, "--source", f"toy:{data}", *quick, code=1).stderr
+
+
+def test_every_method_samples_a_prior_of_another_kind(registered, tmp_path, inline):
+    for method in METHODS:
+        asked = ("--source", "digits", "--prior", "flat", "--method", method, "--steps", 10, "--ipc", 1)
+        said = inline("distill", *asked, "--out", tmp_path / method, code=2 if method == "dmgd-released" else 0)
+        assert ("timesteps of 1,000" in said.stderr) == (method == "dmgd-released")
 
 
 def test_a_set_of_another_tool_is_read_by_a_layout_that_knows_it(data, monkeypatch, inline):

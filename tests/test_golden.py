@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from made_run import rows
 from safetensors import safe_open
 
 from dmgd.diffusion.condition import Condition
@@ -46,9 +47,9 @@ def test_released_trajectories(recorded, golden, name):
 
         label_noise, x0s, trajectory = of("label_noise"), of("pred_x0"), of("trajectory")
         conditions = method.conditions(
-            prior.condition(CLASSES),
+            prior.condition(rows(*CLASSES)),
             prior.null_condition(len(CLASSES)),
-            prior.condition(of("random_label").tolist()),
+            prior.condition(rows(*of("random_label").tolist())),
             lambda step, noise=label_noise: Condition({"label": noise[:, LAST - step.index][:, :, None]}),
         )
         guide = method.guide(SimpleNamespace(support=support, mass=mass), frozen, [i])

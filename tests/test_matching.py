@@ -7,9 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from dmgd.diffusion.condition import Condition
+from dmgd.diffusion.schedule import respaced, training_alpha_bar
 from dmgd.errors import DmgdError
 from dmgd.matching.sinkhorn import loss_and_gradient, sphere_cost, transport_loss, transport_plan
-from dmgd.matching.soft_labels import paper_certainty, paper_label, released_certainty, released_pair
+from dmgd.matching.soft_labels import (
+    paper_certainty,
+    paper_label,
+    released_certainty,
+    released_pair,
+    released_soft_labels,
+)
 from dmgd.statistics.kmeans import quantize
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -138,6 +146,26 @@ def test_paper_label_by_hand():
     soft = paper_label(f, other, noise, 0.25, beta_s=0.01, beta_n=0.06)
     torch.testing.assert_close(soft, torch.tensor([[[0.5 + 0.5 * 0.08, 0.5 - 0.5 * 0.04]]]))
     assert torch.equal(paper_label(f, other, noise, 1.0, beta_s=0.01, beta_n=0.06), f)
+
+
+def test_each_row_keeps_what_cannot_be_blended():
+    """Of a conditional and of a null row, which the released code blends, too."""
+    own, null, other = (
+        Condition({"a": torch.randn(2, 3), "b": torch.randn(2, 1, 4)}, {"mask": torch.full((2, 1), value)})
+        for value in (1, 0, 2)
+    )
+    drawn = own.blend(lambda embedding: torch.rand(2, 2, *embedding.shape[1:]))
+    conditions = released_soft_labels(own, null, other, lambda step: drawn, stages=(500, 900), beta_s=0.1, beta_n=0.2)
+    for step in respaced(training_alpha_bar(), 10):
+        found, nothing = conditions(step)
+        assert (found.fixed["mask"].unique().item(), nothing.fixed["mask"].unique().item()) == (1, 0)
+        for before, after in ((own, found), (null, nothing)):
+            same = [torch.equal(before.embeddings[name], after.embeddings[name]) for name in ("a", "b")]
+            assert same == [step.timestep < 500] * 2
+    both = Condition.cat(own, null)
+    parts = both.tensor_split(3)
+    assert [len(part) for part in parts] == [2, 1, 1]
+    assert torch.cat([part.fixed["mask"] for part in parts]).flatten().tolist() == [1, 1, 0, 0]
 
 
 @settings(deadline=None, max_examples=25)

@@ -89,11 +89,12 @@ def test_a_run_never_shrinks_and_other_orders_do_not_grow(make, prior, statistic
     make(ipc=3)
     with pytest.raises(MismatchError, match=r"config\.ipc: 3 there, 2 asked for"):
         make(ipc=2)
-    config = DistillConfig(ipc=1, method=method_named("dit", steps=2))
     source = open_source("digits")
-    distill(source, prior, config, out=tmp_path / "dit", statistics=statistics)
-    with pytest.raises(MismatchError, match=r"config\.ipc: 1 there, 2 asked for"):
-        distill(source, prior, dataclasses.replace(config, ipc=2), out=tmp_path / "dit", statistics=statistics)
+    for method in (method_named("dit", steps=2), method_named("dmgd-paper", steps=2, distribution=False)):
+        config, out = DistillConfig(ipc=1, method=method), tmp_path / method.name
+        distill(source, prior, config, out=out, statistics=statistics)
+        with pytest.raises(MismatchError, match=r"config\.ipc: 1 there, 2 asked for"):
+            distill(source, prior, dataclasses.replace(config, ipc=2), out=out, statistics=statistics)
 
 
 @pytest.mark.parametrize("kind", ["images", "batches"])

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel
+from made_run import rows
 
 from dmgd.config import StatisticsConfig
 from dmgd.diffusion.condition import Condition
@@ -58,7 +59,7 @@ def test_plain_dit_equals_a_plain_loop_over_diffusers(golden):
         output = torch.cat([guided, conditional[:, 4:]], dim=1)
         z = scheduler.step(output, t, z, generator=generators).prev_sample
 
-    pair = prior.condition(classes), prior.null_condition(3)
+    pair = prior.condition(rows(*classes)), prior.null_condition(3)
     noise = SeededNoise(seeds, prior.latent_shape)
     found, _ = sample(prior.denoise, prior.schedule(50, "ddpm"), noise, lambda step: pair, guidance=Guidance(4.0))
     assert ((found - z).norm() / z.norm()).item() < 1e-5
@@ -115,10 +116,10 @@ def test_guidance_of_some_channels_and_of_none():
 
 def test_outside_the_guidance_interval_the_null_rows_are_skipped(prior):
     """Rows that the network sees at every step, and the same result as with a scale of 1 there."""
-    pair, rows = (prior.condition([5, 2]), prior.null_condition(2)), []
+    pair, calls = (prior.condition(rows(5, 2)), prior.null_condition(2)), []
 
     def denoise(z, step, condition):
-        rows.append(len(z))
+        calls.append(len(z))
         return prior.denoise(z, step, condition)
 
     def sampled(interval=None):
@@ -131,14 +132,14 @@ def test_outside_the_guidance_interval_the_null_rows_are_skipped(prior):
         )[0]
 
     within = sampled((3, 5))
-    assert rows == [2, 2, 2, 2, 4, 4, 4, 2, 2, 2]
+    assert calls == [2, 2, 2, 2, 4, 4, 4, 2, 2, 2]
     torch.testing.assert_close(sampled((0, 9)), sampled())
     assert (within - sampled()).abs().max() > 1e-2
 
 
 def test_a_solver_of_second_order_sees_the_guided_prediction(prior):
     """Where a guide holds the clean latent at one place, nothing changes from step to step, and both orders agree."""
-    label, target, ways = prior.condition([5]), torch.rand(1, *prior.latent_shape), []
+    label, target, ways = prior.condition(rows(5)), torch.rand(1, *prior.latent_shape), []
     for schedule in (respaced(training_alpha_bar(), 12), respaced(training_alpha_bar(), 12, "dpm++")):
         way: list[torch.Tensor] = []
 
@@ -153,6 +154,23 @@ def test_a_solver_of_second_order_sees_the_guided_prediction(prior):
         ways.append(torch.stack(way))
     torch.testing.assert_close(*ways)
     torch.testing.assert_close(ways[0][-1], target)
+
+
+def test_a_guide_that_ends_leaves_no_trend_to_the_second_order():
+    """A prediction that never changes, moved at some steps: both orders take the same way."""
+    target, condition, ways = torch.rand(1, 1, 4, 4), Condition({"label": torch.zeros(1, 1)}), []
+    for solver in ("ddpm", "dpm++"):
+        way: list[torch.Tensor] = []
+        sample(
+            lambda z, step, condition: (target, None),
+            respaced(training_alpha_bar(), 12, solver),
+            SeededNoise([7], (1, 4, 4)),
+            lambda step: (condition, condition),
+            lambda step, x0, sigma: (x0 + 1, None) if 4 <= step.index <= 7 else (x0, None),
+            observe=lambda step, x0, z, cost, way=way: way.append(z),
+        )
+        ways.append(torch.stack(way))
+    torch.testing.assert_close(*ways)
 
 
 @pytest.mark.parametrize("method", ["dit", "dmgd"])
@@ -184,7 +202,7 @@ def test_half_precision_stays_within_its_bound(prior, statistics, method):
 
 
 def test_recorded_noise_is_what_is_sampled_from(prior):
-    pair, schedule = (prior.condition([5]),) * 2, prior.schedule(50, "ddpm")
+    pair, schedule = (prior.condition(rows(5)),) * 2, prior.schedule(50, "ddpm")
     recorded = SeededNoise([7], prior.latent_shape)
     start = recorded.start()
     steps = {k: recorded.step(k) for k in range(49, 0, -1)}

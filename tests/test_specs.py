@@ -18,6 +18,7 @@ from dmgd.generation.config import DistillConfig
 from dmgd.generation.plan import Plan, make_plan
 from dmgd.matching.methods import method_named
 from dmgd.priors.load import load_prior
+from dmgd.priors.prior import PriorDefaults
 from dmgd.runs.directory import RunDirectory
 from dmgd.sources.open import open_source
 from dmgd.specs import PriorSpec, SourceSpec
@@ -57,6 +58,8 @@ def test_options_go_before_a_spec_and_another_name_begins_anew():
     assert spec.with_options(name="imagenette") == spec
     assert spec.with_options(name="imagewoof") == SourceSpec("imagewoof")
     assert spec.with_options(data="/copy") == SourceSpec("imagenette", data="/copy")
+    half = PriorSpec("here", vae="/vae", precision="bf16")
+    assert half.with_options(name="there") == PriorSpec("there", precision="bf16")  # a choice, and no name
     with pytest.raises(UsageError, match="did you mean 'fp16'"):
         PriorSpec("digits").with_options(precision="fp61")
 
@@ -117,6 +120,30 @@ def test_a_prior_that_was_edited_continues_no_run_and_verify_says_so(
     assert said in refused
     assert refused.splitlines()[-1].startswith("error: ")
     assert said.removeprefix("prior.") in inline("verify", tmp_path / "run", "--regenerate", 2, code=1).stderr
+
+
+def test_a_plan_has_the_rows_of_the_prior_that_is_sampled(local, weights, photos, tmp_path):
+    """And not those of the prior, of the same weights, that statistics were fitted with."""
+    source, prior = open_source(f"folder:{photos}"), load_prior(str(weights))
+    statistics = fit_statistics(source, prior, StatisticsConfig(k=2), cache=False)
+    shutil.copytree(weights, tmp_path / "weights")
+    edited(
+        tmp_path / "weights" / "dmgd.json",
+        classes=[info.to_json() | {"prior_index": None} for info in prior.classes[::-1]],
+    )
+    turned = load_prior(str(tmp_path / "weights"))
+    plan = make_plan(QUICK, source.spec, turned, statistics)
+    assert [info.prior_index for info in plan.classes] == [
+        len(prior.classes) - 1 - info.prior_index for info in statistics.classes
+    ]
+
+
+def test_the_paper_guides_all_channels_of_a_prior_that_guides_some(local):
+    source, prior = open_source(local.specs[0]), load_prior(local.specs[1])
+    prior.defaults = PriorDefaults(4.0, guided_channels=3)
+    statistics = fit_statistics(source, prior, StatisticsConfig())
+    plans = [make_plan(DistillConfig.of(name), source.spec, prior, statistics) for name in ("dit", "dmgd-paper")]
+    assert [plan.guidance.channels for plan in plans] == [3, None]
 
 
 def test_what_is_made_again_is_made_by_the_recorded_plan(local):

@@ -52,7 +52,8 @@ def sample(
 
     Raises DmgdError if the network gives NaN or infinite values, of which no image could be made.
     """
-    z, previous, measured = noise.start().float(), None, None
+    z, measured = noise.start().float(), None
+    previous, was_guided = None, False
     for step in reversed(schedule):
         x0, log_variance = guidance.denoised(denoise, z, step, *conditions(step))
         # Drawn here, so that a GPU, which is still busy with the network, does not wait for it.
@@ -67,9 +68,11 @@ def sample(
         sigma = (0.5 * log_variance).exp()
         clean, cost = guide(step, x0, sigma)
         # A solver of second order goes on by what its prediction, guide included, has changed since the last step.
-        change = clean - previous if step.extrapolate and previous is not None else 0
+        # Where the guide begins or ends, the difference is its own and no trend.
+        is_guided = clean is not x0
+        change = clean - previous if step.extrapolate and previous is not None and is_guided == was_guided else 0
         mean = step.mean_x0 * (clean + step.extrapolate * change) + step.mean_z * z
         z = mean if fresh is None else mean + sigma * fresh
-        previous, measured = clean, cost if cost is not None else measured
+        previous, was_guided, measured = clean, is_guided, cost if cost is not None else measured
         observe(step, x0, z, cost)
     return z, measured

@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import Float64
 from numpy import ndarray
 
-from dmgd.errors import UsageError
+from dmgd.errors import UsageError, unknown_choice
+
+SOLVERS = ("ddpm", "dpm++")
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def respaced(training: Float64[ndarray, " t"], num_steps: int = 50, solver: str 
     beta = 1 - alpha_bar / alpha_bar_previous
     variance = beta * (1 - alpha_bar_previous) / (1 - alpha_bar)
     extrapolate = np.zeros(num_steps)
+    if solver not in SOLVERS:
+        raise unknown_choice("solver", solver, SOLVERS)
     if solver == "dpm++":
         rise = -np.diff(0.5 * np.log(alpha_bar / (1 - alpha_bar)))  # of the steps k = 1, …, num_steps − 1
         extrapolate[1:-1] = rise[:-1] / (2 * rise[1:])

@@ -32,7 +32,7 @@ BATCH = 64
 def prior_features(data: ImageSet, prior: Prior) -> ndarray:
     """The latents (n, d) of a set's images, brought to the prior's size."""
     pictures = data.images.permute(0, 2, 3, 1).numpy()
-    squares = [to_square(to_image(p), prior.image_size, prior.codec.image_channels) for p in pictures]
+    squares = [to_square(to_image(p), prior.image_size, prior.image_channels) for p in pictures]
     parts = [prior.encode(part).flatten(1).cpu() for part in torch.stack(squares).split(BATCH)]
     return torch.cat(parts).numpy()
 

@@ -1,6 +1,7 @@
 """The command that distils a run again, from its specs and its configuration."""
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -8,14 +9,17 @@ from dmgd.generation.config import DistillConfig
 from dmgd.matching.methods import DEFAULT_METHOD, METHODS
 from dmgd.specs import ELSEWHERE, PriorSpec, SourceSpec, default_prior
 
+NO_HEADER: Mapping[str, Any] = {}
 SWITCHES = ("compile", "semantic", "distribution")
 
 
-def distill_command(config: DistillConfig, source: SourceSpec, prior: PriorSpec) -> str:
+def distill_command(
+    config: DistillConfig, source: SourceSpec, prior: PriorSpec, statistics: Mapping[str, Any] = NO_HEADER
+) -> str:
     """The shortest `dmgd distill` command: what is default is left out, except source and ipc.
 
     Options are called as the fields of specs and settings, which the command line keeps to; what it does not offer
-    stands behind the command as a comment.
+    stands behind the command as a comment, as do `statistics` (their header) that `distill` itself would not fit.
     """
     method, usual = config.method, METHODS[config.method.name]().respaced(config.method.steps)
     given: dict[str, Any] = {"source": source.name, "ipc": config.ipc}
@@ -37,6 +41,9 @@ def distill_command(config: DistillConfig, source: SourceSpec, prior: PriorSpec)
     command = shlex.join(["dmgd", "distill", *parts])
     beside = ", ".join(f"{name}={value}" for name, value in changed.items() if name not in offered)
     comments = [f"with {beside}, from Python"] if beside else []
+    if statistics.get("mirror") or statistics.get("seed"):
+        mirror = "--mirror " if statistics["mirror"] else ""
+        comments.append(f"with --stats of dmgd fit-stats {mirror}--seed {statistics['seed']} --k {statistics['k']}")
     if f"{ELSEWHERE}/" in command:
         comments.append(f"{ELSEWHERE}: the folder where you keep it")
     return f"{command}  # {'; '.join(comments)}" if comments else command

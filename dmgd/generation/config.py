@@ -29,9 +29,8 @@ class DistillConfig:
         """The configuration with these settings, its own and those of the method, see `method_named`. Raises UsageError
         for one that the method lacks."""
         own = {name: settings.pop(name) for name in ("ipc", "seed", "batch_size", "compile") if name in settings}
-        if isinstance(method, str):
-            return cls(method=method_named(method, **settings), **own)
-        return cls(method=replace(method, **settings), **own)
+        named = method_named(method, **settings) if isinstance(method, str) else method.with_settings(**settings)
+        return cls(method=named, **own)
 
     @property
     def k(self) -> int:

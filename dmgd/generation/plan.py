@@ -45,7 +45,7 @@ class Plan:
     def guidance(self) -> Guidance:
         method = self.method
         assert method.guidance_scale is not None  # it is settled
-        return Guidance(method.guidance_scale, method.guided_channels, method.guidance_interval)
+        return Guidance(method.guidance_scale, method.guided_channels or None, method.guidance_interval)
 
     @property
     def has_soft_labels(self) -> bool:
@@ -90,7 +90,7 @@ def make_plan(
     """The plan of a run: the configuration with all that it leaves to the prior, its device and the statistics. What
     the data have settled is said to `progress`."""
     config = replace(config, batch_size=config.batch_size or suitable_batch(prior))
-    if points := statistics.header.get("k"):
+    if config.method.uses_points and (points := statistics.header.get("k")):
         config = config.with_statistics_of(points)
     asked, own = config.method, prior.defaults
     schedule = prior.schedule(asked.steps, asked.solver)
@@ -105,7 +105,7 @@ def make_plan(
     return Plan(
         config=config,
         method=method,
-        classes=statistics.classes,
+        classes=prior.match_classes(statistics.classes),
         source=source,
         prior=prior.spec,
         weights=prior.to_json(),

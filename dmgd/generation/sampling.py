@@ -42,9 +42,9 @@ def sample_batch(
     # Semantic matching: the conditioning.
     null = prior.null_condition(len(batch))
     conditions = method.conditions(
-        prior.condition([row_of(info) for info in infos]),
+        prior.condition(infos),
         null,
-        prior.condition([row_of(classes[other]) for other in others]),
+        prior.condition([classes[other] for other in others]),
         label_noise(seeds, null, uniform=method.uniform_label_noise),
     )
     # Distribution matching: the guide.
@@ -94,9 +94,3 @@ def label_noise(seeds: Sequence[int], null: Condition, *, uniform: bool) -> Call
         return torch.stack([draw((2, *embedding.shape[1:]), generator=g) for g in generators]).to(embedding.device)
 
     return lambda step: null.blend(drawn)
-
-
-def row_of(info: ClassInfo) -> int:
-    """The class's row in the prior's label table, which matching the classes has found."""
-    assert info.prior_index is not None
-    return info.prior_index

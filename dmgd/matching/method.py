@@ -16,6 +16,8 @@ from dmgd.config import Pair, check_settings, setting
 from dmgd.errors import UsageError
 
 MIN_POINTS = 10
+ALL_CHANNELS = 0
+LATEST = 0.5  # the noise, in units of the clean latent, at which labels are plain however near the classes are
 VISIBLE = 0.5
 EVEN = 1.0
 CLEAR = 2.0
@@ -27,7 +29,8 @@ AnyMethod = TypeVar("AnyMethod", bound="Method")
 class Method:
     """The settings that every method has; by itself `dit`, the prior's plain samples.
 
-    `guidance_scale` and `guided_channels`: None takes the prior's own. `guidance_interval`: None is all steps.
+    `guidance_scale` and `guided_channels`: None takes the prior's own, ALL_CHANNELS guides all. `guidance_interval`:
+    None is all steps.
     """
 
     name: ClassVar[str] = "dit"
@@ -63,6 +66,11 @@ class Method:
         """The method for statistics that have `k` support points a class; itself if it needs its own number."""
         return self
 
+    @property
+    def uses_points(self) -> bool:
+        """Whether the support points have any effect."""
+        return False
+
     def settled(self: AnyMethod, schedule: Any, statistics: Any, ipc: int) -> AnyMethod:
         """The method with everything that it leaves to the data, from Schedule, Statistics and `ipc`."""
         return self
@@ -79,6 +87,20 @@ class Method:
         from dmgd.diffusion.sampler import unguided
 
         return unguided
+
+    def with_settings(self: AnyMethod, **given: Any) -> AnyMethod:
+        """The method with those settings that are not None. In another number of steps, its step indices move along.
+
+        Raises UsageError for a value out of range, or a setting that would have no effect.
+        """
+        given = {name: value for name, value in given.items() if value is not None}
+        facts = {one.name: one.metadata for one in fields(self)}
+        for name in given:
+            if name not in facts:
+                raise UsageError(f"{name.replace('_', '-')} has no effect: {self.name} has no such setting")
+            if (needed := facts[name].get("needs")) and not given.get(needed, getattr(self, needed)):
+                raise UsageError(f"{name.replace('_', '-')} has no effect: there is no {needed} matching in this run")
+        return replace(self.respaced(given.get("steps", self.steps)), **given)
 
     def respaced(self: AnyMethod, steps: int) -> AnyMethod:
         """The method in another number of steps: what acts from one step index to another does so at the same noise."""
@@ -110,8 +132,11 @@ class SoftLabels(Method):
         method: Any = super().settled(schedule, statistics, ipc)
         if not method.semantic or method.stages:
             return method
+        if not statistics.between:  # of one class, or of classes that are the same: a soft label would never be clear
+            return replace(method, semantic=False)
         alpha_bar = [step.alpha_bar for step in schedule]
         show, clear = (speciation_step(alpha_bar, statistics.between, deviations) for deviations in (VISIBLE, CLEAR))
+        clear = max(clear, hidden_from(alpha_bar, LATEST))
         return replace(method, stages=(clear, max(show, clear + 1)))
 
     def conditions(self, label: Any, null: Any, other: Any, noise: Any) -> Callable[..., Any]:
@@ -142,6 +167,10 @@ class DistributionMatching(Method):
     )
     k: int | None = setting(None, "K, support points a class.", at_least=1, needs="distribution")
 
+    @property
+    def uses_points(self) -> bool:
+        return self.distribution
+
     def settled(self: AnyMethod, schedule: Any, statistics: Any, ipc: int) -> AnyMethod:
         method: Any = super().settled(schedule, statistics, ipc)
         if not method.distribution or method.window:
@@ -164,7 +193,8 @@ class DistributionMatching(Method):
 
     def _window(self, alpha_bar: Sequence[float], statistics: Any) -> Pair:
         """Where matching ends and begins, in step indices."""
-        return 0, speciation_step(alpha_bar, statistics.within, VISIBLE)
+        begins = speciation_step(alpha_bar, statistics.within, VISIBLE)
+        return 0, begins if statistics.within else len(alpha_bar) - 1  # one support point shows no modes
 
     def _matching(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
         raise NotImplementedError
@@ -191,8 +221,8 @@ def settled_by_data(asked: Method, settled: Method, schedule: Any) -> str:
         if one.metadata["help"] and getattr(asked, one.name) is None and value is not None:
             shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
             if one.metadata.get("of_steps"):
-                first, last = value
-                shown = f"{first} {last} (t {schedule[first].timestep} to {schedule[last].timestep})"
+                first, last = (schedule[min(index, len(schedule) - 1)].timestep for index in value)
+                shown = f"{value[0]} {value[1]} (t {first} to {last})"
             options.append(f"--{one.name.replace('_', '-')} {shown}")
     return ", ".join(options)
 

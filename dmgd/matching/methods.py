@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from dmgd.config import Pair, preset, setting
 from dmgd.errors import UsageError, unknown_choice
 from dmgd.matching.method import (
+    ALL_CHANNELS,
     EVEN,
     MIN_POINTS,
     DistributionMatching,
@@ -57,7 +58,7 @@ class DMGD(OptimalTransport):
         if self.distribution and self.keep_detail is None:
             method = replace(method, keep_detail=not statistics.of_pixels)
         if self.distribution and self.match_norm is None:
-            method = replace(method, match_norm=bool(method.keep_detail) and ipc == 1)
+            method = replace(method, match_norm=bool(method.keep_detail) and ipc == 1 and self.order == "joint")
         return super(DMGD, method).settled(schedule, statistics, ipc)
 
     def _window(self, alpha_bar: Sequence[float], statistics: Any) -> Pair:
@@ -90,6 +91,7 @@ class DMGDPaper(OptimalTransport):
     times_sigma: ClassVar[bool] = False
 
     guidance_scale: float | None = preset(OptimalTransport, "guidance_scale", 4.0)
+    guided_channels: int | None = preset(OptimalTransport, "guided_channels", ALL_CHANNELS)
     stages: Pair | None = preset(OptimalTransport, "stages", (25, 45))
     window: Pair | None = preset(OptimalTransport, "window", (30, 45))
     k: int | None = preset(OptimalTransport, "k", 10)
@@ -126,6 +128,14 @@ class DMGDReleased(DMGDPaper):
     guided_channels: int | None = preset(DMGDPaper, "guided_channels", 3)
     stages: Pair | None = setting((500, 900), "Timesteps REFINE EXPLORE of the soft label.", needs="semantic")
 
+    def settled(self, schedule: Any, statistics: Any, ipc: int) -> "DMGDReleased":
+        if self.semantic and schedule[-1].timestep != 999:
+            raise UsageError(
+                f"dmgd-released blends labels by timesteps of 1,000, this prior's end at {schedule[-1].timestep}; "
+                "choose another --method, or --no-semantic"
+            )
+        return super().settled(schedule, statistics, ipc)
+
     def _soft_labels(self) -> Callable[..., Any]:
         from dmgd.matching.soft_labels import released_soft_labels
 
@@ -156,30 +166,24 @@ DEFAULT_METHOD = DMGD.name
 
 
 def method_named(name: str, **given: Any) -> Method:
-    """The method `name` with those settings that are not None. In another number of steps, what it has placed in step
-    indices moves along.
-
-    Raises UsageError for an unknown name, a value out of range, or a setting that would have no effect.
-    """
-    if name not in METHODS:
-        raise unknown_choice("method", name, tuple(METHODS))
-    kind = METHODS[name]
-    given = {key: value for key, value in given.items() if value is not None}
-    facts = {one.name: one.metadata for one in fields(kind)}
-    for key in given:
-        if key not in facts:
-            owners = [other for other, one in METHODS.items() if key in {f.name for f in fields(one)}]
+    """The method `name` with those settings that are not None, see `Method.with_settings`. Raises UsageError, also for
+    an unknown name."""
+    method = _kind(name)()
+    for key, value in given.items():
+        if value is not None and not hasattr(method, key):
+            owners = [other for other, kind in METHODS.items() if key in {one.name for one in fields(kind)}]
             where = f"; it is a setting of {', '.join(owners)}" if owners else ""
             raise UsageError(f"{key.replace('_', '-')} has no effect: {name} has no such setting{where}")
-        if (needed := facts[key].get("needs")) and not given.get(needed, True):
-            raise UsageError(f"{key.replace('_', '-')} has no effect: there is no {needed} matching in this run")
-    return replace(kind().respaced(given.get("steps", kind().steps)), **given)
+    return method.with_settings(**given)
 
 
 def method_from_json(content: dict[str, Any]) -> Method:
     """The method of `Method.to_json`. Raises UsageError for one that is not known here."""
     settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-    name: str = settings.pop("name")
+    return _kind(settings.pop("name"))(**settings)
+
+
+def _kind(name: str) -> type[Method]:
     if name not in METHODS:
         raise unknown_choice("method", name, tuple(METHODS))
-    return METHODS[name](**settings)
+    return METHODS[name]

@@ -77,7 +77,7 @@ def released_soft_labels(
             )
 
         blend = pair.blend(soft, other, noise(step))
-        return blend.blend(lambda both: both[:, 0]), blend.blend(lambda both: both[:, 1])
+        return blend.blend(lambda both: both[:, 0]), null.blend(lambda own, both: both[:, 1], blend)
 
     return conditions
 

@@ -18,8 +18,9 @@ NO_CONFIG: dict[str, Any] = {}
 @runtime_checkable
 class Codec(Protocol):
     """`factor` image pixels are one latent pixel along each side; images have `image_channels` (1 grey, 3 RGB).
-    `config` is what the latents depend on beside the weights."""
+    `config` is what the latents depend on beside the weights, `is_pixels` whether they are the pixels themselves."""
 
+    is_pixels: bool
     factor: int
     image_channels: int
     config: dict[str, Any]
@@ -34,6 +35,7 @@ class Codec(Protocol):
 class PixelCodec:
     """Latents that are the pixels, scaled to [−1, 1]."""
 
+    is_pixels = True
     factor = 1
     config = NO_CONFIG
 
@@ -50,6 +52,7 @@ class PixelCodec:
 class NoCodec:
     """For work with latents alone."""
 
+    is_pixels = False
     factor = 1
     image_channels = 3
     config = NO_CONFIG
@@ -68,6 +71,7 @@ class AutoencoderCodec:
     config's `latents_mean` and `latents_std`, or else `shift_factor` and 1.
     """
 
+    is_pixels = False
     image_channels = 3
 
     def __init__(self, folder: Path, device: torch.device | str):

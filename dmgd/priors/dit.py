@@ -92,10 +92,7 @@ class DiT(nn.Module):
         self.final = nn.Linear(width, patch * patch * config.out_channels)
         positions = position_embedding(config.sample_size // patch, width)
         self.position: Tensor
-        self.frequency: Tensor
         self.register_buffer("position", positions, persistent=False)
-        exponent = torch.arange(FREQUENCIES // 2, dtype=torch.float32) / config.frequency_divisor
-        self.register_buffer("frequency", torch.exp(-math.log(10_000) * exponent), persistent=False)
 
     def label_embedding(self, classes: Tensor) -> Float[Tensor, "b g e"]:
         """The embeddings of class indices (b,), one from every label table, float32."""
@@ -109,7 +106,9 @@ class DiT(nn.Module):
     def conditions(self, t: int | float, label: Float[Tensor, "b g e"]) -> Float[Tensor, "b g e"]:
         """One conditioning vector for each embedder, shared by the blocks unless each has its own."""
         dtype = self.patch.weight.dtype
-        angle = t * self.frequency
+        # In float32 whatever the network's precision, in which the angles of late timesteps would be noise.
+        exponent = torch.arange(FREQUENCIES // 2, device=label.device) / self.config.frequency_divisor
+        angle = t * torch.exp(-math.log(10_000) * exponent)
         wave = torch.cat([angle.cos(), angle.sin()]).to(dtype)
         time = torch.stack([embedder.time(wave) for embedder in self.embedders])  # type: ignore[operator]
         return F.silu(time + label.to(dtype))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dmgd.classes.info import ClassInfo
 from dmgd.diffusion.condition import Condition
 from dmgd.diffusion.guidance import Denoised
 from dmgd.diffusion.schedule import Schedule, Step, respaced, training_alpha_bar
@@ -68,14 +69,17 @@ class DiTPrior(Prior):
         share = (variance + 1) / 2
         return x0, share * step.log_variance_large + (1 - share) * step.log_variance_small
 
-    def condition(self, classes: Sequence[int]) -> Condition:
+    def condition(self, classes: Sequence[ClassInfo]) -> Condition:
         """f(y), the rows of the label table."""
-        with torch.no_grad():
-            return Condition({LABEL: self.network.label_embedding(torch.as_tensor(classes, device=self.device))})
+        return self._rows([info.prior_index for info in classes])
 
     def null_condition(self, count: int) -> Condition:
         """f(∅), `count` times."""
-        return self.condition([self.network.config.num_classes] * count)
+        return self._rows([self.network.config.num_classes] * count)
+
+    def _rows(self, rows: Sequence[int | None]) -> Condition:
+        with torch.no_grad():
+            return Condition({LABEL: self.network.label_embedding(torch.tensor(rows, device=self.device))})
 
     def compiled(self) -> "DiTPrior":
         return replace(self, network=self.network.compiled())

@@ -54,8 +54,12 @@ def load_prior(
     """
     spec = PriorSpec.of(prior, vae=vae, encoder=encoder, precision=precision, revision=revision).located()
     device = torch_device(device)
-    if family := family_of(spec.name):
-        return family.load(spec, device)
+    family = family_of(spec.name)
+    loaded = family.load(spec, device) if family else _load_dit(spec, device)
+    return with_encoder(loaded, spec.encoder) if spec.encoder else loaded
+
+
+def _load_dit(spec: PriorSpec, device: torch.device) -> Prior:
     path, commit, given = _locate(spec)
     described = read_description(path) or given
     network, numerics, weights = _load_network(path, described)
@@ -66,7 +70,7 @@ def load_prior(
         digest=digest_of([weights, *codec_weights]),
         numerics=numerics,
     )
-    loaded = DiTPrior(
+    return DiTPrior(
         spec=replace(spec, revision=commit),
         identity=identity,
         classes=_classes(described, network.config.num_classes),
@@ -76,7 +80,6 @@ def load_prior(
         network=network.to(device, PRECISIONS[spec.precision]).eval().requires_grad_(False),
         diffusion=read_diffusion(path),
     )
-    return with_encoder(loaded, spec.encoder) if spec.encoder else loaded
 
 
 def as_prior(prior: Prior | PriorSpec | str, device: torch.device | str, classes: Sequence[ClassInfo] = ()) -> Prior:

@@ -86,8 +86,8 @@ class Prior(ABC):
         """x̂_0 and, if it is learned, the posterior's log variance, whatever the network itself predicts; float32."""
 
     @abstractmethod
-    def condition(self, classes: Sequence[int]) -> Condition:
-        """What the network is conditioned on for rows of the class table, float32."""
+    def condition(self, classes: Sequence[ClassInfo]) -> Condition:
+        """What the network is conditioned on for `classes`, which this prior has matched, float32."""
 
     @abstractmethod
     def null_condition(self, count: int) -> Condition:
@@ -110,8 +110,14 @@ class Prior(ABC):
     def encoder_identity(self) -> dict[str, Any]:
         """What turns images into latents: the prior's own codec, or an approximate encoder, its digest and config."""
         own, known = self.encoder is None, self.encoder or self.identity
-        config = (self.encoder or self).codec.config
-        return {"id": known.id, "digest": known.digest, "approximate": not own, "config": config}
+        codec = (self.encoder or self).codec
+        return {
+            "id": known.id,
+            "digest": known.digest,
+            "approximate": not own,
+            "pixels": codec.is_pixels,
+            "config": codec.config,
+        }
 
     def to_json(self) -> dict[str, Any]:
         """What images depend on, for a run to keep: identity, settings of its own, and the shapes as they were read."""
@@ -121,6 +127,11 @@ class Prior(ABC):
     def image_size(self) -> int:
         """Side of the square images, in pixels."""
         return self.latent_shape[1] * (self.encoder.codec if self.encoder else self.codec).factor
+
+    @property
+    def image_channels(self) -> int:
+        """1 of grey images, 3 of RGB."""
+        return self.codec.image_channels
 
     def encode(self, images: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b z y x"]:
         """The latents of uint8 images of side `image_size`, float32; the posterior mean where the codec has one."""

@@ -72,7 +72,7 @@ class RunDirectory:
         """
         wanted = {"format": FORMAT, **manifest}
         with locked(path):
-            _require_own(path)
+            require_own(path)
             remove_temporaries(path)
             if (path / MANIFEST).is_file():
                 run = cls.open(path)._continued(wanted)
@@ -135,7 +135,7 @@ class RunDirectory:
     def complete_records(self) -> list[ImageRecord]:
         """The records of all images. Raises ArtifactError, with the way to go on, if any is not there."""
         records = self.records()
-        if not self.complete or {(record.class_index, record.image_index) for record in records} != self.indices:
+        if not self.complete or sorted((r.class_index, r.image_index) for r in records) != sorted(self.indices):
             raise ArtifactError(f"{self.path} is unfinished; repeat its dmgd distill command to continue it")
         return records
 
@@ -261,10 +261,12 @@ def image_path(classes: Sequence[ClassInfo], class_index: int, image_index: int)
     return f"images/{class_index:04d}-{safe_name(classes[class_index].identity)}/{image_index:05d}.png"
 
 
-def _require_own(path: Path) -> None:
+def require_own(path: Path) -> None:
     """Raise UsageError if the folder holds something, and no run."""
     others = [
-        other.name for other in path.iterdir() if other.name != LOCK and not is_temporary(other.name, of=MANIFEST)
+        other.name
+        for other in (path.iterdir() if path.is_dir() else ())
+        if other.name != LOCK and not is_temporary(other.name, of=MANIFEST)
     ]
     if others and MANIFEST not in others:
         raise UsageError(f"{path} exists and is not a run (it holds {min(others)}); choose a new or empty --out folder")

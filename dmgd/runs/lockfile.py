@@ -19,6 +19,7 @@ from dmgd.files import read_json, write_json
 from dmgd.runs.manifest import differences
 
 FORMAT = 1
+OF_THE_MACHINE = ("batch_size", "compile")
 SKETCH = 4
 TOLERANCE = 0.5
 
@@ -39,7 +40,7 @@ def make_lock(manifest: dict[str, Any], images: Iterable[tuple[int, ndarray]]) -
     return {
         "format": FORMAT,
         "tolerance": TOLERANCE,
-        "config": manifest["config"] | names,
+        "config": {key: value for key, value in manifest["config"].items() if key not in OF_THE_MACHINE} | names,
         "prior": identity["digest"],
         "versions": manifest["versions"],
         "classes": [

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from dmgd.matching.methods import method_from_json
 from dmgd.specs import PriorSpec, SourceSpec
 
 
@@ -21,7 +22,7 @@ def specs_of(manifest: dict[str, Any]) -> tuple[SourceSpec, PriorSpec]:
 def grows(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """Whether a run can become one of more images per class, all else equal: where images are made one after another,
     the first ones are the same."""
-    is_greedy = wanted["config"]["method"].get("order") == "greedy"
+    is_greedy = method_from_json(wanted["config"]["method"]).matching_order == "greedy"
     asked_again = {**found, "config": {**found["config"], "ipc": wanted["config"]["ipc"]}}
     is_same = not differences(published(asked_again), published(wanted))
     return is_greedy and found["config"]["ipc"] < wanted["config"]["ipc"] and is_same

@@ -16,9 +16,9 @@ from dmgd.statistics.file import Statistics
 
 
 def check_statistics(
-    statistics: Statistics, source: Source, prior: Prior, k: int, *, progress: Progress = SILENT
+    statistics: Statistics, source: Source, prior: Prior, k: int | None, *, progress: Progress = SILENT
 ) -> None:
-    """Raise MismatchError, saying what differs, unless the statistics belong to this source, prior and k.
+    """Raise MismatchError, saying what differs, unless the statistics belong to this source, prior and k (None: any).
 
     If the source was not encoded on this machine before, its images are read once to compare them.
     """
@@ -26,9 +26,11 @@ def check_statistics(
     if found["prior"]["digest"] != prior.identity.digest:
         raise _other("prior", found["prior"]["id"], prior.identity.id)
     encoder = found["encoder"]
+    if prior.encoder and encoder["digest"] != prior.encoder.digest:
+        raise _other("encoder", encoder["id"], prior.encoder.id)
     if not encoder["approximate"] and encoder["config"] != prior.codec.config:
         raise _other("configuration of the autoencoder", encoder["id"], prior.identity.id)
-    if found["k"] != k:
+    if k is not None and found["k"] != k:
         raise _other("k", found["k"], k)
     identities = [info.identity for info in statistics.classes]
     if identities != [info.identity for info in source.classes] or (
@@ -53,7 +55,7 @@ def source_content(source: Source, prior: Prior, *, progress: Progress = SILENT)
         pass  # not there yet, or damaged
     digests: list[list[bytes]] = [[] for _ in source.classes]
     with progress.task("compare images", None, "images") as task:
-        for chunk in decoded(source.items("train"), prior.image_size, prior.codec.image_channels):
+        for chunk in decoded(source.items("train"), prior.image_size, prior.image_channels):
             for label, digest in zip(chunk.labels, chunk.digests, strict=True):
                 digests[label].append(digest)
             task.advance(chunk.size)
@@ -68,5 +70,5 @@ def remember_content(source: Source, prior: Prior, content: str) -> None:
 
 
 def _content_path(source: Source, prior: Prior) -> Path:
-    size = f"{prior.image_size}x{prior.codec.image_channels}"
+    size = f"{prior.image_size}x{prior.image_channels}"
     return user_cache_path("dmgd") / "content" / f"{source.fingerprint('train')[:32]}-{size}.json"

@@ -97,7 +97,7 @@ def _encode_rest(
     done = sum(record.items for record in parts.records)
     sample = sum(record.items - len(record.bad) for record in parts.records)
     items = itertools.islice(source.items(split), done, None)
-    chunks = decoded(items, prior.image_size, prior.codec.image_channels, mirror=mirror, workers=workers)
+    chunks = decoded(items, prior.image_size, prior.image_channels, mirror=mirror, workers=workers)
     batch_invariant = parts.records[0].batch_invariant if parts.records else None
     with progress.task("encode", None, "images") as task:
         task.advance(done)

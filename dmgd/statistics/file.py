@@ -58,8 +58,8 @@ class Statistics:
 
     @property
     def of_pixels(self) -> bool:
-        """Whether the latents are the pixels themselves, grey or RGB, and not an autoencoder's."""
-        return self.support.shape[2] / self.header["image_size"] ** 2 in (1, 3)
+        """Whether the latents are the pixels themselves, and not an autoencoder's."""
+        return self.header["encoder"]["pixels"]
 
     @cached_property
     def between(self) -> float:

@@ -20,7 +20,7 @@ from dmgd.matching.method import Method
 from dmgd.priors.load import as_prior
 from dmgd.priors.prior import Prior
 from dmgd.progress import Progress, listener
-from dmgd.runs.directory import MANIFEST, RunDirectory
+from dmgd.runs.directory import MANIFEST, RunDirectory, require_own
 from dmgd.runs.preview import write_preview
 from dmgd.sources.detail import detail
 from dmgd.sources.open import as_source
@@ -59,6 +59,7 @@ def distill(
     config, out, progress = configured(DistillConfig.of, config, settings), Path(out), listener(progress)
     if resume:
         RunDirectory.open(out)
+    require_own(out)
     source = as_source(source)
     if isinstance(statistics, Path | str):
         statistics = Statistics.load(statistics)
@@ -68,7 +69,7 @@ def distill(
     if statistics is None:
         statistics = fit_statistics(source, prior, StatisticsConfig(config.k), progress=progress)
     else:
-        wanted = config.with_statistics_of(statistics.header["k"]).k
+        wanted = config.with_statistics_of(statistics.header["k"]).k if config.method.uses_points else None
         check_statistics(statistics, source, prior, wanted, progress=progress)
     plan = make_plan(config, source.spec, prior, statistics, progress=progress)
     network = prior.compiled() if config.compile else prior

@@ -24,7 +24,7 @@ from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
 from dmgd.statistics.fitting import fit_classes, statistics_header
 
-HEADER = 3  # raised when a header says more: statistics with less are fitted again instead of taken from the cache
+HEADER = 4  # raised when a header says more: statistics with less are fitted again instead of taken from the cache
 
 
 def fit_statistics(
