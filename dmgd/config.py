@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from math import isfinite
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -25,35 +27,56 @@ def preset(settings: type, name: str, default: Any) -> Any:
 
 
 def check_settings(settings: Any) -> None:
-    """Turn whole numbers into floats where those are meant. Raises UsageError for a setting that is out of its bounds,
-    none of its choices, or no rising pair."""
+    """Bring every setting to the type that it is declared with, so that equal ones are recorded equally.
+
+    Raises UsageError for a setting of another type, out of its bounds, none of its choices, or no rising pair.
+    """
     hints = get_type_hints(type(settings))
     for one in fields(settings):
-        value, name, facts = getattr(settings, one.name), one.name.replace("_", "-"), one.metadata
-        if value is None:
-            if type(None) not in get_args(hints[one.name]):
-                raise UsageError(f"{name} must be given")
+        name, hint, facts = one.name.replace("_", "-"), hints[one.name], one.metadata
+        given = getattr(settings, one.name)
+        if given is None and type(None) in get_args(hint):
             continue
-        if type(value) is int and float in (hints[one.name], *get_args(hints[one.name])):
-            object.__setattr__(
-                settings, one.name, value := float(value)
-            )  # or equal settings would not be the same JSON
+        value = _typed(name, given, hint)
         if "at_least" in facts and not value >= facts["at_least"]:
             raise UsageError(f"{name} must be at least {facts['at_least']}, not {value}")
         if "above" in facts and not value > facts["above"]:
             raise UsageError(f"{name} must be above {facts['above']}, not {value}")
         if "at_most" in facts and not value <= facts["at_most"]:
             raise UsageError(f"{name} must be at most {facts['at_most']}, not {value}")
-        if get_origin(hints[one.name]) is Literal and value not in get_args(hints[one.name]):
-            raise unknown_choice(name, value, get_args(hints[one.name]))
-        if isinstance(value, tuple) and not 0 <= value[0] < value[1]:
-            raise UsageError(f"{name} must be two rising numbers from 0 up, not {value[0]},{value[1]}")
+        object.__setattr__(settings, one.name, value)
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """The value as the kind of `hint`: a switch, a number, a rising pair, or one of some choices."""
+    kinds = {hint, *get_args(hint)}
+    if bool in kinds:
+        if not isinstance(value, bool):
+            raise UsageError(f"{name} must be True or False, not {value!r}")
+    elif get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise unknown_choice(name, str(value), get_args(hint))
+    elif Pair in kinds:
+        ok = isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(n, Integral) for n in value)
+        if not ok or not 0 <= value[0] < value[1]:
+            shown = ",".join(map(str, value)) if isinstance(value, tuple | list) else repr(value)
+            raise UsageError(f"{name} must be two rising numbers from 0 up, not {shown}")
+        return int(value[0]), int(value[1])
+    elif float in kinds or int in kinds:
+        kind, number = (float, Real) if float in kinds else (int, Integral)
+        if isinstance(value, bool) or not isinstance(value, number) or not isfinite(value):
+            raise UsageError(f"{name} must be a {'finite' if kind is float else 'whole'} number, not {value!r}")
+        return kind(value)  # type: ignore[call-overload]
+    return value
 
 
 def configured(make: Callable[..., Config], config: Config | None, settings: dict[str, Any]) -> Config:
     """The configuration itself, or the one that `make` makes of settings. Raises UsageError for both at once."""
     if config is None:
-        return make(**settings)
+        try:
+            return make(**settings)
+        except TypeError as error:  # what Python says of an unknown keyword
+            raise UsageError(str(error).partition("() ")[2]) from error
     if settings:
         raise UsageError(f"there is a config already, which {', '.join(settings)} must be part of")
     return config
@@ -67,7 +90,7 @@ class StatisticsConfig:
     """
 
     k: int = setting(10, at_least=1)
-    seed: int = 0
+    seed: int = setting(0, at_least=0)
     mirror: bool = False
     max_bad: float = setting(0.01, at_least=0, at_most=1)
 

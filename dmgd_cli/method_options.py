@@ -30,6 +30,8 @@ def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
         command(**given, **off)
 
     options = _options()
+    if taken := sorted({parameter.name for parameter in fixed} & set(options)):
+        raise TypeError(f"a method's setting cannot be called {taken[0]!r}: dmgd distill has an option of that name")
     made = [
         inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=False if name.startswith("no_") else None, annotation=kind
@@ -48,7 +50,7 @@ def _options() -> dict[str, Any]:
     for method, settings in METHODS.items():
         hints = get_type_hints(settings)
         for one in fields(settings):
-            if help := one.metadata["help"]:
+            if help := one.metadata.get("help"):
                 found.setdefault(one.name, {}).setdefault(help, []).append(method)
                 needs = one.name if one.name in PANELS else one.metadata.get("needs")
                 kinds.setdefault(one.name, (_offered(hints[one.name]), needs))

@@ -38,17 +38,16 @@ def formats() -> list[str]:
 
 
 class Command(TyperCommand):
-    """A command in whose help {sources}, {priors}, {methods} and {formats} stand for those that are registered when the
-    help is shown."""
+    """A command in whose help {sources}, {priors}, {methods} and {formats} stand for those that are registered."""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
         for parameter in self.params:
             for names in (sources, priors, methods, formats):
                 field, text = f"{{{names.__name__}}}", getattr(parameter, "help", None) or ""
                 if field in text:
                     *first, last = names()
                     parameter.help = text.replace(field, f"{', '.join(first)} or {last}")  # type: ignore[attr-defined]
-        super().format_help(ctx, formatter)
 
 
 def optional(help: str, panel: str | None = None, **more: Any) -> Any:

@@ -3,16 +3,18 @@
 import ast
 import base64
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_run import make_run, tree
 from source_stand_ins import WNIDS, as_folder, pictures, small_prior
 
 import dmgd
-from dmgd.config import StatisticsConfig
+from dmgd.config import StatisticsConfig, check_settings, setting
 from dmgd.errors import UsageError
 from dmgd.generation.config import DistillConfig
 from dmgd.matching.methods import DMGD, DMGDPaper
@@ -98,12 +100,42 @@ def test_a_wrong_device_is_refused_even_where_none_is_needed(run):
 
 def test_equal_settings_are_recorded_equally():
     assert repr(StatisticsConfig(max_bad=1)) == repr(StatisticsConfig(max_bad=1.0))
+    assert json.dumps(DistillConfig(ipc=np.int64(2)).to_json()) == json.dumps(DistillConfig(ipc=2).to_json())
+    with pytest.raises(UsageError, match="unexpected keyword argument 'kk'"):
+        dmgd.fit_statistics("digits", kk=5)
 
 
 def test_settings_change_a_method_as_its_name():
     assert DistillConfig.of(DMGDPaper(), steps=46) == DistillConfig.of("dmgd-paper", steps=46)
-    with pytest.raises(UsageError, match="k must be given"):
+    with pytest.raises(UsageError, match="k must be a whole number, not None"):
         dataclasses.replace(StatisticsConfig(), k=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    on: bool = True
+    share: float = setting(0.5, at_most=1)
+    pair: tuple[int, int] | None = None
+
+    __post_init__ = check_settings
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"on": "no"}, "on must be True or False, not 'no'"),
+        ({"share": "0.5"}, "share must be a finite number, not '0.5'"),
+        ({"share": True}, "share must be a finite number, not True"),
+        ({"share": 2}, "share must be at most 1, not 2.0"),
+        ({"pair": [4, 1]}, "pair must be two rising numbers from 0 up, not 4,1"),
+        ({"pair": 3}, "pair must be two rising numbers from 0 up, not 3"),
+        ({"pair": (0.5, 3)}, "pair must be two rising numbers"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(given, said):
+    with pytest.raises(UsageError, match=said):
+        Settings(**given)
+    assert Settings(pair=[1, 4]) == Settings(pair=(1, 4))
 
 
 def test_what_is_not_a_run_is_refused_before_work_starts(tmp_path):
@@ -135,6 +167,10 @@ def test_progress_is_shown_when_it_is_asked_for(run, tmp_path, capsys):
         ({"config": DistillConfig(), "rho": 0.3}, "there is a config already, which rho must be part of"),
         ({"device": "tpu"}, "the device 'tpu' cannot be used"),
         ({"resume": True}, "is not a run"),
+        ({"ipc": 1.5}, "ipc must be a whole number, not 1.5"),
+        ({"ipc": True}, "ipc must be a whole number, not True"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"rho": float("inf")}, "rho must be a finite number, not inf"),
         ({"method": DMGD(), "rhoo": 3}, "rhoo has no effect"),
         ({"method": DMGD(distribution=False), "rho": 0.2}, "there is no distribution matching"),
     ],

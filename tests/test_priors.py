@@ -59,6 +59,49 @@ def test_a_pipeline_folder_brings_its_autoencoder(pipeline):
     assert prior.decode(latents).shape == images.shape
 
 
+def scheduled(pipeline, **config):
+    """The pipeline with a scheduler's configuration."""
+    (pipeline / "scheduler").mkdir(exist_ok=True)
+    (pipeline / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+    return pipeline
+
+
+@pytest.mark.parametrize("name", ["pipeline", "pipeline/transformer"])
+def test_schedule_and_prediction_are_those_of_the_pipeline(pipeline, name):
+    """Against diffusers' scheduler, which turns a predicted v into x_0 by itself."""
+    settings = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    scheduled(pipeline, prediction_type="v_prediction", _class_name="DDIMScheduler", **settings)
+    prior = load_prior(str(pipeline.parent / name), vae=str(pipeline / "vae"), device="cpu")
+    reference = diffusers.DDIMScheduler(
+        prediction_type="v_prediction", clip_sample=False, timestep_spacing="linspace", **settings
+    )
+    reference.set_timesteps(10)
+    z, condition = torch.randn(1, *prior.latent_shape), prior.null_condition(1)
+    for step in prior.schedule(10, "ddpm"):
+        x0, _ = prior.denoise(z, step, condition)
+        v = prior.network(z, step.timestep, condition.embeddings["label"])[:, :4]
+        expected = reference.step(v, int(step.timestep), z).pred_original_sample
+        torch.testing.assert_close(x0, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}, "cannot sample: FlowMatch"),
+        ({"sigma_min": 0.002, "sigma_max": 80}, "cannot sample: sigma_min, sigma_max"),
+        ({"prediction_type": "flow"}, "cannot sample: prediction_type 'flow'"),
+        ({"beta_schedule": "cubic"}, "the β schedule 'cubic' is not known"),
+        ({"beta_start": "0.0001"}, "describes no diffusion"),
+        ({"beta_start": -1.0}, "describes no diffusion"),
+        ({"beta_end": 1.0}, "its signal does not fall from 1 to above 0"),
+        ({"num_train_timesteps": 1}, "describes no diffusion"),
+    ],
+)
+def test_a_diffusion_that_cannot_be_sampled_is_refused(pipeline, config, said):
+    with pytest.raises(ArtifactError, match=said):
+        load_prior(str(scheduled(pipeline, **config)))
+
+
 @pytest.mark.parametrize("name", ["dit-xl-2-256", "facebook/DiT-XL-2-256"])
 def test_a_published_prior_comes_from_the_hubs_cache(pipeline, tmp_path, monkeypatch, name):
     """The snapshot is a small stand-in: what counts is where it is looked for and what is known of it."""

@@ -173,6 +173,20 @@ def test_a_guide_that_ends_leaves_no_trend_to_the_second_order():
     torch.testing.assert_close(*ways)
 
 
+@pytest.mark.parametrize("change", [lambda x: x * float("nan"), lambda x: x[:1], lambda x: x.mean()])
+def test_a_guide_that_gives_something_else_is_refused(prior, change):
+    pair, schedule = (prior.condition(rows(5, 2)),) * 2, prior.schedule(3, "ddpm")
+    noise = SeededNoise([7, 8], prior.latent_shape)
+    with pytest.raises(DmgdError, match="the guide gave NaN, infinite values or another shape at step 0"):
+        sample(
+            prior.denoise,
+            schedule,
+            noise,
+            lambda step: pair,
+            lambda step, x0, sigma: (change(x0) if step.index == 0 else x0, None),
+        )
+
+
 @pytest.mark.parametrize("method", ["dit", "dmgd"])
 def test_a_network_that_gives_no_numbers_is_refused(prior, statistics, method):
     """In the middle of the way, as half precision that overflows does."""

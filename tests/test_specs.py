@@ -95,6 +95,7 @@ def test_data_and_weights_may_move(local, weights, photos, tmp_path):
 
 
 def edited(path, **changes):
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **changes}))
 
 
@@ -105,6 +106,11 @@ def edited(path, **changes):
         ("dmgd.json", {"guided_channels": 3}, "prior.guided_channels: null there, 3 asked for"),
         ("dmgd.json", {"numerics": "original"}, "prior.network.frequency_divisor: 127 there, 128 asked for"),
         ("transformer/config.json", {"norm_eps": 0.1}, "prior.network.norm_eps: 1e-05 there, 0.1 asked for"),
+        (
+            "scheduler/scheduler_config.json",
+            {"beta_schedule": "squaredcos_cap_v2"},
+            'prior.diffusion.beta_schedule: "linear" there, "squaredcos_cap_v2" asked for',
+        ),
         ("vae/config.json", {"scaling_factor": 0.5}, "prior.codec.scaling_factor: 0.18215 there, 0.5 asked for"),
     ],
 )

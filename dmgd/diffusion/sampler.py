@@ -67,6 +67,11 @@ def sample(
             )
         sigma = (0.5 * log_variance).exp()
         clean, cost = guide(step, x0, sigma)
+        if clean is not x0 and (clean.shape != x0.shape or not clean.isfinite().all()):
+            raise DmgdError(
+                f"the guide gave NaN, infinite values or another shape at step {step.index}; take smaller settings of "
+                "the method"
+            )
         # A solver of second order goes on by what its prediction, guide included, has changed since the last step.
         # Where the guide begins or ends, the difference is its own and no trend.
         is_guided = clean is not x0

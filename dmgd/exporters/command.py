@@ -35,7 +35,7 @@ def distill_command(
         if getattr(method, one.name) != getattr(usual, one.name)
     }
     changed |= {"steps": method.steps} if method.steps != METHODS[method.name]().steps else {}
-    offered = {one.name for one in fields(method) if one.metadata["help"]}
+    offered = {one.name for one in fields(method) if one.metadata.get("help")}
     given |= {name: value for name, value in changed.items() if name in offered}
     parts = [part for name, value in given.items() if value is not None for part in _option(name, value)]
     command = shlex.join(["dmgd", "distill", *parts])

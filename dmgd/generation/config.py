@@ -16,7 +16,7 @@ class DistillConfig:
     """
 
     ipc: int = setting(10, at_least=1)
-    seed: int = 0
+    seed: int = setting(0, at_least=0)
     method: Method = DMGD()
     batch_size: int | None = setting(None, at_least=1)
     compile: bool = False

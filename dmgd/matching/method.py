@@ -42,7 +42,7 @@ class Method:
     )
     solver: Literal["ddpm", "dpm++"] = setting("ddpm", "ddpm, or dpm++ (second order) for fewer steps.")
     steps: int = setting(50, "Sampling steps.", at_least=2, at_most=1000)
-    guided_channels: int | None = setting(None)
+    guided_channels: int | None = setting(None, at_least=ALL_CHANNELS)
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -218,7 +218,7 @@ def settled_by_data(asked: Method, settled: Method, schedule: Any) -> str:
     options = []
     for one in fields(settled):
         value = getattr(settled, one.name)
-        if one.metadata["help"] and getattr(asked, one.name) is None and value is not None:
+        if one.metadata.get("help") and getattr(asked, one.name) is None and value is not None:
             shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
             if one.metadata.get("of_steps"):
                 first, last = (schedule[min(index, len(schedule) - 1)].timestep for index in value)

@@ -186,4 +186,7 @@ def method_from_json(content: dict[str, Any]) -> Method:
 def _kind(name: str) -> type[Method]:
     if name not in METHODS:
         raise unknown_choice("method", name, tuple(METHODS))
-    return METHODS[name]
+    kind = METHODS[name]
+    if kind.name != name:
+        raise TypeError(f"{kind.__qualname__} is registered as {name!r}, but its `name` is {kind.name!r}")
+    return kind

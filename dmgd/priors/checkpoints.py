@@ -6,6 +6,7 @@ Both directions of names are plain renaming; nothing is approximated. A tensor t
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from dmgd.diffusion.schedule import training_alpha_bar
@@ -61,27 +62,38 @@ def load_diffusers_dit(folder: Path, numerics: Numerics | None) -> tuple[DiT, Nu
 
 
 def read_diffusion(folder: Path) -> Diffusion:
-    """The diffusion that a pipeline's `scheduler/scheduler_config.json` describes; DDPM's where there is none.
+    """The diffusion that `scheduler/scheduler_config.json` of a pipeline describes, also where `folder` is its
+    transformer; DDPM's where there is none.
 
     Raises ArtifactError for one that the sampler does not know.
     """
-    path = folder / "scheduler" / "scheduler_config.json"
-    if not path.is_file():
+    places = (folder, folder.parent) if folder.name == "transformer" else (folder,)
+    path = next((p for place in places if (p := place / "scheduler" / "scheduler_config.json").is_file()), None)
+    if path is None:
         return Diffusion()
     config = read_config(path)
-    found = Diffusion(**{name: config[name] for name in asdict(Diffusion()) if config.get(name) is not None})
-    odd = [name for name in ("trained_betas", "rescale_betas_zero_snr") if config.get(name)]
+    odd = [name for name in _OF_OTHER_DIFFUSIONS if isinstance(config, dict) and config.get(name)]
+    if isinstance(config, dict) and str(config.get("_class_name")).startswith(("FlowMatch", "EDM")):
+        odd.append(config["_class_name"])
+    try:
+        found = Diffusion(**{name: config[name] for name in asdict(Diffusion()) if config.get(name) is not None})
+        training = training_alpha_bar(found.beta_schedule, found.num_train_timesteps, found.beta_start, found.beta_end)
+        if not (len(training) > 1 and (np.diff(training) < 0).all() and training[-1] > 0 and training[0] < 1):
+            raise ValueError("its signal does not fall from 1 to above 0")
+    except (UsageError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{path} describes no diffusion that dmgd can sample: {error}") from error
     if found.prediction_type not in PREDICTIONS:
         odd.append(f"prediction_type {found.prediction_type!r}")
-    try:
-        training_alpha_bar(found.beta_schedule, 2)
-    except UsageError:
-        odd.append(f"beta_schedule {found.beta_schedule!r}")
     if odd:
         raise ArtifactError(f"{path} asks for what dmgd cannot sample: {', '.join(odd)}")
     return found
 
 
+# What says that a network was trained on something else than DDPM's diffusion.
+_OF_OTHER_DIFFUSIONS = (
+    *("trained_betas", "rescale_betas_zero_snr", "sigma_data", "sigma_min", "sigma_max", "shift"),
+    *("use_flow_sigmas", "use_dynamic_shifting"),
+)
 _CONFIG_KEYS = (
     "sample_size",
     "patch_size",
