@@ -27,7 +27,7 @@ demo: install
 	$(BIN)/dmgd export demo/run --format parquet --out demo/huggingface
 	$(BIN)/dmgd evaluate demo/run
 
-# A small set, distilled anew, against the committed lock file; `make relock` where it is meant to have changed.
+# Distils a small set and compares it with the committed lock file; `make relock` updates that after intended changes.
 REPRODUCE := --source digits --ipc 2 --method dmgd-paper --guidance-scale 1.5
 reproduce relock: install
 	rm -rf build/reproduce

@@ -1,4 +1,4 @@
-"""Several sets beside each other in one picture: a row for each class, a group of columns for each set."""
+"""Several sets side by side in one image: one row per class, one group of columns per set."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ LEFT, TOP, LETTERS = 170, 30, 16
 
 
 def contact_sheet(sets: Sequence[ImageSet], each: int) -> Image.Image:
-    """The first `each` images of every class of sets of equally large images, under the sets' names."""
+    """The first `each` images of every class of sets with the same image size, below the sets' names."""
     size, classes = sets[0].images.shape[-1], sets[0].classes
     pitch = size + GAP
     group = each * pitch + APART

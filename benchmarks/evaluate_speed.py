@@ -1,8 +1,8 @@
-"""Training on a distilled set: dmgd's batched way against the plain loop that existing code uses.
+"""Training on a distilled set: dmgd's batched loop against the plain loop of existing code.
 
-The plain loop decodes each PNG with PIL and augments it alone, in a DataLoader with two workers; dmgd keeps the set as
-one tensor and augments batches. Same images, network, optimiser, schedule, epochs and seeds, one after the other in
-turn, so that other work on the machine touches both.
+The plain loop decodes and augments each PNG separately with PIL, in a DataLoader with two workers; dmgd keeps the set
+as one tensor and augments batches. Same images, network, optimiser, schedule, epochs and seeds; the two alternate, so
+that other load on the machine affects both.
 
     python benchmarks/evaluate_speed.py FOLDER     # with train-*.parquet and val-*.parquet, columns image and label
 """
@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from dmgd.evaluation import augmentation as ops
 from dmgd.evaluation.augmentation import IMAGENET_MEAN, IMAGENET_STD, augment, normaliser
 from dmgd.evaluation.imageset import ImageSet, stack_images
-from dmgd.evaluation.inputs import read_labelled
+from dmgd.evaluation.inputs import read_raw_set
 from dmgd.evaluation.protocols import PROTOCOLS, Protocol, learning_rate_factor
 from dmgd.evaluation.train import (
     confusion_on,
@@ -105,7 +105,7 @@ def plain_train(data: ImageSet, test: ImageSet, protocol: Protocol, seed: int) -
 
 
 def feeding(data: ImageSet, protocol: Protocol, epochs: int) -> dict[str, float]:
-    """Images per second that reach a network which costs nothing: decoding and augmentation alone."""
+    """Images per second of decoding and augmentation alone, without a network."""
     loader = DataLoader(PlainDataset(data), protocol.batch_size, shuffle=True, num_workers=2, persistent_workers=True)
     list(loader)  # the workers have started
     started = time.perf_counter()
@@ -126,7 +126,7 @@ def load(files: list[Path], size: int, per_class: int) -> ImageSet:
     """The first `per_class` images of every class."""
     pixels, labels, counts = [], [], {}
     for file in files:
-        found = read_labelled(file)
+        found = read_raw_set(file)
         for image, label in zip(found.images, found.labels, strict=True):
             counts[label] = counts.get(label, 0) + 1
             if counts[label] <= per_class:

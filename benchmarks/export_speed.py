@@ -1,8 +1,8 @@
-"""How long `export` takes, beside bare writers of the same bytes: `python benchmarks/export_speed.py`.
+"""The speed of `export`, compared with bare writers of the same bytes: `python benchmarks/export_speed.py`.
 
-Makes a run of 10,000 noisy 256×256 images (about 1.2 GB) in a temporary folder, then writes the very same image files
+Makes a run of 10,000 noisy 256×256 images (about 1.2 GB) in a temporary folder, then writes the same image files
 with `webdataset.ShardWriter` and with `datasets.Dataset.to_parquet`, each reading them from the run like the export,
-and with `dmgd.export`. The best of several rounds counts, taken in turn.
+and with `dmgd.export`. They alternate; the best of several rounds counts.
 """
 
 import argparse
@@ -17,11 +17,12 @@ import numpy as np
 from dmgd.classes.info import ClassInfo
 from dmgd.exporters.example import Example, Limits
 from dmgd.exporters.parquet import row
-from dmgd.exporters.webdataset import sample
+from dmgd.exporters.webdataset import tar_fields
 from dmgd.files import sha256_bytes, write_json
 from dmgd.generation.batches import Batch
 from dmgd.generation.config import DistillConfig
 from dmgd.images import encode
+from dmgd.runs.columns import metadata
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.record import ImageRecord
 from dmgd.specs import PriorSpec, SourceSpec
@@ -32,7 +33,7 @@ SHARD_IMAGES = 2_000
 
 
 def make_run(path: Path, images: int) -> RunDirectory:
-    """A finished run of `images` images, written directly: what is timed is the export."""
+    """A finished run of `images` images, written directly, as only the export is timed."""
     rng = np.random.default_rng(0)
     ipc = images // CLASSES
     classes = [ClassInfo(f"class {c}", prior_index=c) for c in range(CLASSES)]
@@ -46,7 +47,7 @@ def make_run(path: Path, images: int) -> RunDirectory:
         "device": "cpu",
         "versions": {},
     }
-    # 64 different images, each in many files: encoding is not what is timed.
+    # 64 different images, each in many files, as encoding is not timed.
     smooth = np.kron(rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), np.ones((1, 8, 8, 1), np.uint8))
     pictures = [image // 2 + rng.integers(0, 40, image.shape, dtype=np.uint8) for image in smooth]
     files = [(encode(pixels), sha256_bytes(pixels.tobytes())) for pixels in pictures]
@@ -55,20 +56,21 @@ def make_run(path: Path, images: int) -> RunDirectory:
             batch = Batch(range(c, c + 1), range(ipc))
             records = []
             for _, i in batch.indices():
-                (data, pixels_sha256), place = files[(c + i) % len(files)], f"images/{c:04d}-class_{c}/{i:05d}.png"
-                (path / place).parent.mkdir(parents=True, exist_ok=True)
-                (path / place).write_bytes(data)
-                records.append(ImageRecord(c, i, i, None, None, place, sha256_bytes(data), pixels_sha256))
+                (data, pixels_sha256), file = files[(c + i) % len(files)], f"images/{c:04d}-class_{c}/{i:05d}.png"
+                (path / file).parent.mkdir(parents=True, exist_ok=True)
+                (path / file).write_bytes(data)
+                records.append(ImageRecord(c, i, i, None, None, file, sha256_bytes(data), pixels_sha256))
             content = {"images": [record.to_json() for record in records], "latents_sha256": "0" * 64}
             write_json(path / "batches" / f"{batch.name}.json", content)
         return run.finish()
 
 
 def examples(run: RunDirectory):
-    """The run's images with their metadata, read from its files without any check."""
+    """The run's images with their metadata, read from its files without checks."""
     classes = run.classes
     for record in run.records():
-        yield Example(record, classes[record.class_index], (run.path / record.path).read_bytes(), record.sha256)
+        fields = metadata(record, classes[record.class_index], record.sha256)
+        yield Example(record.class_index, fields, (run.path / record.path).read_bytes())
 
 
 def bare_webdataset(run: RunDirectory, out: Path) -> None:
@@ -77,7 +79,7 @@ def bare_webdataset(run: RunDirectory, out: Path) -> None:
     out.mkdir()
     with wds.ShardWriter(str(out / "train-%05d.tar"), maxcount=SHARD_IMAGES, encoder=False, mtime=0, verbose=0) as tar:
         for example in examples(run):
-            tar.write(sample(example, "png"))
+            tar.write(tar_fields(example, "png"))
 
 
 def bare_parquet(run: RunDirectory, out: Path) -> None:
@@ -104,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where to work; default: the system's temporary folder")
+    parser.add_argument("--folder", type=Path, help="working folder; default: the system's temporary folder")
     options = parser.parse_args()
     import datasets  # noqa: F401 — not to be timed with the first writer
     import webdataset  # noqa: F401

@@ -1,4 +1,4 @@
-"""What is measured of sets: the log that keeps it, and the tables in markdown that show it."""
+"""Measurements of sets: their log, and tables in Markdown."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -11,10 +11,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Figures:
-    """What is measured of one set. `ot` is the exact transport distance to all images of the class, in the prior's
+    """The measurements of one set. `ot` is the exact transport distance to all images of the class, in the prior's
     latents (pixels scaled to [−1, 1] without an autoencoder), mean over classes; `diversity` the mean distance within a
-    class over that of real images; `nearest` the median distance to the nearest real training image, in units of that
-    between real ones."""
+    class relative to that of real images; `nearest` the median distance to the nearest real training image, in units of
+    that between real ones."""
 
     top1: float
     ot: float
@@ -26,7 +26,7 @@ KEYS = ("row", "ipc", "seed")
 
 
 def read_figures(log: Path, keys: Sequence[str] = KEYS) -> dict[tuple[Any, ...], Figures]:
-    """What a log of earlier runs holds, by the values of `keys`; nothing if there is none."""
+    """The log of earlier runs, by the values of `keys`; empty if there is none."""
     known = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     return {tuple(entry.pop(key) for key in keys): Figures(**entry) for entry in known}
 
@@ -38,7 +38,7 @@ def append_figures(log: Path, key: Sequence[Any], figures: Figures, keys: Sequen
 
 
 def mean_and_spread(values: list[float], digits: int = 1) -> str:
-    """Mean ± population standard deviation, or a dash."""
+    """Mean ± population standard deviation, or a dash for no values."""
     kept = np.array([value for value in values if value is not None], dtype=float)
     return f"{kept.mean():.{digits}f} ± {kept.std():.{digits}f}" if len(kept) else "–"
 
@@ -52,7 +52,7 @@ def gain(better: list[float], other: list[float]) -> str:
 
 @dataclass(frozen=True)
 class Results:
-    """Finished figures by (row, IPC, seed), and which of them are shown, as tables in markdown."""
+    """Finished measurements by (row, IPC, seed), and the selection to show, as tables in Markdown."""
 
     found: dict[tuple[str, int, int], Figures]
     rows: list[str]
@@ -65,7 +65,7 @@ class Results:
         return top1 + self._lines("gain of dmgd ± standard error, paired", self._gain)
 
     def placed(self) -> str:
-        """Where the sets lie among the real images."""
+        """The set metrics against the real images."""
         shown = (("transport distance", "ot", 3), ("diversity", "diversity", 2), ("nearest real", "nearest", 2))
         return "".join(
             self._lines(title, lambda row, ipc, n=name, d=digits: mean_and_spread(self._values(row, ipc, n), d))

@@ -1,10 +1,11 @@
-"""How fast `fit-stats` streams a real dataset, against the bare encoder in the same process at the same batch size.
+"""The speed of `fit-stats` on a real dataset, compared with the bare encoder in the same process at the same batch
+size.
 
     python benchmarks/fit_stats_speed.py --data DATA/imagenette-128 --encoder DATA/taesd [--source imagenette]
 
 The prior is a stand-in with random weights, of the right shape for images of 128 pixels in Stable Diffusion's latent
 space: statistics do not use its network. The bare encoder is timed before and after the run on decoded images in
-memory, because other work on the machine comes and goes; the ratio is to the mean of the two.
+memory, because the load of the machine varies; the ratio is to the mean of the two.
 """
 
 import argparse
@@ -41,8 +42,8 @@ def stand_in(folder: Path, sample_size: int, channels: int = 4) -> Path:
 
 
 def bare_rate(source: Source, prior: Prior, batches: int) -> float:
-    """Images a second of the encoder alone, on images in memory."""
-    samples = itertools.islice(source.samples("train"), ENCODE_BATCH)
+    """Images per second of the encoder alone, on images in memory."""
+    samples = itertools.islice(source.decoded("train"), ENCODE_BATCH)
     images = torch.stack([to_square(image, prior.image_size, 3) for image, _ in samples])
     prior.encode(images)
     start = time.perf_counter()
@@ -56,10 +57,10 @@ def main() -> None:
     parser.add_argument("--source", default="imagenette")
     parser.add_argument("--data", required=True)
     parser.add_argument("--encoder", required=True, help="an AutoencoderTiny's folder")
-    parser.add_argument("--size", type=int, default=128, help="side of the images in pixels")
+    parser.add_argument("--size", type=int, default=128, help="image size in pixels")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--bare-batches", type=int, default=6)
-    parser.add_argument("--out", type=Path, help="where to write the statistics")
+    parser.add_argument("--out", type=Path, help="path for the statistics")
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -97,7 +98,7 @@ def main() -> None:
 
 
 class _Stopwatch(Display):
-    """The usual display, which also remembers how long every task took."""
+    """The usual display, which also records the duration of every task."""
 
     def __init__(self) -> None:
         super().__init__()

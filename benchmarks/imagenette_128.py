@@ -1,15 +1,15 @@
-"""What networks learn at 128 pixels from each method's images, made by a latent DiT that is trained here.
+"""What networks learn at 128 pixels from each method's images, with a latent DiT that is trained here.
 
     python benchmarks/imagenette_128.py --data FOLDER --encoder FOLDER --out DIR          # half an hour on one GPU
     python benchmarks/imagenette_128.py --data FOLDER --encoder FOLDER --out DIR --tiny   # all of it, on one CPU core
 
 `--data` is imagenette, `--encoder` TAESD (diffusers' AutoencoderTiny). The training images and their mirror images
-become latents of 4×16×16, a DiT learns them, and every seed distils anew and trains two networks by `igd-adamw` at 128
-pixels, with as many optimiser steps for every set as `Plan` says instead of the protocol's epochs.
+become latents of 4×16×16, a DiT is trained on them, and every seed distils again and trains two networks by `igd-adamw`
+at 128 pixels, with the number of optimiser steps in `Plan` instead of the protocol's epochs.
 
---out keeps latents, prior and finished figures; an interrupted run goes on from them. Beside them stand the table
-(`table.md`) and a contact sheet (`sheet.png`), which has real images in it and is not to be published. --tiny shows
-that everything works; its figures mean nothing.
+--out keeps latents, prior and finished measurements; an interrupted run continues from them. It also gets the table
+(`table.md`) and a contact sheet (`sheet.png`), which contains real images and must not be published. --tiny is a smoke
+test; its results mean nothing.
 """
 
 import argparse
@@ -43,15 +43,15 @@ from dmgd.statistics.cache import ClassLatents
 
 ROWS = [*REAL, *(name for name in COMPARED if name != "dmgd-paper")]
 PROTOCOL, BATCH = "igd-adamw", 64
-DEVIATION = (0.5, 2.0)  # of latents for which the noise schedule is still right
+DEVIATION = (0.5, 2.0)  # of latents for which the noise schedule is still appropriate
 SHOWN = 3  # images of each class and set on the contact sheet
 LOG_KEYS = ("network", *KEYS)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How large everything is. `minutes` is the most that the prior's training takes, `steps` are each network's;
-    `train_images` and `test_images` of each class are used (None: all)."""
+    """The sizes of the experiment. `minutes` limits the prior's training, `steps` are each network's; `train_images`
+    and `test_images` per class are used (None: all)."""
 
     size: int
     recipe: Recipe
@@ -64,7 +64,7 @@ class Plan:
     test_images: int | None = None
 
     def protocol(self, network: str, images: int) -> Protocol:
-        """The protocol with as many epochs as make `steps`."""
+        """The protocol with the number of epochs that gives `steps`."""
         epochs = math.ceil(self.steps / math.ceil(images / BATCH))
         return EvaluateConfig(PROTOCOL, epochs=epochs, network=network, size=self.size).chosen()
 
@@ -93,8 +93,8 @@ TINY = Plan(
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where everything is read and kept, and the device that computes."""
+class Setup:
+    """The paths of inputs and outputs, and the device."""
 
     data: str
     encoder: Path
@@ -107,7 +107,7 @@ class Place:
 
 
 def require_same(plan: Plan, out: Path) -> None:
-    """Keep the plan in the folder; stop if what is there was made by another."""
+    """Store the plan in the folder; exit if there is another one."""
     path, text = out / "plan.json", json.dumps(asdict(plan), indent=1)
     if path.is_file() and path.read_text() != text:
         raise SystemExit(f"{out} was made by another plan; choose another --out")
@@ -115,10 +115,10 @@ def require_same(plan: Plan, out: Path) -> None:
 
 
 def images_of(data: str, split: str, size: int, most: int | None) -> ImageSet:
-    """The images of a split of imagenette, at most `most` of each class, in the source's order."""
+    """The images of a split of imagenette, at most `most` per class, in the source's order."""
     source, seen = open_source("imagenette", data=data), Counter[int]()
     pixels, labels = [], []
-    for item in source.items(split):
+    for item in source.images(split):
         if most is None or seen[item.label] < most:
             seen[item.label] += 1
             pixels.append(to_square(read_image(item.image), size, channels=3))
@@ -126,11 +126,11 @@ def images_of(data: str, split: str, size: int, most: int | None) -> ImageSet:
     return stack_images(split, pixels, labels, source.classes)
 
 
-def latents_of(images: ImageSet, place: Place) -> tuple[Tensor, Tensor]:
-    """The latents (n, c, h, w) of the images and those of their mirror images, in the images' order; kept in a file."""
-    path = place.out / "latents.safetensors"
+def latents_of(images: ImageSet, setup: Setup) -> tuple[Tensor, Tensor]:
+    """The latents (n, c, h, w) of the images and those of their mirror images, in the same order; cached in a file."""
+    path = setup.out / "latents.safetensors"
     if not path.is_file():
-        codec = AutoencoderCodec(place.encoder, place.device)
+        codec = AutoencoderCodec(setup.encoder, setup.device)
         views = {"plain": images.images, "mirrored": images.images.flip(3)}
         with written_whole(path) as temporary:
             save_file({name: encoded(pixels, codec) for name, pixels in views.items()}, temporary)
@@ -143,34 +143,34 @@ def encoded(pixels: Tensor, codec: AutoencoderCodec) -> Tensor:
     return torch.cat([codec.encode(part.permute(0, 2, 3, 1)).cpu() for part in pixels.split(BATCH)]).contiguous()
 
 
-def ensure_prior(images: ImageSet, place: Place, plan: Plan) -> None:
-    """Train the prior on the images' latents, unless that is done."""
-    plain, mirrored = latents_of(images, place)
+def ensure_prior(images: ImageSet, setup: Setup, plan: Plan) -> None:
+    """Train the prior on the images' latents, unless it exists."""
+    plain, mirrored = latents_of(images, setup)
     deviation = float(plain.std())
-    print(f"{len(plain)} latents of {tuple(plain.shape[1:])}, deviation {deviation:.3f}", flush=True)
+    print(f"{len(plain)} latents of {tuple(plain.shape[1:])}, standard deviation {deviation:.3f}", flush=True)
     if not DEVIATION[0] < deviation < DEVIATION[1]:
         raise SystemExit(
             f"latents should have a deviation near 1; set the encoder's scaling_factor to {1 / deviation:.3f}"
         )
-    if (place.prior / "dmgd.json").is_file():
+    if (setup.prior / "dmgd.json").is_file():
         return
-    plain, mirrored, labels = (part.to(place.device) for part in (plain, mirrored, images.labels))
+    plain, mirrored, labels = (part.to(setup.device) for part in (plain, mirrored, images.labels))
     model = train(plain, labels, plan.recipe, mirrored=mirrored, max_minutes=plan.minutes)
     names = [info.name for info in images.classes]
-    save_prior(model, place.prior, "imagenette-128", names, plan.recipe.guidance_scale, vae=place.encoder)
+    save_prior(model, setup.prior, "imagenette-128", names, plan.recipe.guidance_scale, vae=setup.encoder)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The bench of one process, and what is measured on it."""
+    """The bench of one process, and its measurements."""
 
     bench: Bench
     plan: Plan
 
     def figures(self, row: str, ipc: int, seed: int) -> dict[str, Figures]:
-        """What is measured of one set, by the network that learns from it."""
+        """The measurements of one set, by the network trained on it."""
         made = self.bench.made(row, ipc, seed, None)
-        where = self.bench.place(made, None)
+        where = self.bench.setup(made, None)
         protocols = {network: self.plan.protocol(network, len(made)) for network in self.plan.networks}
         return {
             network: Figures(top1=self.bench.learned(made, protocol, seed, None), **where)
@@ -178,27 +178,27 @@ class Comparison:
         }
 
 
-def open_comparison(place: Place, plan: Plan) -> Comparison:
-    """The comparison of methods with the prior that has been trained."""
-    known = images_of(place.data, "train", plan.size, plan.train_images)
-    test = images_of(place.data, "test", plan.size, plan.test_images)
-    plain, _ = latents_of(known, place)
+def open_comparison(setup: Setup, plan: Plan) -> Comparison:
+    """The comparison of methods with the trained prior."""
+    known = images_of(setup.data, "train", plan.size, plan.train_images)
+    test = images_of(setup.data, "test", plan.size, plan.test_images)
+    plain, _ = latents_of(known, setup)
     ordinals = [(known.labels == c).nonzero()[:, 0] for c in range(len(known.classes))]
     latents = [ClassLatents(plain[own].flatten(1).numpy(), own.numpy()) for own in ordinals]
-    prior = load_prior(str(place.prior), vae=str(place.encoder), device=place.device)
+    prior = load_prior(str(setup.prior), vae=str(setup.encoder), device=setup.device)
     return Comparison(Bench(known, test, latents, prior), plan)
 
 
-def compare(place: Place, plan: Plan, jobs: int) -> dict[tuple[str, str, int, int], Figures]:
-    """All figures by (network, row, IPC, seed); those that an earlier run has finished are not computed again."""
-    log = place.out / "figures.jsonl"
+def compare(setup: Setup, plan: Plan, jobs: int) -> dict[tuple[str, str, int, int], Figures]:
+    """All measurements by (network, row, IPC, seed); those of an earlier run are not computed again."""
+    log = setup.out / "figures.jsonl"
     found = read_figures(log, LOG_KEYS)
     tasks = [
         (row, ipc, seed)
         for seed, ipc, row in itertools.product(range(plan.seeds), plan.ipcs, ROWS)
         if any((network, row, ipc, seed) not in found for network in plan.networks)
     ]
-    for (row, ipc, seed), by_network in measured(tasks, partial(open_comparison, place, plan), jobs):
+    for (row, ipc, seed), by_network in measured(tasks, partial(open_comparison, setup, plan), jobs):
         for network, figures in by_network.items():
             found[network, row, ipc, seed] = figures
             append_figures(log, (network, row, ipc, seed), figures, LOG_KEYS)
@@ -208,7 +208,7 @@ def compare(place: Place, plan: Plan, jobs: int) -> dict[tuple[str, str, int, in
 
 
 def page_of(found: dict[tuple[str, str, int, int], Figures], plan: Plan, device: str) -> str:
-    """The tables in markdown, under a line on how they came about."""
+    """The tables in Markdown, below a line about the settings."""
     on = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
     recipe = plan.recipe
     parts = [
@@ -216,7 +216,7 @@ def page_of(found: dict[tuple[str, str, int, int], Figures], plan: Plan, device:
         f"{recipe.heads * recipe.head_width} and depth {recipe.depth} on TAESD's latents, batch {recipe.batch}, at "
         f"most {recipe.steps} steps and {plan.minutes:g} minutes, guidance scale {recipe.guidance_scale}; protocol "
         f"`{PROTOCOL}` with {plan.steps} steps, last epoch, test split; {plan.seeds} seeds (each distils and trains "
-        f"anew), mean ± population standard deviation; {on}, torch {version('torch')}.\n\n"
+        f"again), mean ± population standard deviation; {on}, torch {version('torch')}.\n\n"
     ]
     for network in plan.networks:
         results = Results({key[1:]: f for key, f in found.items() if key[0] == network}, ROWS, [*plan.ipcs], plan.seeds)
@@ -228,24 +228,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of imagenette")
     parser.add_argument("--encoder", type=Path, required=True, help="folder of TAESD")
-    parser.add_argument("--out", type=Path, required=True, help="folder for everything that is made")
-    parser.add_argument("--tiny", action="store_true", help="a few images and steps, to see that everything works")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
+    parser.add_argument("--tiny", action="store_true", help="a few images and steps, as a smoke test")
     parser.add_argument("--jobs", type=int, help="sets measured at a time (default: 3 on a GPU, else 1)")
     arguments = parser.parse_args()
     device, plan = "cuda" if torch.cuda.is_available() else "cpu", TINY if arguments.tiny else FULL
-    place = Place(arguments.data, arguments.encoder, arguments.out, device)
-    require_same(plan, place.out)
+    setup = Setup(arguments.data, arguments.encoder, arguments.out, device)
+    require_same(plan, setup.out)
 
     started = time.perf_counter()
-    ensure_prior(images_of(place.data, "train", plan.size, plan.train_images), place, plan)
-    print(f"the prior is there after {time.perf_counter() - started:.0f} s", flush=True)
-    found = compare(place, plan, arguments.jobs or (3 if device == "cuda" else 1))
-    print(f"all is measured after {time.perf_counter() - started:.0f} s", flush=True)
-    write_bytes(place.out / "table.md", page_of(found, plan, device).encode())
-    bench = open_comparison(place, plan).bench
+    ensure_prior(images_of(setup.data, "train", plan.size, plan.train_images), setup, plan)
+    print(f"the prior is ready after {time.perf_counter() - started:.0f} s", flush=True)
+    found = compare(setup, plan, arguments.jobs or (3 if device == "cuda" else 1))
+    print(f"all measurements are done after {time.perf_counter() - started:.0f} s", flush=True)
+    write_bytes(setup.out / "table.md", page_of(found, plan, device).encode())
+    bench = open_comparison(setup, plan).bench
     sheet = contact_sheet([bench.made(row, plan.ipcs[0], 0, None) for row in ROWS], min(SHOWN, plan.ipcs[0]))
-    sheet.save(place.out / "sheet.png")
-    print((place.out / "table.md").read_text())
+    sheet.save(setup.out / "sheet.png")
+    print((setup.out / "table.md").read_text())
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/kmeans_scale.py [--classes 1000] [--per-class 1280] [--folder DIR]
 
-Needs 21 GB of disk for the full size. Prints the seconds of clustering and the peak memory of this process, which
-holds everything from opening the parts on. Latents are drawn around a dozen modes per class.
+Needs 21 GB of disk for the full size. Prints the seconds of clustering and the peak memory of the process, from
+opening the parts on. Latents are drawn around a dozen modes per class.
 """
 
 import argparse
@@ -28,7 +28,7 @@ DIMENSION, MODES = 4 * 32 * 32, 12
 
 
 def write_parts(folder: Path, classes: int, per_class: int) -> None:
-    """Parts as `encode_source` writes them, the classes shuffled."""
+    """Write parts as `encode_source` does, with shuffled classes."""
     draw = np.random.default_rng(0)
     labels = draw.permutation(np.repeat(np.arange(classes), per_class))
     parts = LatentParts(folder)
@@ -36,7 +36,7 @@ def write_parts(folder: Path, classes: int, per_class: int) -> None:
     for start in range(0, len(labels), PART_ITEMS):
         own = labels[start : start + PART_ITEMS]
         index = np.zeros(len(own), INDEX)
-        # A mode of a class is one of a few base vectors, turned: 12,000 vectors of their own would not fit.
+        # A mode of a class is one of a few base vectors, rolled: 12,000 separate vectors would not fit in memory.
         mode = draw.integers(0, MODES, len(own))
         noise = draw.standard_normal((len(own), DIMENSION), dtype=np.float32)
         latents = np.stack([np.roll(base[m], c) for m, c in zip(mode, own, strict=True)]) + noise
@@ -47,7 +47,7 @@ def write_parts(folder: Path, classes: int, per_class: int) -> None:
 
 
 def cluster(folder: Path, classes: int, k: int) -> None:
-    """Open, check and cluster the parts; print what it took."""
+    """Open, check and cluster the parts; print time and memory."""
     infos = tuple(ClassInfo(f"class {index}") for index in range(classes))
     start = time.perf_counter()
     latents = Latents(LatentParts.open(folder), [info.identity for info in infos])
@@ -59,7 +59,7 @@ def cluster(folder: Path, classes: int, k: int) -> None:
         "latents": latents.total,
         "open_and_check_seconds": round(opened, 1),
         "total_seconds": round(seconds, 1),
-        "cpu_seconds": round(time.process_time(), 1),  # what two cores would take at best is half of this
+        "cpu_seconds": round(time.process_time(), 1),  # two cores take at least half of this
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3),
         "mean_w2_ratio": round(float(np.mean([fit.w2 / fit.w2_of_one_point for fit in fits])), 4),
     }
@@ -71,8 +71,8 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--per-class", type=int, default=1280)
     parser.add_argument("--k", type=int, default=10)
-    parser.add_argument("--folder", type=Path, help="where the latents go (default: a temporary folder)")
-    parser.add_argument("--cluster-only", action="store_true", help="the latents are there")
+    parser.add_argument("--folder", type=Path, help="folder for the latents (default: a temporary one)")
+    parser.add_argument("--cluster-only", action="store_true", help="the latents exist already")
     options = parser.parse_args()
     if options.cluster_only:
         cluster(options.folder, options.classes, options.k)
@@ -81,7 +81,7 @@ def main() -> None:
         start = time.perf_counter()
         write_parts(Path(folder), options.classes, options.per_class)
         print(f"wrote the latents in {time.perf_counter() - start:.0f} s", file=sys.stderr)
-        # In a process of its own, or the peak would be that of making the data.
+        # In a separate process, or the peak would be that of generating the data.
         again = ["--cluster-only", "--folder", folder, "--classes", str(options.classes), "--k", str(options.k)]
         subprocess.run([sys.executable, __file__, *again], check=True)
 

@@ -1,20 +1,21 @@
-"""What guided images are worth in latents of photographs at 128 pixels, with a prior that needs no help.
+"""The value of guided images in an autoencoder's latents at 128 pixels, with a perfect prior.
 
     python benchmarks/latents_128.py --data FOLDER --vae FOLDER --out DIR                    # the exact denoiser
-    python benchmarks/latents_128.py --data FOLDER --vae FOLDER --out DIR --prior FOLDER     # a prior that was trained
+    python benchmarks/latents_128.py --data FOLDER --vae FOLDER --out DIR --prior FOLDER     # a trained prior
 
 `--data` is imagenette, `--vae` TAESD (diffusers' AutoencoderTiny). Each class is split in two: statistics are fitted on
 one half, and the prior is the exact posterior mean over the other, x̂0 = Σ softmax(−|z − √ᾱ x_i|² / 2(1−ᾱ)) x_i, with
-all classes as the null branch of classifier-free guidance. Its plain samples are real images of the class, which no
-training on a CPU can reach; but it only knows real images, so that it cannot compose. With --prior the statistics are
-fitted on all training images and the prior is the one in the folder (`train_prior.py imagenette-latents` trains one).
+all classes as the null branch of classifier-free guidance. Its plain samples are real images of the class, better than
+those of any prior trained on a CPU; but it cannot generalise beyond them. With --prior the statistics are fitted on all
+training images and the prior is the one in the folder (`train_prior.py imagenette-latents` trains one).
 
-Two judges: `probe`, a linear classifier on EfficientNet-Lite0's features of the set, tested on all real test images;
-and `detail`, the mean squared Laplacian relative to that of the real training images. With --conv a ConvNet-4 learns
-from the set at 64 pixels, too. A row is METHOD@GUIDANCE, METHOD alone with a trained prior, `random` or `kmeans-real`.
+Two metrics: `probe`, a linear classifier on EfficientNet-Lite0's features of the set, tested on all real test images;
+and `detail`, the mean squared Laplacian relative to that of the real training images. With --conv a ConvNet-4 is
+trained on the set at 64 pixels, too. A row is METHOD@GUIDANCE, METHOD alone with a trained prior, `random` or
+`kmeans-real`.
 
---out keeps latents, features and finished figures; an interrupted run goes on from them. Its table is `table.md`, its
-contact sheet `sheet.png`, which has real images in it and is not to be published.
+--out keeps latents, features and finished measurements; an interrupted run continues from them. Its table is
+`table.md`, its contact sheet `sheet.png`, which contains real images and must not be published.
 """
 
 import argparse
@@ -65,7 +66,7 @@ AGAINST = ("dit", "dmgd-paper")
 class ExactDenoiser:
     """A prior that is the posterior mean over `latents`, the images (n, c, h, w) of each class.
 
-    A class is one-hot, no class zero. It is the library's `Prior` to whoever samples.
+    A condition is one-hot, the null condition zero.
     """
 
     device = torch.device("cpu")
@@ -123,7 +124,7 @@ class Testbed:
         if row in REAL:
             return self.bench.made(row, ipc, seed, None)
         name, _, scale = row.partition("@")
-        # A label between two classes means nothing to the exact denoiser: all its labels are plain.
+        # The exact denoiser does not support soft labels.
         method = ROWS[name]
         if scale:
             plain: dict[str, Any] = {"semantic": False} if hasattr(method, "semantic") else {}
@@ -133,7 +134,7 @@ class Testbed:
         return drawn(row, config, self.prior, statistics)
 
     def figures(self, made: ImageSet, seed: int, conv: bool) -> dict[str, float | None]:
-        """What the judges say of a set."""
+        """The metrics of a set."""
         rows = np.asarray(torch.cat([extractor()(part) for part in made.images.split(BATCH)]))
         real, test = (self.features[split].numpy() for split in ("train", "test"))
         labels, of_test = made.labels.numpy(), self.bench.test.labels.numpy()
@@ -149,13 +150,13 @@ def extractor() -> Any:
 
 
 def halved(images: ImageSet) -> ImageSet:
-    """The set at the size at which a ConvNet learns from it."""
+    """The set at the size for training a ConvNet."""
     small = interpolate(images.images.float(), size=CONV_SIZE, mode="area").round().byte()
     return replace(images, images=small)
 
 
 def features_of(sets: dict[str, ImageSet], kept: Path) -> dict[str, Tensor]:
-    """The features (n, d) of whole splits, by name; kept in a file."""
+    """The features (n, d) of whole splits, by name; cached in a file."""
     if not kept.is_file():
         found = {name: torch.cat([extractor()(part) for part in s.images.split(BATCH)]) for name, s in sets.items()}
         with written_whole(kept) as temporary:
@@ -191,8 +192,8 @@ def open_testbed(data: str, vae: Path, out: Path, prior: Path | None) -> Testbed
 
 
 def page_of(found: dict[tuple[str, int, int], dict[str, Any]], rows: Sequence[str], ipcs: Sequence[int]) -> str:
-    """The tables in markdown: each judge's figures, mean ± population standard deviation over the seeds, and what
-    `dmgd` gains over its rivals by the probe, ± the paired standard error."""
+    """The tables in Markdown: each metric, mean ± population standard deviation over the seeds, and the gain of `dmgd`
+    over the other rows by the probe, ± the paired standard error."""
 
     def table(title: str, shown: Sequence[str], cell: Any) -> str:
         lines = [[title, *(f"IPC {ipc}" for ipc in ipcs)], ["---"] * (1 + len(ipcs))]
@@ -231,12 +232,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of imagenette")
     parser.add_argument("--vae", type=Path, required=True, help="folder of TAESD")
-    parser.add_argument("--out", type=Path, required=True, help="folder for everything that is made")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--prior", type=Path, help="folder of a trained prior (default: the exact denoiser)")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="default: all")
     parser.add_argument("--ipc", type=int, nargs="+", default=[1, 10, 50])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--conv", action="store_true", help="a ConvNet-4 from scratch as a third judge")
+    parser.add_argument("--conv", action="store_true", help="a ConvNet-4 from scratch as a third metric")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

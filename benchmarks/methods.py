@@ -1,12 +1,12 @@
-"""What a small network learns from each method's images, and what each choice of the default method is worth.
+"""What a small network learns from each method's images, and ablations of the default method.
 
     python benchmarks/methods.py digits --results benchmarks/results
     python benchmarks/methods.py imagenette-16 --data FOLDER --results benchmarks/results
 
 `imagenette-16` is imagenette at 16×16 RGB, with a prior that this script trains (`train_prior.py`) unless --prior names
-its folder. Every seed distils anew and trains one network by the `quick` protocol. `--split validation` learns from
-four fifths of the training images and tests on the rest, another fifth for every seed: settings are chosen there;
-without it, the test split is used. Finished figures are kept in a .jsonl file, so that an interrupted run goes on.
+its folder. Every seed distils again and trains one network by the `quick` protocol. `--split validation` trains on
+four fifths of the training images and tests on the rest, another fifth for every seed, to choose settings; without it,
+the test split is used. Finished measurements are kept in a .jsonl file, so that an interrupted run can be continued.
 """
 
 import argparse
@@ -80,7 +80,7 @@ ROWS = {**COMPARED, **ABLATIONS}
 
 @dataclass(frozen=True)
 class Split:
-    """The images that may be learned from, the latents of each of their classes, and those to be tested on."""
+    """The training images, their latents by class, and the test images."""
 
     known: ImageSet
     latents: list[ClassLatents]
@@ -96,7 +96,7 @@ class Split:
 
 
 class Bench:
-    """The images of a dataset, a prior and the latents of each class, and the sets that are compared."""
+    """The images and latents of a dataset, a prior, and the sets that are compared."""
 
     def __init__(self, train: ImageSet, test: ImageSet, latents: Sequence[ClassLatents], prior: Prior):
         self.train, self.test, self.latents, self.prior = train, test, list(latents), prior
@@ -110,11 +110,11 @@ class Bench:
         held = torch.zeros(len(labels), dtype=torch.bool)
         for c in range(len(self.train.classes)):
             held[(labels == c).nonzero()[fold::FOLDS, 0]] = True
-        place = torch.cumsum(~held, 0) - 1
+        position = torch.cumsum(~held, 0) - 1
         latents = [
-            ClassLatents(own.rows[kept], place[own.samples[kept]].numpy())
+            ClassLatents(own.rows[kept], position[own.ordinals[kept]].numpy())
             for own in self.latents
-            for kept in [~held[own.samples].numpy()]
+            for kept in [~held[own.ordinals].numpy()]
         ]
         known, rest = ((part.nonzero()[:, 0]) for part in (~held, held))
         return Split(self.train.select(known, "known"), latents, self.train.select(rest, "held"))
@@ -138,7 +138,7 @@ class Bench:
         return drawn(row, config, self.prior, self.statistics(fold, config.k))
 
     def figures(self, row: str, ipc: int, seed: int, fold: int | None) -> Figures:
-        """Everything that is measured of one set."""
+        """All measurements of one set."""
         made = self.made(row, ipc, seed, fold)
         top1 = self.learned(made, protocol_named("quick"), seed, fold)
         return Figures(top1=top1, **self.place(made, fold))
@@ -152,7 +152,7 @@ class Bench:
         return round(train(made, test, replace(chosen, validate_from=1.0), seed, device=device).last, 3)
 
     def place(self, made: ImageSet, fold: int | None) -> dict[str, Any]:
-        """Where a set lies among the real images: all figures but the accuracy, by name."""
+        """The set metrics against the real images, by name: all measurements except accuracy."""
         split = self.split(fold)
         rows, labels = prior_features(made, self.prior), made.labels.numpy()
         own = [rows[labels == c] for c in range(len(made.classes))]
@@ -170,7 +170,7 @@ class Bench:
 def statistics_of(
     latents: Sequence[ClassLatents], classes: tuple[ClassInfo, ...], k: int, image_size: int
 ) -> Statistics:
-    """`k` support points of every class of latents, without mirror images, of images of that side."""
+    """`k` support points of every class of latents, without mirror images, of images of this size."""
     fits = fit_classes(latents, classes, StatisticsConfig(k=k), progress=SILENT)
     return Statistics(
         support=torch.stack([torch.from_numpy(fit.support) for fit in fits]),
@@ -183,7 +183,7 @@ def statistics_of(
 
 
 def drawn(name: str, config: DistillConfig, prior: Prior, statistics: Statistics) -> ImageSet:
-    """The images that a prior draws with the configuration's method, as a set called `name`."""
+    """The images that a prior samples with the configuration's method, as a set called `name`."""
     frozen: list[torch.Tensor] = []
     made: dict[tuple[int, int], torch.Tensor] = {}
     plan = make_plan(config, SourceSpec("benchmark"), prior, statistics)
@@ -198,7 +198,7 @@ def drawn(name: str, config: DistillConfig, prior: Prior, statistics: Statistics
 
 
 def open_bench(dataset: str, data: str | None, prior: str) -> Bench:
-    """The bench of a dataset by its name, its folder and the prior's."""
+    """The bench of a dataset, given its name, its folder and that of the prior."""
     source, loaded = open_source(dataset.split("-")[0], data=data), load_prior(prior)
     train, test = (source_set(source, split, split, DATASETS[dataset]) for split in ("train", "test"))
     return Bench(train, test, encode_source(source, loaded, workers=1), loaded)
@@ -218,8 +218,8 @@ def _measure(*task: Any) -> Any:
 
 
 def measured(tasks: list[tuple[Any, ...]], opened: Callable[[], Any], jobs: int) -> Iterator[tuple[Any, Any]]:
-    """Each task and its figures as they are finished, `jobs` at a time, each on one thread. `opened` gives a process
-    its bench, whose method `figures` takes what a task holds."""
+    """Each task and its measurements as they finish, `jobs` at a time, each on one thread. `opened` makes the bench of
+    a process, whose method `figures` takes the fields of a task."""
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_open, initargs=(opened,)) as pool:
         running = {pool.submit(_measure, *task): task for task in tasks}
         for future in as_completed(running):
@@ -244,8 +244,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
     parser.add_argument("--data", help="folder of imagenette")
-    parser.add_argument("--prior", help="folder of the prior, if it is not to be trained")
-    parser.add_argument("--results", type=Path, required=True, help="folder for the table and the figures")
+    parser.add_argument("--prior", help="folder of a trained prior; default: train one")
+    parser.add_argument("--results", type=Path, required=True, help="folder for the table and the measurements")
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--rows", nargs="+", default=[*REAL, *ROWS], choices=[*REAL, *ROWS], metavar="ROW")
     parser.add_argument("--ipc", type=int, nargs="+", default=[1, 10, 50])
@@ -272,7 +272,7 @@ def main() -> None:
     machine = f"{platform.processor() or platform.machine()}, one thread each, torch {version('torch')}"
     heading = (
         f"# Methods on {arguments.dataset}\n\n`python benchmarks/methods.py {arguments.dataset}`; protocol `quick`, "
-        f"last epoch, {arguments.split} split, {arguments.seeds} seeds (each distils and trains anew), mean ± "
+        f"last epoch, {arguments.split} split, {arguments.seeds} seeds (each distils and trains again), mean ± "
         f"population standard deviation; {machine}.\n\n"
     )
     shown = [row for row in [*REAL, *ROWS] if any((row, ipc, 0) in found for ipc in arguments.ipc)]

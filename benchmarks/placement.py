@@ -1,11 +1,11 @@
-"""Where the data place the default method's guidance: digits, the golden tiny DiT, and DiT-XL/2's latents.
+"""The default method's window and stages: for digits, the golden tiny DiT, and DiT-XL/2's latents.
 
     python benchmarks/placement.py --data FOLDER --encoder FOLDER
 
-`--data` is imagenette, `--encoder` TAESD, whose latents are those of DiT-XL/2's autoencoder approximately. Images are
-brought to 256 pixels, --images of each class. Window and stages follow from statistics and schedule alone, so no
-weights are needed. Beside them, for each third of the window from the noise on: the share of the way to its target that
-an image goes, 1 − Π (1 − ρ w_k) with w_k the weight of ẑ_0 in the posterior mean.
+`--data` is imagenette, `--encoder` TAESD, whose latents approximate those of DiT-XL/2's autoencoder. Images are resized
+to 256 pixels, --images per class. Window and stages follow from statistics and schedule alone, so no weights are
+needed. Also, for each third of the window from the noise on, the total step size: the fraction of the distance to its
+target that an image moves, 1 − Π (1 − ρ w_k) with w_k the weight of ẑ_0 in the posterior mean.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def statistics_of(support: torch.Tensor, mass: torch.Tensor, image_size: int, w2
 
 
 def golden_statistics() -> Statistics:
-    """Those of the golden trajectories: the tiny DiT's 4×8×8 latents."""
+    """The statistics of the golden trajectories: the tiny DiT's 4×8×8 latents."""
     tensors = load_file(GOLDEN)
     names = sorted(name.split(".")[0] for name in tensors if name.endswith(".support"))
     support, mass = (torch.stack([tensors[f"{name}.{part}"].float() for name in names]) for part in ("support", "mass"))
@@ -54,11 +54,11 @@ def golden_statistics() -> Statistics:
 
 
 def imagenette_statistics(data: str, encoder: str, images: int) -> Statistics:
-    """Those of `images` images of each class at 256 pixels: 4×32×32 latents, as DiT-XL/2 has them."""
+    """The statistics of `images` images per class at 256 pixels: 4×32×32 latents, as for DiT-XL/2."""
     codec, source = AutoencoderCodec(Path(encoder), "cpu"), open_source("imagenette", data=data)
     pixels: dict[int, list[torch.Tensor]] = {}
     seen: Counter[int] = Counter()
-    for image, label in source.samples("train"):
+    for image, label in source.decoded("train"):
         if seen[label] < images:
             seen[label] += 1
             pixels.setdefault(label, []).append(to_square(image, SIZE, 3))
@@ -84,7 +84,7 @@ def row(name: str, statistics: Statistics, keep_detail: bool | None = None) -> s
         f"| {name} | {statistics.support.shape[2]} | {statistics.within:.3g} | {last} … {first} "
         f"(t {schedule[last].timestep} … {schedule[first].timestep}) | "
         f"{statistics.between:.3g} | {show} … {clear} (t {schedule[show].timestep} … {schedule[clear].timestep}) | "
-        f"{', '.join(f'{share:.2f}' for share in moved)} |"
+        f"{', '.join(f'{fraction:.2f}' for fraction in moved)} |"
     )
 
 
@@ -94,11 +94,11 @@ def main() -> None:
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--images", type=int, default=60)
     arguments = parser.parse_args()
-    columns = "statistics, dimensions, d within, transport in steps, d between, soft labels in steps, share moved"
+    columns = "statistics, dimensions, d within, transport in steps, d between, soft labels in steps, total step size"
     print("| " + columns.replace(", ", " | ") + " |\n" + "|---" * 7 + "|")
     digits = fit_statistics(open_source("digits"), load_prior("digits"), StatisticsConfig(k=POINTS))
     print(row("digits, pixels", digits), flush=True)
-    # Nobody knows the images behind the golden support points: their steps are those of a prior without detail.
+    # The images behind the golden support points are unknown: their steps are those without keep_detail.
     print(row("golden tiny DiT", golden_statistics(), keep_detail=False), flush=True)
     xl = imagenette_statistics(arguments.data, arguments.encoder, arguments.images)
     print(row("imagenette in DiT-XL/2's latents (TAESD)", xl))

@@ -1,10 +1,10 @@
-"""Whether real data gives the same statistics, to the last bit, as parquet, image folder and WebDataset shards.
+"""Checks that a dataset gives the same statistics, to the last bit, as parquet, image folder and WebDataset shards.
 
     python benchmarks/same_statistics.py --data DATA/imagenette-128 --encoder DATA/taesd [--per-class 20]
     python benchmarks/same_statistics.py --data DATA/imagenette-128 --size 32 --per-class 2000
 
-Takes the first images of every class out of `--data`, writes them in three layouts, twice in a shuffled order, and
-compares the statistics' files. Without `--encoder` the latents are the pixels, which is fast enough for all images.
+Takes the first images of every class of `--data`, writes them in three layouts, in part reshuffled,
+and compares the statistics files. Without `--encoder` the latents are the pixels, which is fast enough for all images.
 The prior is the stand-in of fit_stats_speed.py.
 """
 
@@ -30,7 +30,7 @@ Pictures = list[tuple[str, bytes]]
 def first_of_each(name: str, data: str, per_class: int) -> Pictures:
     """(WordNet id, file) of the first images of every class, shuffled with a fixed seed."""
     source, seen, found = open_source(name, data=data), Counter[int](), []
-    for item in source.items("train"):
+    for item in source.images("train"):
         if seen[item.label] < per_class:
             seen[item.label] += 1
             content = item.image if isinstance(item.image, bytes) else Path(str(item.image)).read_bytes()

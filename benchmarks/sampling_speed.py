@@ -1,18 +1,17 @@
-"""How fast images are sampled: each method by batch size, beside the device's measured matrix-product ceiling.
+"""The speed of sampling: each method by batch size, compared with the device's measured matrix-product ceiling.
 
     python benchmarks/sampling_speed.py digits
     python benchmarks/sampling_speed.py dit-xl-2 --precision bf16 --compile --profile     # on a GPU
-    python benchmarks/sampling_speed.py dit-small --steps 4 --batches 1 4                 # the same way, on a CPU
+    python benchmarks/sampling_speed.py dit-small --steps 4 --batches 1 4                 # the same, on a CPU
 
-`digits` samples the embedded prior; the others are DiTs with random weights and made-up statistics, so nothing is
-downloaded. Seconds are the least of --repeats passes, which take turns. "of the ceiling" is the network's
-arithmetic (counted by torch) over the time, as a share of what one large matrix product reaches in the same precision;
-"overhead" is the time that a method spends outside the network beyond what plain sampling (`dit`) with the same batch
-size spends there, as a share of plain sampling's whole time; it and the memory come from one pass, and on a busy
-machine the overhead is uncertain by several points. With `digits`, all rows of a method make the same 100 images,
-and how far they are apart is shown; batch size "plain" (`--batches 0`) is one image after another through diffusers'
-module, which computes the conditioning in every block: a loop as one writes it with the libraries. Figures are appended
-to --results, with versions.
+`digits` samples the embedded prior; the others are DiTs with random weights and synthetic statistics, so nothing is
+downloaded. Seconds are the minimum of --repeats alternating passes. "of the ceiling" is the network's FLOPs (counted by
+torch) per second, relative to those of one large matrix product in the same precision; "overhead" is the time that a
+method spends outside the network beyond what plain sampling (`dit`) with the same batch size spends there, relative to
+plain sampling's whole time; it and the memory come from one pass, and on a busy machine the overhead is uncertain by
+several points. With `digits`, all rows of a method sample the same 100 images, and their largest difference is shown;
+batch size "plain" (`--batches 0`) is a simple loop over single images with diffusers' module, which computes the
+conditioning in every block. Results are appended to --results, with versions.
 """
 
 import argparse
@@ -57,7 +56,7 @@ SHAPES = {
     "dit-xl-2": DiTConfig(sample_size=32, width=1152, depth=28, num_heads=16, **LATENTS),
     "dit-small": DiTConfig(sample_size=16, width=384, depth=12, num_heads=6, **LATENTS),
 }
-PLAIN = 0  # batch size: one image after another, through diffusers' module
+PLAIN = 0  # batch size: a loop over single images with diffusers' module
 BATCHES = {"digits": (PLAIN, 1, 10, 20, 100), "dit-xl-2": (1, 8, 32, 64, 128, 256), "dit-small": (1, 8, 32)}
 METHOD_NAMES = ("dit", "dmgd")
 CLASSES, IPC = 10, 10
@@ -95,7 +94,7 @@ def random_prior(shape: DiTConfig, device: str, precision: str) -> Prior:
 
 
 def random_statistics(prior: Prior, classes: int, k: int) -> Statistics:
-    """`k` support points of unequal masses for each of so many classes, as far apart as those of real latents."""
+    """`k` support points of unequal masses per class, about as far apart as those of real latents."""
     generator = torch.Generator().manual_seed(0)
     mass = 0.1 + torch.rand(classes, k, generator=generator)
     support = torch.randn(classes, k, math.prod(prior.latent_shape), generator=generator)
@@ -144,14 +143,14 @@ class Sampling:
             self.prior = self.prior.compiled()
 
     def _flop_of_an_image(self) -> int:
-        """The operations of an image's two rows in one step."""
+        """The FLOPs of an image's two rows in one step."""
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             z = torch.zeros(2, *self.prior.latent_shape, device=self.prior.device)
             self.prior.denoise(z, self.prior.schedule(2, "ddpm")[0], self.prior.null_condition(2))
         return counter.get_total_flops()
 
     def outside(self, method: str, batch: int) -> float:
-        """The seconds of one pass that are not spent in the network, for which the device is waited for."""
+        """The seconds of one pass outside the network, with a synchronised device."""
         self._inside, started = 0.0, finished(self.prior.device)
         self.latents(method, batch)
         outside = finished(self.prior.device) - started - self._inside
@@ -170,15 +169,15 @@ class Sampling:
         return counted
 
     def grid(self, batch: int) -> tuple[int, int]:
-        """Classes and images of each that are sampled: those asked for, with digits the same for all rows, else about
-        one batch."""
+        """The numbers of classes and of images per class to sample: as given, for digits the same for all rows, else
+        about one batch."""
         if self._grid or self.name == "digits":
             return self._grid or (CLASSES, IPC)
         return max(1, min(CLASSES, batch // IPC)), min(IPC, batch) if batch <= CLASSES * IPC else batch // CLASSES
 
     def latents(self, method: str, batch: int) -> Tensor:
-        """The latents of a method's images, class by class, made as `dmgd distill` makes them with `batch` images in a
-        network call. Joint matching sees all of a class: with fewer in a call, only the network gets them in parts."""
+        """The latents of a method's images, by class, sampled as by `dmgd distill` with `batch` images per network
+        call. Joint matching always gets all images of a class; only the network gets micro-batches."""
         classes, ipc = self.grid(batch)
         config = DistillConfig(ipc=ipc, method=replace(METHODS[method](), steps=self.steps), batch_size=batch or 1)
         statistics = self.fitted[config.k if config.k in self.fitted else 2 * IPC]
@@ -197,14 +196,14 @@ class Sampling:
 
 
 def finished(device: torch.device) -> float:
-    """The time when the device has done all its work."""
+    """The time, after waiting for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def cpu_name() -> str:
-    """What the processor calls itself (Linux), or its architecture."""
+    """The processor's model name (Linux), or its architecture."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
 
@@ -222,7 +221,7 @@ def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def peak_mib(device: torch.device, work: Callable[[], object]) -> float:
-    """The peak of memory that `work` needs beyond what there is: allocated on a GPU, resident (Linux) on a CPU."""
+    """The peak memory of `work` beyond the current use: allocated on a GPU, resident (Linux) on a CPU."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -240,7 +239,7 @@ def resident(what: str) -> int:
 
 
 def measured(sampling: Sampling, batches: list[int], methods: list[str], repeats: int, ceiling: float) -> list[Row]:
-    """The table: every method with every batch size, in turns."""
+    """The rows of the table: every method with every batch size, alternating."""
     device, cells = sampling.prior.device, [(method, batch) for batch in batches for method in methods]
     best = dict.fromkeys(cells, float("inf"))
     peaks: dict[tuple[str, int], float] = {}
@@ -276,7 +275,7 @@ def measured(sampling: Sampling, batches: list[int], methods: list[str], repeats
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown."""
+    """The rows as a Markdown table."""
     lines = [
         "| method | batch size | s/image | × one by one | of the ceiling | overhead | peak MiB |",
         "|---|" + "--:|" * 6,
@@ -293,7 +292,7 @@ def table(rows: list[Row]) -> str:
 
 
 def largest_distance(sampling: Sampling, batches: list[int], methods: list[str]) -> float:
-    """How far the images of the smallest and the largest batch are apart, relative to their size; the worst."""
+    """The largest relative difference between the images of the smallest and the largest batch size."""
     worst = 0.0
     for method in methods:
         one, other = (sampling.latents(method, batch) for batch in (min(batches), max(batches)))
@@ -302,7 +301,7 @@ def largest_distance(sampling: Sampling, batches: list[int], methods: list[str])
 
 
 def profiled(sampling: Sampling, batch: int) -> str:
-    """Where the time of `dmgd` goes, by operator."""
+    """The time of `dmgd` by operator."""
     on_gpu = sampling.prior.device.type == "cuda"
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as found:
         sampling.latents("dmgd", batch)
@@ -316,17 +315,19 @@ def main() -> None:
     parser.add_argument("model", choices=("digits", *SHAPES))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp32", choices=PRECISIONS)
-    parser.add_argument("--tf32", action="store_true", help="let fp32 matrix products use TF32, as the released code")
+    parser.add_argument(
+        "--tf32", action="store_true", help="allow TF32 in fp32 matrix products, as the released code does"
+    )
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--batches", type=int, nargs="+", help="batch sizes")
     parser.add_argument(
-        "--grid", type=int, nargs=2, metavar=("CLASSES", "IPC"), help="images sampled, whatever the batch size"
+        "--grid", type=int, nargs=2, metavar=("CLASSES", "IPC"), help="images to sample, whatever the batch size"
     )
     parser.add_argument("--methods", nargs="+", default=METHOD_NAMES, choices=METHODS, metavar="METHOD")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--results", type=Path, help="a .jsonl file that the figures are appended to")
+    parser.add_argument("--results", type=Path, help="a .jsonl file to append the results to")
     arguments = parser.parse_args()
     if arguments.model != "digits" and PLAIN in (arguments.batches or ()):
         parser.error(f"--batches {PLAIN}, the plain loop, is for digits: {arguments.model} has no folder of diffusers")

@@ -1,13 +1,13 @@
-"""Trains a class-conditional DiT: the prior inside the package, and those of the benchmarks.
+"""Trains a class-conditional DiT: the embedded prior, and those of the benchmarks.
 
     python benchmarks/train_prior.py digits --out dmgd/priors/digits                    # 16 minutes on two cores
     python benchmarks/train_prior.py imagenette-16 --data FOLDER --out DIR              # 17 minutes on two cores
     python benchmarks/train_prior.py imagenette-latents --data FOLDER --vae FOLDER --out DIR --minutes 120 --threads 1
 
-Only the train part is seen. The last learns the latents of an autoencoder at 128 pixels and may run for hours behind
-other work: `checkpoint.pt` in --out is what it goes on from when it is interrupted. The result is an ordinary diffusers
-`DiTTransformer2DModel` folder with stock diffusers numerics. All blocks share one timestep and label embedder, as in
-the original DiT, so that the conditioning vector can be computed once a step; the file holds the copies that diffusers
+Only the training split is used. The last trains on the latents of an autoencoder at 128 pixels and may run for hours in
+the background: if interrupted, it continues from `checkpoint.pt` in --out. The result is a standard diffusers
+`DiTTransformer2DModel` folder with diffusers' numerics. All blocks share one timestep and label embedder, as in the
+original DiT, so that the conditioning vector can be computed once per step; the file has the copies that diffusers
 expects.
 """
 
@@ -36,9 +36,9 @@ CHECKPOINT_SECONDS = 180
 
 @dataclass(frozen=True)
 class Recipe:
-    """The shape of a DiT and how it is trained. `ema` is the decay of the averaged weights, which are kept;
-    `guidance_scale` becomes the prior's own. `snr_cap` bounds the weight of a noise level in the loss of x̂0 (Hang et
-    al. 2023, "Min-SNR"; None: the plain loss of ε), so that a short training learns shapes before grain."""
+    """The shape of a DiT and how it is trained. `ema` is the decay of the averaged weights, which are saved;
+    `guidance_scale` becomes the prior's default. `snr_cap` bounds the weight of a noise level in the loss of x̂0 (Hang
+    et al. 2023, "Min-SNR"; None: the plain loss of ε), so that a short training learns shapes before texture."""
 
     depth: int
     heads: int
@@ -66,7 +66,7 @@ RECIPES = {
 
 
 def tied_dit(recipe: Recipe, channels: int, size: int, num_classes: int) -> DiTTransformer2DModel:
-    """A DiT whose blocks share one embedder, with the initial weights of the original."""
+    """A DiT whose blocks share one embedder, initialised as the original."""
     model = DiTTransformer2DModel(
         num_attention_heads=recipe.heads, attention_head_dim=recipe.head_width, in_channels=channels,
         out_channels=channels, num_layers=recipe.depth, sample_size=size, patch_size=recipe.patch,
@@ -95,9 +95,9 @@ def train(
 ) -> DiTTransformer2DModel:
     """The averaged network after training on `images` (n, c, h, w) in [−1, 1] (or latents) with `labels` (n,).
 
-    `mirrored` (n, c, h, w) are the latents of the mirror images: turning a latent round is not the same. Training ends
-    after `max_minutes` if its steps are not done by then; the learning rate falls with whichever goes on faster.
-    With `checkpoint`, a file that is written every few minutes, an interrupted training goes on where it was.
+    `mirrored` (n, c, h, w) are the latents of the mirror images, which are not mirrored latents. Training ends after
+    `max_minutes` at the latest; the learning rate decays with steps or time, whichever is further. With `checkpoint`, a
+    file that is written every few minutes, an interrupted training is continued.
     """
     torch.manual_seed(recipe.seed)
     device = images.device
@@ -112,15 +112,15 @@ def train(
             part.load_state_dict(kept[name])
         torch.set_rng_state(kept["generator"].cpu())
         first, before = kept["step"], kept["seconds"]
-        print(f"going on after step {first} and {before:.0f} s", flush=True)
+        print(f"continuing after step {first} and {before:.0f} s", flush=True)
     started = saved = time.perf_counter()
 
     def spent() -> float:
-        """Seconds of training, those of earlier processes included."""
+        """Seconds of training, including earlier processes."""
         return before + time.perf_counter() - started
 
     def done(step: int) -> float:
-        """The fraction of the training that is done, in steps or in time."""
+        """The completed fraction of the training, by steps or time."""
         return min(1.0, max(step / recipe.steps, spent() / 60 / max_minutes))
 
     # The weight of the loss of ε at every timestep: min(SNR, cap) / SNR.
@@ -171,7 +171,7 @@ def train(
 def pixels_of(source: Source, size: int, channels: int) -> tuple[Tensor, Tensor]:
     """The training images of a source, (n, c, size, size) in [−1, 1], and their labels (n,)."""
     pixels, labels = [], []
-    for image, label in source.samples("train"):
+    for image, label in source.decoded("train"):
         pixels.append(to_square(image, size=size, channels=channels))
         labels.append(label)
     return torch.stack(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1), torch.tensor(labels)
@@ -185,8 +185,8 @@ def save_prior(
     guidance_scale: float,
     vae: Path | None = None,
 ) -> None:
-    """Write the network as a diffusers folder, in half precision, with the description that dmgd reads. `vae` is the
-    folder of the autoencoder that its latents are of."""
+    """Write the network as a diffusers folder, in half precision, with dmgd's description. `vae` is the folder of the
+    autoencoder of its latents."""
     out.mkdir(parents=True, exist_ok=True)
     model.save_config(out)
     weights = {name: tensor.detach().half().cpu().clone() for name, tensor in model.state_dict().items()}
@@ -197,7 +197,7 @@ def save_prior(
 
 def latents_of(source: Source, vae: Path, kept: Path) -> tuple[Tensor, Tensor]:
     """The latents (n, c, h, w) of a source's training images at 128 pixels and their labels (n,), in the source's
-    order; kept in a file."""
+    order; cached in a file."""
     if not kept.is_file():
         codec = AutoencoderCodec(vae, "cpu")
         pixels, labels = pixels_of(source, 128, 3)
@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("recipe", choices=RECIPES)
     parser.add_argument("--data", help="folder of imagenette")
     parser.add_argument("--vae", type=Path, help="folder of an autoencoder, for imagenette-latents")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="the most that the training takes")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="maximum training time")
     parser.add_argument("--threads", type=int, help="default: all cores")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -224,7 +224,7 @@ def main() -> None:
     if arguments.recipe == "imagenette-latents":
         source = open_source("imagenette", data=arguments.data)
         images, labels = latents_of(source, arguments.vae, arguments.out / "latents.safetensors")
-        print(f"{len(images)} latents of {tuple(images.shape[1:])}, deviation {images.std():.3f}", flush=True)
+        print(f"{len(images)} latents of {tuple(images.shape[1:])}, standard deviation {images.std():.3f}", flush=True)
     elif arguments.recipe == "digits":
         source = open_source("digits")
         images, labels = pixels_of(source, 8, 1)

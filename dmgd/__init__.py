@@ -1,6 +1,6 @@
 """Distils a labelled image dataset into a few synthetic images per class, without training.
 
-The public functions are loaded when they are first asked for: `import dmgd` itself imports no torch.
+The public functions are loaded on first access: `import dmgd` itself does not import torch.
 """
 
 from importlib import import_module
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
 __version__ = "0.1.0"
 __all__ = ["distill", "evaluate", "export", "fit_statistics", "load_prior", "open_run", "open_source", "verify"]
 
-# The modules of those that are not the workflow of their name.
+# The modules of functions that are not in the workflow of their name.
 _HOMES = {
     "fit_statistics": "workflows.fit_stats",
     "load_prior": "priors.load",

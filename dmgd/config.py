@@ -1,4 +1,4 @@
-"""How settings are declared and checked, and those of statistics and verification. Standard library only."""
+"""Declaring and checking settings, and the settings of statistics and verification. Standard library only."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -14,14 +14,14 @@ Config = TypeVar("Config")
 
 
 def setting(default: Any, help: str = "", **facts: Any) -> Any:
-    """A dataclass field that says what it is: `help` is that of its option (without, there is none); `at_least`,
-    `above` and `at_most` bound it; a pair `of_steps` holds step indices; with `needs` it has an effect while that
-    switch is on."""
+    """A dataclass field with metadata: `help` is the help text of its option (empty: no option); `at_least`, `above`
+    and `at_most` are bounds; `of_steps` marks a pair of step indices; `needs` names the switch without which the
+    setting has no effect."""
     return field(default=default, metadata={"help": help, **facts})
 
 
 def preset(settings: type, name: str, default: Any) -> Any:
-    """The field `name` of other settings with a default of its own."""
+    """The field `name` of a settings class with another default."""
     (like,) = (one for one in fields(settings) if one.name == name)
     return field(default=default, metadata=like.metadata)
 
@@ -29,7 +29,7 @@ def preset(settings: type, name: str, default: Any) -> Any:
 def check_settings(settings: Any) -> None:
     """Bring every setting to the type that it is declared with, so that equal ones are recorded equally.
 
-    Raises UsageError for a setting of another type, out of its bounds, none of its choices, or no rising pair.
+    Raises UsageError for another type, a value out of bounds, not one of the choices, or not an increasing pair.
     """
     hints = get_type_hints(type(settings))
     for one in fields(settings):
@@ -48,7 +48,7 @@ def check_settings(settings: Any) -> None:
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
-    """The value as the kind of `hint`: a switch, a number, a rising pair, or one of some choices."""
+    """The value as the kind of `hint`: a switch, a number, an increasing pair, or one of some choices."""
     kinds = {hint, *get_args(hint)}
     if bool in kinds:
         if not isinstance(value, bool):
@@ -60,7 +60,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         ok = isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(n, Integral) for n in value)
         if not ok or not 0 <= value[0] < value[1]:
             shown = ",".join(map(str, value)) if isinstance(value, tuple | list) else repr(value)
-            raise UsageError(f"{name} must be two rising numbers from 0 up, not {shown}")
+            raise UsageError(f"{name} must be two increasing numbers, at least 0, not {shown}")
         return int(value[0]), int(value[1])
     elif float in kinds or int in kinds:
         kind, number = (float, Real) if float in kinds else (int, Integral)
@@ -71,22 +71,22 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
 
 
 def configured(make: Callable[..., Config], config: Config | None, settings: dict[str, Any]) -> Config:
-    """The configuration itself, or the one that `make` makes of settings. Raises UsageError for both at once."""
+    """`config`, or the configuration that `make` builds from `settings`. Raises UsageError if both are given."""
     if config is None:
         try:
             return make(**settings)
         except TypeError as error:  # what Python says of an unknown keyword
             raise UsageError(str(error).partition("() ")[2]) from error
     if settings:
-        raise UsageError(f"there is a config already, which {', '.join(settings)} must be part of")
+        raise UsageError(f"give either a config or settings, not both ({', '.join(settings)})")
     return config
 
 
 @dataclass(frozen=True)
 class StatisticsConfig:
-    """What `fit-stats` computes: `k` support points a class by seeded k-means.
+    """What `fit-stats` computes: `k` support points per class by seeded k-means.
 
-    `mirror` counts every image's mirror image, too. `max_bad` is the share of images that may be unreadable.
+    `mirror` adds every image's mirror image. `max_bad` is the fraction of images that may be unreadable.
     """
 
     k: int = setting(10, at_least=1)
@@ -100,9 +100,9 @@ class StatisticsConfig:
 
 @dataclass(frozen=True)
 class VerifyConfig:
-    """What `verify` checks beside the records: `regenerate` images made again, from the statistics file `stats` or from
-    statistics fitted again, whose pixels may be `tolerance` of 255 grey levels off, as another processor rounds; and
-    the pixels against the file `lock`, or with `write_lock` to be such a file."""
+    """What `verify` checks beyond the records: `regenerate` images, sampled again with the statistics file `stats` or
+    with statistics fitted again, whose pixels may differ by `tolerance` of 255 grey levels; and all pixels against the
+    lock file `lock`. `write_lock` is a lock file to write."""
 
     regenerate: int = 0
     tolerance: int = 2

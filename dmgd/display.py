@@ -42,27 +42,27 @@ class _Bar:
 
 
 class _Lines:
-    """A line at the start, every ten seconds, and at the end."""
+    """A line every ten seconds and at the end."""
 
     def __init__(self, console: Console, name: str, total: int | None, unit: str):
         self._console, self._name, self._total, self._unit = console, name, total, unit
         self._done, self._now = 0, ""
-        self._started = self._said = time.monotonic()
+        self._started = self._printed = time.monotonic()
 
     def advance(self, amount: int = 1) -> None:
         self._done += amount
-        if time.monotonic() - self._said >= PLAIN_INTERVAL:
-            self._say(self._now)
+        if time.monotonic() - self._printed >= PLAIN_INTERVAL:
+            self._print(self._now)
 
     def describe(self, text: str) -> None:
         self._now = text
 
     def close(self) -> None:
-        self._say("")
+        self._print("")
 
-    def _say(self, now: str) -> None:
-        self._said = time.monotonic()
-        seconds = self._said - self._started
+    def _print(self, now: str) -> None:
+        self._printed = time.monotonic()
+        seconds = self._printed - self._started
         of = f"/{self._total}" if self._total is not None else ""
         rate = f", {self._done / seconds:.1f} {self._unit}/s" if seconds > 0 and self._done else ""
         tail = f", {now}" if now else ""
@@ -70,7 +70,7 @@ class _Lines:
 
 
 class Display:
-    """What the workflows report to."""
+    """Shows progress on stderr."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())

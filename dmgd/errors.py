@@ -1,22 +1,22 @@
-"""What can go wrong in a way that a user can mend. Every message names the value, the place and the next step."""
+"""Errors that a user can fix. Every message says what is wrong, where, and what to do next."""
 
 from collections.abc import Sequence
 
 
 class DmgdError(Exception):
-    """The work could not be done, or what was checked differs. The command line prints it as one line."""
+    """The command failed, or a check found differences. The command line prints it as one line."""
 
     exit_code = 1
 
 
 class UsageError(DmgdError):
-    """The request itself is wrong: an unknown name, a value out of range, a path that is not what was asked for."""
+    """The request is wrong: an unknown name, a value out of range, a path to something else."""
 
     exit_code = 2
 
 
 class ArtifactError(DmgdError):
-    """A file or folder is missing, damaged, of another version, or belongs to other work."""
+    """A file or folder is missing, damaged, has another format, or belongs to something else."""
 
 
 class MismatchError(DmgdError):
@@ -24,7 +24,7 @@ class MismatchError(DmgdError):
 
 
 def unknown_choice(kind: str, value: str, choices: "list[str] | tuple[str, ...]") -> UsageError:
-    """The error for a name that is not one of `choices`, with the nearest known name if there is one."""
+    """The error for a name that is not one of `choices`; suggests the closest one, if any."""
     from difflib import get_close_matches
 
     near = get_close_matches(value, choices, n=1)
@@ -33,5 +33,5 @@ def unknown_choice(kind: str, value: str, choices: "list[str] | tuple[str, ...]"
 
 
 def listed(items: Sequence[str], most: int = 10) -> str:
-    """The first few `items`, and how many more there are."""
+    """The first `most` items, comma-separated, and the number of further ones."""
     return ", ".join(items[:most]) + (f", … ({len(items) - most} more)" if len(items) > most else "")

@@ -1,5 +1,4 @@
-"""Writing files so that a reader sees a whole one or none, naming them so that every file system takes them, and one
-writer at a time in a folder."""
+"""Atomic writes, digests, portable file names, and the folder guard, which allows one writer at a time in a folder."""
 
 import fcntl
 import hashlib
@@ -15,8 +14,8 @@ from typing import Any
 
 from dmgd.errors import ArtifactError, DmgdError, UsageError
 
-LOCK = ".dmgd.lock"
-_CHUNK = 1 << 20
+GUARD = ".dmgd.guard"
+_BLOCK = 1 << 20
 _NAME_LENGTH = 60
 
 
@@ -26,16 +25,16 @@ def sha256_bytes(data: bytes) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file's bytes, read in pieces."""
+    """The hexadecimal SHA-256 of a file's bytes, read in blocks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+        while block := file.read(_BLOCK):
+            digest.update(block)
     return digest.hexdigest()
 
 
 def file_problem(folder: Path, name: str, sha256: str) -> str | None:
-    """What is wrong with the file `name` in the folder, which should have this digest; None if nothing is."""
+    """Why the file `name` in the folder does not have this digest, in a few words, or None if it has."""
     if not (folder / name).is_file():
         return f"{name}: is missing"
     return None if sha256_file(folder / name) == sha256 else f"{name}: was changed (its checksum differs)"
@@ -48,9 +47,9 @@ def canonical_json(value: Any) -> str:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; renamed to `path` when the block ends well, else removed.
+    """A temporary path beside `path` to write to; renamed to `path` if the block succeeds, else removed.
 
-    An OSError of the block, such as a full disk, names the file.
+    An OSError in the block, such as a full disk, gets the file's name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -65,19 +64,19 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def is_temporary(name: str, of: str = "") -> bool:
-    """Whether a file is called as the temporary one of `written_whole`, of the file named `of` or of any."""
+    """Whether `name` is that of a temporary file of `written_whole`, for the file named `of` or for any file."""
     return re.fullmatch(rf"\.{re.escape(of) or '.+'}\.\d+\.tmp", name) is not None
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what `written_whole` left under `folder` when a process was killed. Only for the folder's one writer."""
+    """Remove the temporary files under `folder` that a killed process left. Only for the holder of the guard."""
     for path in folder.rglob(".*.tmp"):
         if is_temporary(path.name):
             path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all."""
+    """Write `data` to `path` atomically."""
     with written_whole(path) as temporary, temporary.open("wb") as file:
         file.write(data)
         file.flush()
@@ -85,15 +84,14 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as canonical JSON, whole or not at all."""
+    """Write `value` to `path` as canonical JSON, atomically."""
     write_bytes(path, canonical_json(value).encode())
 
 
 def read_json(path: Path, format: int, keys: Iterable[str], *, missing: DmgdError, remedy: str) -> dict[str, Any]:
-    """The JSON object at `path`, whose "format" is `format` and which has the `keys`.
+    """The JSON object at `path`, with its "format" and `keys` checked.
 
-    Raises `missing` if there is no file, and ArtifactError, which ends with the `remedy`, for a damaged one or one of
-    another version.
+    Raises `missing` if there is no file, ArtifactError, with the `remedy`, if it is damaged or has another format.
     """
     try:
         value = json.loads(path.read_text())
@@ -111,30 +109,30 @@ def read_json(path: Path, format: int, keys: Iterable[str], *, missing: DmgdErro
 def safe_name(name: str) -> str:
     """`name` with all but ASCII letters, digits, `_` and `-` replaced by `_`, at most 60 characters, never empty.
 
-    Different names may become equal: put an index before it.
+    Not injective: prefix it with an index.
     """
     return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:_NAME_LENGTH] or "_"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`, which is made if need be, and removed again if it has stayed empty.
+def guarded(folder: Path) -> Iterator[None]:
+    """Hold the guard of `folder`, which is created if missing, and removed again if it is still empty.
 
-    The operating system holds the lock for as long as the process lives, so a killed process leaves none behind: the
-    file that names its owner is then stale and is taken over. Raises UsageError if `folder` is a file, ArtifactError,
-    naming the owner, if another process holds the lock, and where the file system has no locks.
+    The guard is an flock on a file that names its holder. It ends with the process; the stale file of a killed process
+    is taken over. Raises UsageError if `folder` is a file, ArtifactError if another process holds the guard, naming it,
+    or if the file system does not support flock.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; choose a new or empty --out folder")
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
+    path = folder / GUARD
     try:
         descriptor = _acquire(path)
         try:
             os.ftruncate(descriptor, 0)
-            owner = {"pid": os.getpid(), "host": platform.node(), "command": sys.argv}
-            os.write(descriptor, json.dumps(owner).encode())
+            holder = {"pid": os.getpid(), "host": platform.node(), "command": sys.argv}
+            os.write(descriptor, json.dumps(holder).encode())
             yield
         finally:
             path.unlink(missing_ok=True)
@@ -146,33 +144,32 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _acquire(path: Path) -> int:
-    """The descriptor of the locked file at `path`."""
+    """The descriptor of the file at `path`, with the flock held."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            owner = _owner(descriptor)
+            holder = _holder(descriptor)
             os.close(descriptor)
             raise ArtifactError(
-                f"{path.parent} is being written by {owner}; wait until it is done, or stop it and repeat this command"
+                f"{path.parent} is being written by {holder}; wait until it is done, or stop it and repeat this command"
             ) from error
         except OSError as error:
             os.close(descriptor)
             raise ArtifactError(
-                f"{path.parent} lies on a file system that cannot lock files ({error.strerror}); choose a local folder"
+                f"{path.parent} is on a file system without support for flock ({error.strerror}); choose a local folder"
             ) from error
-        # The owner before may have removed the file between opening and locking: then this lock is of no file.
+        # The previous holder may have removed the file between open and flock: then try again.
         with suppress(FileNotFoundError):
             if os.fstat(descriptor).st_ino == path.stat().st_ino:
                 return descriptor
         os.close(descriptor)
 
 
-def _owner(descriptor: int) -> str:
-    """Who holds the lock, as far as the file says."""
+def _holder(descriptor: int) -> str:
     try:
-        owner = json.loads(os.pread(descriptor, 65536, 0))
-        return f"process {owner['pid']} on {owner['host']}"
+        holder = json.loads(os.pread(descriptor, 65536, 0))
+        return f"process {holder['pid']} on {holder['host']}"
     except (ValueError, KeyError, TypeError):
         return "another process"

@@ -1,4 +1,4 @@
-"""The pieces of HTML that reports and notebooks share."""
+"""HTML shared by reports and notebooks."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -6,12 +6,12 @@ from html import escape
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table with the names of its columns above."""
+    """A table with a header row."""
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{escape(str(c))}</td>" for c in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def png_url(data: bytes) -> str:
-    """The address of a PNG file that stands in the page itself."""
+    """A data URL of a PNG file."""
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"

@@ -1,4 +1,4 @@
-"""Between image files and uint8 arrays (h, w, c), c = 1 (grey) or 3 (RGB). No torch: workers import this."""
+"""The image codec: image files ↔ uint8 arrays (h, w, c), c = 1 (grey) or 3 (RGB). No torch: workers import this."""
 
 import io
 import warnings
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # both are slow to import, and sources are opened and refused
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
 MAX_ASPECT = 100
 
-# How Pillow writes each format.
+# Pillow's options for each format.
 FORMATS: dict[str, dict[str, Any]] = {
     "png": {"format": "PNG"},
     "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
@@ -28,14 +28,14 @@ LOSSLESS = ("png", "webp")
 
 
 def encode(pixels: "ndarray", image_format: str = "png") -> bytes:
-    """The image file of uint8 `pixels`; the same bytes every time."""
+    """The bytes of an image file of uint8 `pixels`; deterministic."""
     buffer = io.BytesIO()
     to_image(pixels).save(buffer, **FORMATS[image_format])
     return buffer.getvalue()
 
 
 def decode(data: bytes) -> "ndarray":
-    """The uint8 pixels of an image file that `encode` has written. Raises OSError for other bytes."""
+    """The uint8 pixels of an image file written by `encode`. Raises OSError for other bytes."""
     import numpy as np
 
     pixels = np.array(Image.open(io.BytesIO(data)))
@@ -43,7 +43,6 @@ def decode(data: bytes) -> "ndarray":
 
 
 def to_image(pixels: "ndarray") -> Image.Image:
-    """uint8 `pixels` as Pillow's image."""
     return Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
 
 
@@ -59,13 +58,13 @@ def check_image_format(name: str) -> None:
 
 
 class BadImage(DmgdError):
-    """An image that cannot be used; says why."""
+    """An image that cannot be used; the message says why."""
 
 
 def read_image(image: "bytes | Path | Image.Image") -> Image.Image:
     """The decoded image, upright, grey ("L") or colour ("RGB").
 
-    Raises BadImage if it is truncated, empty, no image, too large to be honest, or of a kind that has no colours.
+    Raises BadImage if it is truncated, empty, not an image, a decompression bomb, or has floating-point pixels.
     """
     if isinstance(image, Image.Image):
         return image
@@ -87,7 +86,7 @@ def read_image(image: "bytes | Path | Image.Image") -> Image.Image:
 
 @contextmanager
 def _strict() -> Iterator[None]:
-    """Pillow's remarks on odd metadata are silenced, its warning of a decompression bomb is an error."""
+    """Silence Pillow's warnings about metadata; raise its warning about decompression bombs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -112,7 +111,7 @@ def square_pixels(image: Image.Image, size: int, channels: int) -> "ndarray":
     """The centre of `image`, uint8 (size, size, channels), grey (`channels` 1) or RGB (3).
 
     EXIF orientation is applied. The shorter side is halved by box averaging while it is at least twice `size`, then
-    brought to `size` by bicubic interpolation, then the centre is cropped.
+    resized to `size` by bicubic interpolation, then the centre is cropped.
     Source: `center_crop_arr` of guided-diffusion and facebookresearch/DiT.
     """
     import numpy as np
@@ -135,7 +134,7 @@ def to_square(image: Image.Image, size: int, channels: int) -> "Tensor":
 
 
 def readable(images: Iterable[tuple["bytes | Path | Image.Image", int]]) -> Iterator[tuple[Image.Image, int]]:
-    """Those of the (image, label) pairs that can be decoded."""
+    """The (image, label) pairs that can be decoded, decoded."""
     for image, label in images:
         try:
             yield read_image(image), label

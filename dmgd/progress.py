@@ -1,30 +1,30 @@
-"""How the workflows tell what they are doing, without knowing who listens."""
+"""The interface through which workflows report progress; by default nothing is reported."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 
 class Task(Protocol):
-    """One running piece of work."""
+    """A running task."""
 
     def advance(self, amount: int = 1) -> None:
-        """Say that `amount` more units are done."""
+        """Report that `amount` more units are done."""
 
     def describe(self, text: str) -> None:
-        """Say what is being worked on now, in a few words."""
+        """Set the short text that says what is being processed."""
 
 
 class Progress(Protocol):
-    """Where a workflow reports its tasks and remarks."""
+    """Receives a workflow's tasks, notes and warnings."""
 
     def task(self, name: str, total: int | None, unit: str) -> AbstractContextManager[Task]:
-        """A task of `total` units (None: unknown) that runs while the context is open."""
+        """A task of `total` units (None: unknown), running while the context is open."""
 
     def note(self, text: str) -> None:
-        """A remark worth keeping, such as "reused statistics …"."""
+        """Report something for information, such as "reused statistics …"."""
 
     def warn(self, text: str) -> None:
-        """A remark that the user should act upon."""
+        """Report something that the user should act on."""
 
 
 class _SilentTask:
@@ -34,7 +34,7 @@ class _SilentTask:
 
 
 class Silent:
-    """The default listener: nobody."""
+    """Reports nothing."""
 
     def task(self, name: str, total: int | None, unit: str) -> AbstractContextManager[Task]:
         return nullcontext(_SilentTask())
@@ -48,7 +48,7 @@ SILENT = Silent()
 
 
 def listener(progress: "Progress | bool") -> Progress:
-    """Who is told: the one that is given; for True the display on stderr, for False nobody."""
+    """`progress` itself; for True the display on stderr, for False one that reports nothing."""
     if progress is True:
         from dmgd.display import Display  # rich is slow to import
 

@@ -1,4 +1,4 @@
-"""What names data and weights, so that any process can open them again. Standard library only."""
+"""Specs: everything that identifies data and weights, so that any process can open them. Standard library only."""
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
@@ -8,42 +8,42 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 from dmgd.errors import UsageError, unknown_choice
 
 Precision = Literal["fp32", "bf16", "fp16"]
-EMBEDDED = "digits"  # the source and the prior that come with the package
+EMBEDDED = "digits"  # name of the source and of the prior in the package
 IMAGENET_PRIOR = "dit-xl-2-256"
-ELSEWHERE = "PATH"  # in what is published, for a folder of the machine that it was made on
+ELSEWHERE = "PATH"  # replaces local folders in published specs
 
 Spec = TypeVar("Spec", bound="_Spec")
 
 
 @dataclass(frozen=True)
 class _Spec(ABC):
-    """What names data or weights, as a user types it."""
+    """The common base of specs."""
 
     name: str
     choices: ClassVar[tuple[str, ...]] = ()  # the fields that name nothing, and hold for whatever is named
 
     @classmethod
     def of(cls: type[Spec], named: "Spec | str", **options: str | None) -> Spec:
-        """The spec of a name, or a spec itself, with the options that are not None."""
+        """The spec, made from a name or given, with the options that are not None."""
         return (cls(named) if isinstance(named, str) else named).with_options(**options)
 
     def with_options(self: Spec, **options: str | None) -> Spec:
-        """The spec with the options that are not None. Of another name, or of data in another place, nothing is kept:
-        what was said of the one need not hold for the other."""
+        """The spec with the options that are not None. Another name or data path resets all other fields, as they may
+        not apply to it."""
         given = {name: value for name, value in options.items() if value is not None}
         kept = {name: getattr(self, name) for name in self.choices}
         is_another = given.get("name", self.name) != self.name or "data" in given
         return type(self)(**{"name": self.name, **kept, **given}) if is_another else replace(self, **given)
 
     def located(self: Spec) -> Spec:
-        """The spec with its local paths made absolute, so that it can be opened from any folder.
+        """The spec with absolute local paths, so that it can be opened from any working directory.
 
-        Raises UsageError for the path of another machine, of which only the last part was published.
+        Raises UsageError for a published path, of which only the last part is known.
         """
         return self._with_paths(_absolute)
 
     def published(self: Spec) -> Spec:
-        """The spec as others may read it: of local paths the last part, not where they lie on this machine."""
+        """The spec for publication: only the last part of local paths."""
         return self._with_paths(lambda kind, path: f"{ELSEWHERE}/{Path(path).name}" if path.startswith("/") else path)
 
     def to_json(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class _Spec(ABC):
 
     @abstractmethod
     def _path_fields(self) -> tuple[str, ...]:
-        """The fields that may hold paths of this machine."""
+        """The fields that may hold local paths."""
 
 
 def _kind_and_path(text: str) -> tuple[str, str]:
@@ -68,8 +68,8 @@ def _absolute(kind: str, text: str) -> str:
     path = Path(text).expanduser()
     if text.startswith(f"{ELSEWHERE}/") and not path.exists():
         raise UsageError(
-            f"{kind}{text} lies on the machine that the set was made on; say where it is on this one, with --source or "
-            "--data for images and --prior or --vae for weights"
+            f"{kind}{text} is a path on the machine that the set was made on; give its path on this one with --source "
+            "or --data for images and --prior or --vae for weights"
         )
     is_pattern = kind == "wds:" or text.endswith((".tar", ".tar.gz", ".tgz"))
     return str(path.absolute()) if is_pattern or path.exists() else text
@@ -77,7 +77,7 @@ def _absolute(kind: str, text: str) -> str:
 
 @dataclass(frozen=True)
 class SourceSpec(_Spec):
-    """Everything that names a source's data; see `dmgd.sources.open.open_source`."""
+    """Everything that identifies a source's data; see `dmgd.sources.open.open_source`."""
 
     data: str | None = None
     test_data: str | None = None
@@ -91,7 +91,7 @@ class SourceSpec(_Spec):
 
 @dataclass(frozen=True)
 class PriorSpec(_Spec):
-    """Everything that names a prior's weights, and the network's precision; see `dmgd.priors.load.load_prior`."""
+    """Everything that identifies a prior's weights, and the network's precision; see `dmgd.priors.load.load_prior`."""
 
     choices: ClassVar[tuple[str, ...]] = ("precision",)
 
@@ -109,5 +109,5 @@ class PriorSpec(_Spec):
 
 
 def default_prior(source: str) -> str:
-    """The prior for a source when none is named."""
+    """The name of the default prior for a source."""
     return EMBEDDED if source == EMBEDDED else IMAGENET_PRIOR

@@ -1,1 +1,1 @@
-"""The command line. Each command builds a configuration, imports its workflow, calls it and prints the result."""
+"""The command line: each command builds a configuration, calls its workflow and prints the result."""

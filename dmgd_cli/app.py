@@ -1,4 +1,4 @@
-"""The `dmgd` command: its subcommands, `--version`, and what every error becomes."""
+"""The `dmgd` command: subcommands, `--version`, and the handling of errors."""
 
 import functools
 import os
@@ -24,7 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def make_app() -> typer.Typer:
-    """The command with its subcommands, whose options are those of what is registered now."""
+    """The Typer app, with options for everything that is registered now."""
     app = typer.Typer(
         name="dmgd",
         help="Distil a labelled image dataset into a few synthetic images per class, without training.",
@@ -39,15 +39,15 @@ def make_app() -> typer.Typer:
 
 
 def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, which typer would end without a word when it is interrupted."""
+    """The command, with a message when it is interrupted."""
 
     @functools.wraps(command)
     def interruptible(*arguments: Any, **options: Any) -> None:
         try:
             command(*arguments, **options)
         except KeyboardInterrupt:
-            _say("interrupted; nothing finished is lost, the same command continues:")
-            _say("  " + shlex.join(["dmgd", *sys.argv[1:]]))
+            _print_error("interrupted; finished work is kept, the same command continues:")
+            _print_error("  " + shlex.join(["dmgd", *sys.argv[1:]]))
             raise typer.Exit(130) from None
 
     return interruptible
@@ -72,16 +72,18 @@ def main() -> None:
     try:
         make_app()(standalone_mode=True)
     except DmgdError as error:
-        _say(f"error: {error}")
+        _print_error(f"error: {error}")
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of stdout has left, as in `dmgd … | head`
+    except BrokenPipeError:  # the reader of stdout has exited, as in `dmgd … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        _say(f"error: {error.strerror or error}{place}; nothing finished is lost, mend it and repeat the command")
+        path = f" ({error.filename})" if error.filename else ""
+        _print_error(
+            f"error: {error.strerror or error}{path}; finished work is kept: fix the cause and repeat the command"
+        )
         sys.exit(1)
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     print(text, file=sys.stderr)

@@ -19,7 +19,7 @@ def command(
     out: options.OutFolder,
     ipc: Annotated[int, typer.Option(help="Images per class.")] = DEFAULTS.ipc,
     method: Annotated[
-        str, typer.Option(autocompletion=options.methods, help="{methods}; the settings of each are below.")
+        str, typer.Option(autocompletion=options.methods, help="{methods}; see their settings below.")
     ] = DEFAULT_METHOD,
     data: options.Data = None,
     variant: options.Variant = None,
@@ -31,19 +31,21 @@ def command(
     encoder: options.Encoder = None,
     stats: Annotated[
         Path | None,
-        options.optional("Statistics of dmgd fit-stats. Default: fitted, and kept in the cache."),
+        options.optional("Statistics of dmgd fit-stats. Default: fitted and cached."),
     ] = None,
     seed: options.Seed = DEFAULTS.seed,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Images in a network call. Default: what fills the device and fits.", show_default=False),
+        typer.Option(help="Images per network call. Default: by device and memory.", show_default=False),
     ] = None,
     precision: options.Precision = "fp32",
     compile: Annotated[
-        bool, typer.Option("--compile", help="Compile the network, which takes a minute; meant for GPUs.")
+        bool, typer.Option("--compile", help="Compile the network, which takes a minute; for GPUs.")
     ] = False,
     device: options.Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Only continue the run in --out; begin no new one.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Only continue the run in --out; do not start a new one.")
+    ] = False,
     json: options.Json = False,
     **settings: Any,
 ) -> None:
@@ -58,7 +60,7 @@ def command(
     source_spec = SourceSpec(source, data, None, variant, columns, class_map)
     prior_spec = PriorSpec(prior or default_prior(source), vae, encoder, precision, prior_revision)
 
-    # Before torch is imported and weights are fetched, so that wrong paths and classes are said at once.
+    # Before torch is imported and weights are downloaded, so that wrong paths and classes are reported at once.
     from dmgd.priors.description import check_classes
     from dmgd.sources.open import open_source
 

@@ -18,29 +18,29 @@ DEFAULTS = EvaluateConfig()
 def command(
     run: Annotated[
         Path,
-        typer.Argument(help="A run, an export, or a folder with a folder of images per class.", show_default=False),
+        typer.Argument(help="A run, an export, or another tool's set, such as an image folder.", show_default=False),
     ],
     source: options.RunSource = None,
     protocol: Annotated[str, typer.Option(help=f"One of {', '.join(PROTOCOLS)}.")] = DEFAULTS.protocol,
     against: Annotated[
-        str, typer.Option(help=f"Also train on, with commas: {', '.join(BASELINES)} or other sets' paths.")
+        str, typer.Option(help=f"Compare with, comma-separated: {', '.join(BASELINES)} or paths of other sets.")
     ] = ",".join(DEFAULTS.against),
-    repeats: Annotated[int, typer.Option(help="Networks trained on each set.")] = DEFAULTS.repeats,
-    epochs: Annotated[int | None, optional("Default: the protocol's.")] = None,
+    repeats: Annotated[int, typer.Option(help="Trainings per set, each with another seed.")] = DEFAULTS.repeats,
+    epochs: Annotated[int | None, optional("Training epochs. Default: the protocol's.")] = None,
     network: Annotated[
         str | None,
         optional(
-            "convnet-D, resnetap-10, resnet-18, resnet-101, or probe: a linear classifier on --features. "
+            "convnet-D, resnetap-10, resnet-18, resnet-101, or probe (a linear classifier on --features). "
             "Default: the protocol's."
         ),
     ] = None,
-    size: Annotated[int | None, optional("Image side in pixels. Default: the protocol's.")] = None,
-    teacher: Annotated[str | None, optional("Checkpoint or Hub id that gives rded-soft its labels.")] = None,
+    size: Annotated[int | None, optional("Image size in pixels. Default: the protocol's.")] = None,
+    teacher: Annotated[str | None, optional("Checkpoint or Hub id of the teacher, for rded-soft.")] = None,
     classes: Annotated[
-        str, typer.Option(help="Match classes by name, by index, or auto: by name, refusing another order.")
+        str, typer.Option(help="Match classes by name, index, or auto (by name; another order is refused).")
     ] = "auto",
     metrics: Annotated[
-        bool, typer.Option("--metrics", help="Also measure the sets: distances, coverage, diversity, detail, a probe.")
+        bool, typer.Option("--metrics", help="Also compute set metrics: distances, coverage, diversity, detail, probe.")
     ] = False,
     features: Annotated[
         str | None,
@@ -106,20 +106,21 @@ def command(
 
 
 def header_line(settings: dict[str, Any]) -> str:
-    """Every setting of the protocol, in a few lines."""
+    """All settings of the protocol, on one line, and the teacher's accuracy."""
     protocol = settings["protocol"]
     listed = ", ".join(
         f"{key.replace('_', ' ')} {'+'.join(value) if isinstance(value, list | tuple) else value}"
         for key, value in protocol.items()
         if key not in ("name", "network")
     )
-    teacher = settings.get("teacher")
-    said = f"\nteacher {teacher['name']}: {teacher['top1']:.1f} % top-1 on the test images" if teacher else ""
-    return f"protocol {protocol['name']}: {protocol['network']}, {settings['parameters']:,} parameters, {listed}{said}"
+    line = f"protocol {protocol['name']}: {protocol['network']}, {settings['parameters']:,} parameters, {listed}"
+    if teacher := settings.get("teacher"):
+        line += f"\nteacher {teacher['name']}: {teacher['top1']:.1f} % top-1 on the test images"
+    return line
 
 
 def show(result: dict[str, Any]) -> None:
-    """The result as tables and its statements."""
+    """Print the result as tables and statements."""
     from dmgd.evaluation.comparison import accuracy_table, metrics_table, plus_minus
 
     settings = result["settings"]

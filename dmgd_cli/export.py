@@ -24,21 +24,23 @@ def command(
         ),
     ] = "webdataset",
     image_format: Annotated[str, typer.Option(help="png (the run's bytes), webp (lossless) or jpg.")] = "png",
-    shard_images: Annotated[int, typer.Option(help="Most images in a shard.", min=1)] = 10_000,
-    shard_mb: Annotated[int, typer.Option(help="Most megabytes of images in a shard.", min=1)] = 500,
+    shard_images: Annotated[int, typer.Option(help="Maximum images per shard.", min=1)] = 10_000,
+    shard_mb: Annotated[int, typer.Option(help="Maximum megabytes of images per shard.", min=1)] = 500,
     soft_labels: Annotated[
-        Path | None, optional("Teacher's folder with soft_labels.safetensors, to go with the images.")
+        Path | None, optional("Teacher folder with soft_labels.safetensors, to include with the images.")
     ] = None,
-    evaluation: Annotated[Path | None, optional("JSON of dmgd evaluate, whose scores the card then shows.")] = None,
+    evaluation: Annotated[
+        Path | None, optional("JSON of dmgd evaluate, to show its scores in the dataset card.")
+    ] = None,
     push_to_hub: Annotated[
-        str | None, typer.Option(help="Also upload it as this dataset of the Hugging Face Hub.", metavar="USER/NAME")
+        str | None, typer.Option(help="Also upload it to the Hugging Face Hub as this dataset.", metavar="USER/NAME")
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Create the dataset as a private one.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Create the dataset as private.")] = False,
     revision: Annotated[str | None, optional("Branch to push to. Default: main.")] = None,
-    commit_message: Annotated[str, typer.Option(help="For the push.")] = "Upload distilled dataset",
+    commit_message: Annotated[str, typer.Option(help="Commit message of the push.")] = "Upload distilled dataset",
     json: options.Json = False,
 ) -> None:
-    """Write a run as a dataset that other tools open: images, labels, metadata, card.
+    """Export a run as a dataset that other tools can load: images, labels, metadata, card.
 
     \b
     Examples:
@@ -53,7 +55,7 @@ def command(
     if push_to_hub:
         check_push(push_to_hub)
     elif private or revision:
-        raise UsageError("--private and --revision are for --push-to-hub user/name, which is missing")
+        raise UsageError("--private and --revision need --push-to-hub user/name")
     display = Display()
     index = export(
         run,

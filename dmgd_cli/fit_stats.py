@@ -24,15 +24,15 @@ def command(
     prior_revision: options.PriorRevision = None,
     vae: options.Vae = None,
     encoder: options.Encoder = None,
-    k: Annotated[int, typer.Option("--k", help="K, support points a class.")] = DEFAULTS.k,
-    mirror: Annotated[bool, typer.Option("--mirror", help="Count every image's mirror image, too.")] = DEFAULTS.mirror,
-    max_bad: Annotated[float, typer.Option(help="Share of images that may be unreadable.")] = DEFAULTS.max_bad,
+    k: Annotated[int, typer.Option("--k", help="K, support points per class.")] = DEFAULTS.k,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Add every image's mirror image.")] = DEFAULTS.mirror,
+    max_bad: Annotated[float, typer.Option(help="Maximum fraction of unreadable images.")] = DEFAULTS.max_bad,
     seed: options.Seed = DEFAULTS.seed,
     workers: Annotated[
         int | None,
-        typer.Option(help="Processes that decode images. Default: one for each core.", min=0, show_default=False),
+        typer.Option(help="Processes that decode images. Default: one per core.", min=0, show_default=False),
     ] = None,
-    cache: Annotated[bool, typer.Option(help="Keep latents and statistics in the cache, and reuse them.")] = True,
+    cache: Annotated[bool, typer.Option(help="Cache latents and statistics, and reuse them.")] = True,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
@@ -70,5 +70,5 @@ def command(
 
 
 def _short(name: str) -> str:
-    """The first of a class's names."""
+    """The first synonym in a class name."""
     return name.split(",")[0]

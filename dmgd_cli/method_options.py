@@ -64,7 +64,7 @@ def _options() -> dict[str, Any]:
             bool if name in PANELS else str | None if is_choice(name, kind) else kind,
             typer.Option(
                 *([f"--no-{name}"] if name in PANELS else []),
-                help=_told(found[name], holders[needs]),
+                help=_described(found[name], holders[needs]),
                 rich_help_panel=f"{PANELS[needs]} ({', '.join(holders[needs]) if needs else 'all methods'})",
                 show_default=False,
                 parser=_yes_or_no if is_choice(name, kind) else None,
@@ -90,7 +90,7 @@ def _yes_or_no(text: str) -> bool:
         raise typer.BadParameter(f"{text!r} is neither yes nor no") from None
 
 
-def _told(help: dict[str, list[str]], holders: list[str]) -> str:
+def _described(help: dict[str, list[str]], holders: list[str]) -> str:
     """The help text, with the methods that it holds for unless these are all that have such settings."""
     if list(help.values()) == [holders]:
         return next(iter(help))

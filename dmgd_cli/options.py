@@ -1,4 +1,4 @@
-"""The options that several commands share, each declared once, and the names that are registered."""
+"""The options that several commands share, each declared once, and the registered names."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,7 +38,7 @@ def formats() -> list[str]:
 
 
 class Command(TyperCommand):
-    """A command in whose help {sources}, {priors}, {methods} and {formats} stand for those that are registered."""
+    """A command in whose help {sources}, {priors}, {methods} and {formats} are replaced by the registered names."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -51,7 +51,7 @@ class Command(TyperCommand):
 
 
 def optional(help: str, panel: str | None = None, **more: Any) -> Any:
-    """An option that nobody has to give; its help says what holds then."""
+    """An option without a fixed default; its help says what the default is."""
     return typer.Option(help=help, show_default=False, rich_help_panel=panel, **more)
 
 
@@ -74,14 +74,14 @@ Data = Annotated[
         panel=DATA,
     ),
 ]
-TestData = Annotated[str | None, optional("The test split, where the data brings none.", metavar="PATH", panel=DATA)]
+TestData = Annotated[str | None, optional("The test split, if the data has none.", metavar="PATH", panel=DATA)]
 Variant = Annotated[str | None, optional("The Hub's configuration, such as full_size, 320px or 160px.", panel=DATA)]
 Columns = Annotated[
-    str | None, optional("Columns of a Hugging Face dataset. Default: found.", metavar="IMAGE,LABEL", panel=DATA)
+    str | None, optional("Columns of a Hugging Face dataset. Default: detected.", metavar="IMAGE,LABEL", panel=DATA)
 ]
 ClassMap = Annotated[
     str | None,
-    optional("JSON or CSV from the data's labels to WordNet ids or class names.", metavar="FILE", panel=DATA),
+    optional("JSON or CSV that maps the data's labels to WordNet ids or class names.", metavar="FILE", panel=DATA),
 ]
 Encoder = Annotated[
     str | None,
@@ -94,29 +94,25 @@ Prior = Annotated[
     str | None,
     optional(
         "Diffusion model: {priors}, a Hub id, a diffusers DiT folder or a checkpoint in DiT's original format. "
-        "Default: the source's own.",
+        "Default: digits for digits, else dit-xl-2-256.",
         autocompletion=priors,
         panel=MODEL,
     ),
 ]
-PriorRevision = Annotated[str | None, optional("Commit or branch of a prior of the Hub's. Default: main.", panel=MODEL)]
-Precision = Annotated[str, typer.Option(help="The network's: fp32, bf16 or fp16.", rich_help_panel=MODEL)]
-RunSource = Annotated[
-    str | None, optional("Dataset. Default: the run's own.", autocompletion=named_sources, panel=DATA)
-]
-RunPrior = Annotated[
-    str | None, optional("Diffusion model. Default: the run's own.", autocompletion=priors, panel=MODEL)
-]
+PriorRevision = Annotated[str | None, optional("Commit or branch of a prior on the Hub. Default: main.", panel=MODEL)]
+Precision = Annotated[str, typer.Option(help="Precision of the network: fp32, bf16 or fp16.", rich_help_panel=MODEL)]
+RunSource = Annotated[str | None, optional("Dataset. Default: the run's.", autocompletion=named_sources, panel=DATA)]
+RunPrior = Annotated[str | None, optional("Diffusion model. Default: the run's.", autocompletion=priors, panel=MODEL)]
 Vae = Annotated[
-    str | None, optional("Autoencoder folder or Hub id, where the prior brings none or another is wanted.", panel=MODEL)
+    str | None, optional("Autoencoder (folder or Hub id), if the prior has none or to replace it.", panel=MODEL)
 ]
-Seed = Annotated[int, typer.Option(help="Same command, same seed: same bytes.", min=0)]
+Seed = Annotated[int, typer.Option(help="The same command and seed give the same bytes.", min=0)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
 Device = Annotated[
-    str, typer.Option(help="cpu, cuda or cuda:N; auto takes the GPU if there is one.", rich_help_panel=MODEL)
+    str, typer.Option(help="cpu, cuda or cuda:N; auto is the GPU if there is one.", rich_help_panel=MODEL)
 ]
 OutFolder = Annotated[
     Path,
     typer.Option("--out", "-o", help="New or empty folder to write to.", show_default=False, rich_help_panel=OUTPUT),
 ]
-Run = Annotated[Path, typer.Argument(help="A run, as dmgd distill writes it.", show_default=False)]
+Run = Annotated[Path, typer.Argument(help="A run of dmgd distill.", show_default=False)]

@@ -10,12 +10,11 @@ from rich.table import Table
 
 
 def print_json(value: Any) -> None:
-    """`value` as one JSON document."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table whose first column is text and whose other columns are numbers."""
+    """Print a table whose first column is text and whose other columns are numbers."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right")

@@ -16,10 +16,10 @@ DEFAULTS = VerifyConfig()
 def command(
     target: Annotated[Path, typer.Argument(help="A run or an export.", show_default=False)],
     regenerate: Annotated[
-        int, typer.Option(help="Make this many images again and compare them.", min=0)
+        int, typer.Option(help="Regenerate this many images and compare them.", min=0)
     ] = DEFAULTS.regenerate,
     tolerance: Annotated[
-        int, typer.Option(help="Grey levels of 255 that a pixel made again may be off.", min=0, max=255)
+        int, typer.Option(help="Grey levels of 255 that a regenerated pixel may differ by.", min=0, max=255)
     ] = DEFAULTS.tolerance,
     lock: Annotated[Path | None, optional("Compare with this lock file.", metavar="FILE")] = None,
     write_lock: Annotated[Path | None, optional("Write a lock file to commit.", metavar="FILE")] = None,

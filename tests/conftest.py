@@ -1,4 +1,4 @@
-"""Every test has an empty home and cache of its own, no token, and no network but the loopback."""
+"""Every test has its own empty home and cache, no token, and no network but the loopback."""
 
 import os
 import socket
@@ -13,12 +13,12 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # what a test expects is a CP
 import pytest
 import torch
 
-torch.set_num_threads(1)  # the networks here are too small to share out
+torch.set_num_threads(1)  # the networks here are too small for more
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _away_from_home(tmp_path_factory):
-    """Fixtures that several tests share must not meet the user's cache, either."""
+    """Shared fixtures must not use the user's cache, either."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("shared-cache")))
         yield
@@ -66,7 +66,7 @@ def golden():
 
 @pytest.fixture
 def inline(monkeypatch, capsys):
-    """Like the fixture `dmgd`, but within this process, which is faster where the process itself does not matter."""
+    """Like the fixture `dmgd`, but in this process, which is faster."""
 
     from dmgd_cli.app import main
 

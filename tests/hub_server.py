@@ -1,4 +1,4 @@
-"""A Hub of one's own on the loopback: the calls that the client makes to upload a dataset, with the files kept."""
+"""A fake Hub on the loopback: the calls that the client makes to upload a dataset; it keeps the files."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""What several tests need: a run made without sampling, and the digests of a folder."""
+"""Shared by several tests: a run made without sampling, and the digests of a folder."""
 
 import hashlib
 
@@ -30,9 +30,9 @@ def make_run(path, names=("cat", "dog"), ipc=3, size=8, channels=3, seed=0):
     }
     batch = Batch(range(len(names)), range(ipc))
     pixels = rng.integers(0, 256, (len(batch), size, size, channels), dtype=np.uint8)
-    notes = [{"seed": int(rng.integers(2**48)), "other_class": 1, "ot_cost": 0.25} for _ in batch.indices()]
+    measured = [{"seed": int(rng.integers(2**48)), "other_class": 1, "ot_cost": 0.25} for _ in batch.indices()]
     with RunDirectory.writer(path, manifest) as run:
-        run.write_batch(batch, pixels, torch.zeros(len(batch), 1, 2, 2), notes)
+        run.write_batch(batch, pixels, torch.zeros(len(batch), 1, 2, 2), measured)
         write_preview(run)
         return run.finish()
 

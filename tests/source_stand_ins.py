@@ -1,4 +1,4 @@
-"""Small local stand-ins for the tests of sources: ten classes of little pictures in every layout, and a prior."""
+"""Small local data for the tests of sources: ten classes of small images in every layout, and a prior."""
 
 import io
 import json
@@ -24,7 +24,7 @@ class Picture:
 
 
 def pictures(labels=WNIDS, per_class=PER_CLASS, seed=0) -> list[Picture]:
-    """Little JPEG files, bright or dark by class."""
+    """Small JPEG files, bright or dark by class."""
     draw = np.random.default_rng(seed)
     found = []
     for row, label in enumerate(labels):
@@ -90,7 +90,7 @@ def small_prior(folder: Path) -> Path:
 
 
 def small_encoder(folder: Path, latent_channels=4) -> Path:
-    """An AutoencoderTiny that halves the sides, like TAESD thrice over."""
+    """An AutoencoderTiny that halves the image size once, where TAESD does so three times."""
     from diffusers import AutoencoderTiny
 
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""`import dmgd`: its functions take names, paths or opened objects, and what they return shows itself briefly."""
+"""`import dmgd`: its functions take names, paths or open objects, and what they return has a short repr."""
 
 import ast
 import base64
@@ -48,7 +48,7 @@ def test_the_public_functions_are_where_type_checkers_see_them():
         dmgd.distil  # noqa: B018
 
 
-def test_names_and_opened_objects_give_the_same_run(run, tmp_path):
+def test_names_and_open_objects_give_the_same_run(run, tmp_path):
     source, prior = dmgd.open_source("digits"), dmgd.load_prior("digits")
     dmgd.distill(source, prior, DistillConfig.of(**QUICK), out=tmp_path / "run")
     assert tree(tmp_path / "run") == tree(run.path)
@@ -63,7 +63,7 @@ def test_statistics_may_be_a_file(tmp_path):
 
 
 def test_data_and_weights_are_those_that_were_given(tmp_path, monkeypatch):
-    """In all that is done with the run, too: of ImageNet's classes the embedded prior knows none."""
+    """And are used for everything done with the run: the embedded prior has none of ImageNet's classes."""
     for split, seed in (("train", 0), ("val", 1)):
         as_folder(tmp_path / "photos" / split, pictures(WNIDS[:2], per_class=4, seed=seed))
     weights = small_prior(tmp_path / "weights")
@@ -127,9 +127,9 @@ class Settings:
         ({"share": "0.5"}, "share must be a finite number, not '0.5'"),
         ({"share": True}, "share must be a finite number, not True"),
         ({"share": 2}, "share must be at most 1, not 2.0"),
-        ({"pair": [4, 1]}, "pair must be two rising numbers from 0 up, not 4,1"),
-        ({"pair": 3}, "pair must be two rising numbers from 0 up, not 3"),
-        ({"pair": (0.5, 3)}, "pair must be two rising numbers"),
+        ({"pair": [4, 1]}, "pair must be two increasing numbers, at least 0, not 4,1"),
+        ({"pair": 3}, "pair must be two increasing numbers, at least 0, not 3"),
+        ({"pair": (0.5, 3)}, "pair must be two increasing numbers"),
     ],
 )
 def test_settings_of_another_kind_are_refused(given, said):
@@ -152,7 +152,7 @@ def test_plain_samples_take_any_statistics(tmp_path):
     )
 
 
-def test_progress_is_shown_when_it_is_asked_for(run, tmp_path, capsys):
+def test_progress_is_shown_on_request(run, tmp_path, capsys):
     dmgd.distill("digits", out=tmp_path / "run", **QUICK)
     assert capsys.readouterr() == ("", "")
     dmgd.export(run, "tensors", tmp_path / "out", progress=True)
@@ -164,7 +164,7 @@ def test_progress_is_shown_when_it_is_asked_for(run, tmp_path, capsys):
     [
         ({"ipcs": 5}, "ipcs has no effect: dmgd has no such setting"),
         ({"method": "dit", "rho": 0.3}, "rho has no effect"),
-        ({"config": DistillConfig(), "rho": 0.3}, "there is a config already, which rho must be part of"),
+        ({"config": DistillConfig(), "rho": 0.3}, r"either a config or settings, not both \(rho\)"),
         ({"device": "tpu"}, "the device 'tpu' cannot be used"),
         ({"resume": True}, "is not a run"),
         ({"ipc": 1.5}, "ipc must be a whole number, not 1.5"),

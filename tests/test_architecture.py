@@ -1,4 +1,4 @@
-"""The house: which room may import which, and what the command line loads before it must."""
+"""The import order of packages, and that the command line loads no heavy library early."""
 
 import ast
 import subprocess
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# A room may import from those before it and from itself; `dmgd_cli` from all of them.
-ROOMS = (
+# A package may import from those before it and from itself; `dmgd_cli` from all of them.
+PACKAGES = (
     *("errors", "display", "html", "progress", "files", "images", "specs", "config"),
     *("classes", "diffusion", "sources", "priors"),
     *("statistics", "matching", "generation", "runs", "exporters", "evaluation", "workflows"),
@@ -36,27 +36,27 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def room(module: str) -> str:
+def package_of(module: str) -> str:
     return module.split(".")[1]
 
 
-def test_every_room_is_in_the_list():
-    assert {room(module) for module in MODULES if module.startswith("dmgd.")} == set(ROOMS)
+def test_every_package_is_in_the_list():
+    assert {package_of(module) for module in MODULES if module.startswith("dmgd.")} == set(PACKAGES)
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("dmgd.")])
 def test_imports_point_up_the_list(module):
     found = imports(MODULES[module])
     assert not {name for name in found if name.split(".")[0] == "dmgd_cli"}
-    if room(module) in STANDARD_LIBRARY_ONLY:
+    if package_of(module) in STANDARD_LIBRARY_ONLY:
         assert not {name.split(".")[0] for name in found} - set(sys.stdlib_module_names) - {"dmgd"}
-    allowed = ROOMS[: ROOMS.index(room(module)) + 1]
-    for other in {room(name) for name in found if name.startswith("dmgd.")}:
-        assert other in allowed, f"{room(module)} imports {other}"
+    allowed = PACKAGES[: PACKAGES.index(package_of(module)) + 1]
+    for other in {package_of(name) for name in found if name.startswith("dmgd.")}:
+        assert other in allowed, f"{package_of(module)} imports {other}"
 
 
 def test_no_modules_import_each_other():
-    """Not even inside a room, and not by imports that wait within a function."""
+    """Not even within a package, and not by imports inside functions."""
     graph = {module: imports(path) & set(MODULES) for module, path in MODULES.items()}
     try:
         TopologicalSorter(graph).prepare()
@@ -85,7 +85,7 @@ def test_a_workflow_is_one_function(module):
     assert len([function for function in top if not function.name.startswith("_")]) == 1
 
 
-def test_the_package_itself_loads_no_room_before_it_is_asked():
+def test_importing_dmgd_loads_no_subpackage():
     script = "import sys, dmgd; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {name for name in loaded if name.startswith("dmgd.")}

@@ -1,4 +1,4 @@
-"""The barycentric step against slow, obvious ones, and where the data place it."""
+"""The barycentric step against slow reference implementations, and the window that follows from the data."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -75,7 +75,7 @@ def test_one_image_goes_to_the_mean_and_points_without_mass_count_for_nothing(po
     torch.testing.assert_close(target[:, 0], support[:, :2].mean(1))
 
 
-def test_a_step_is_the_same_share_of_the_way_at_any_scale_and_with_finished_images(points):
+def test_the_step_size_does_not_depend_on_scale_or_finished_images(points):
     latents, support, mass = points
     step = respaced(training_alpha_bar())[7]
     finished, new = latents[:, :4], latents[:, 4:].flatten(0, 1)
@@ -122,7 +122,7 @@ def matched(parts, count):
     return deviations(with_covariance(weights, replace(covariance, count=torch.tensor([count]))), support, latents)
 
 
-def test_targets_vary_as_the_class_by_the_map_that_moves_them_least(parts):
+def test_covariance_matching_is_the_gaussian_transport_map(parts):
     """Against the map between Gaussians, Σ_T^−½ (Σ_T^½ Σ Σ_T^½)^½ Σ_T^−½, in latent space."""
     latents, weights, support, _ = parts
     means, found = deviations(weights, support, latents), matched(parts, 10**9)
@@ -134,7 +134,7 @@ def test_targets_vary_as_the_class_by_the_map_that_moves_them_least(parts):
     np.testing.assert_allclose(found.mean(0).numpy(), 0, atol=1e-5)
 
 
-def test_nothing_is_widened_by_more_than_averaging_takes_away(parts):
+def test_covariance_matching_undoes_at_most_the_effect_of_averaging(parts):
     latents, weights, support, _ = parts
     means = deviations(weights, support, latents)
     for count in (8, 12, 60):
@@ -144,8 +144,8 @@ def test_nothing_is_widened_by_more_than_averaging_takes_away(parts):
         assert count > 8 or torch.allclose(found, means, atol=1e-5)
 
 
-def test_targets_that_are_one_stay_one(parts):
-    """One image has the mean; images of one support point are not told apart by rounding."""
+def test_equal_targets_stay_equal(parts):
+    """One image gets the mean; images of one support point are not separated by rounding."""
     latents, weights, support, covariance = parts
     alone = with_covariance(weights.mean(1, keepdim=True), covariance)
     torch.testing.assert_close(deviations(alone, support, latents)[0], torch.zeros(5).double(), atol=1e-5, rtol=0)
@@ -157,7 +157,7 @@ def test_targets_that_are_one_stay_one(parts):
     assert targets.isfinite().all()
 
 
-def test_a_step_stays_within_the_span_of_the_support_and_goes_there_as_far_as_ever(points):
+def test_a_step_is_projected_on_the_span_of_the_support_points(points):
     """Against a least-squares projection on the deviations of the support points, one of which has no mass."""
     latents = torch.randn(2, 6, 9, generator=torch.Generator().manual_seed(1))
     support = torch.cat([points[1], torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(2))], dim=2)
@@ -174,7 +174,7 @@ def test_a_step_stays_within_the_span_of_the_support_and_goes_there_as_far_as_ev
         torch.testing.assert_close(kept[c], expected, atol=1e-6, rtol=1e-5)
 
 
-def test_a_sampled_set_varies_as_its_class():
+def test_a_sampled_set_has_the_variance_of_its_class():
     """From the images to the last step, which goes all the way: where means of the class's parts differ, the set has
     the variance of the class, of which bare means fall short."""
     prior, source = load_prior("digits"), open_source("digits")
@@ -231,11 +231,11 @@ def test_images_keep_their_detail_where_latents_are_not_pixels():
     assert noise[1] < (residual / 256) ** 0.5 <= noise[0]
 
 
-def test_a_single_image_goes_the_way_of_the_mean_at_the_norm_of_an_image(points):
+def test_a_single_image_is_guided_to_the_mean_at_the_norm_of_an_image(points):
     """Only with an autoencoder's latents, and only until the modes are as strong as the noise."""
     _, support, mass = points
     support = support * 5
-    images = torch.cat([support + 1, support - 1], dim=1)  # a support point stands for two images
+    images = torch.cat([support + 1, support - 1], dim=1)  # each support point represents two images
     w2 = [5.0, 5.0]  # each 1 away from it in five dimensions
     statistics = Statistics(
         support=support,
@@ -281,7 +281,7 @@ def test_labels_are_plain_at_last_however_near_the_classes_are():
     assert settled(4.0).stages[0] > near.stages[0]
 
 
-def test_two_points_are_told_apart_where_the_noise_lets_them():
+def test_the_speciation_step_is_where_two_points_are_distinguishable():
     alpha_bar = [step.alpha_bar for step in respaced(training_alpha_bar())]
     for deviations in (VISIBLE, CLEAR):
         for distance in (2.0, 20.0):

@@ -1,4 +1,4 @@
-"""Images in flight: what fits, what happens when memory runs out, and what is done behind the sampling."""
+"""The batch size: what fits, what happens when memory runs out, and the background writer."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 from made_run import rows
-from remarks import Remarks
+from recorder import Recorder
 
 from dmgd.config import StatisticsConfig
 from dmgd.errors import DmgdError
@@ -50,17 +50,17 @@ def scarce(work, rows):
     return limited, seen
 
 
-def test_micro_batches_are_even_and_halved_for_good_when_memory_runs_out():
-    remarks, rows = Remarks(), torch.arange(10.0)[:, None]
+def test_micro_batches_are_even_and_stay_halved_after_running_out_of_memory():
+    recorder, rows = Recorder(), torch.arange(10.0)[:, None]
     work, seen = scarce(lambda x, y: x + y, rows=3)
-    batcher = MicroBatcher(8, remarks)
+    batcher = MicroBatcher(8, recorder)
     for _ in range(2):
         assert torch.equal(batcher.run(work, rows, rows), 2 * rows)
     assert seen == [5, 4, *[2] * 10]
-    assert remarks.warnings == [f"memory ran out; going on with {rows} rows at a time" for rows in (4, 2)]
+    assert recorder.warnings == [f"memory ran out; going on with {rows} rows at a time" for rows in (4, 2)]
 
 
-def test_without_memory_for_one_row_it_is_one_clear_line():
+def test_without_memory_for_one_row_there_is_a_one_line_error():
     work, _ = scarce(lambda x: x, rows=0)
     with pytest.raises(DmgdError, match="not enough memory for a single image"):
         MicroBatcher(8).run(work, torch.zeros(5, 1))
@@ -92,20 +92,20 @@ def test_the_batch_that_fits_is_a_power_of_two(memory, images):
     assert 104 + 14 * images <= memory or images == 1
 
 
-def test_what_suits_a_cpu_follows_from_the_patches(prior):
+def test_the_batch_size_on_a_cpu_follows_from_the_patches(prior):
     assert suitable_batch(prior) == 320 // 16
 
 
 @pytest.mark.parametrize("order", ["joint", "greedy"])
-def test_a_run_that_runs_out_of_memory_makes_the_same_images(source, prior, statistics, tmp_path, order):
+def test_a_run_that_runs_out_of_memory_gives_the_same_images(source, prior, statistics, tmp_path, order):
     config = DistillConfig(ipc=3, method=dataclasses.replace(method_named("dmgd", steps=4), order=order))
     whole = distill(source, prior, config, out=tmp_path / "whole", statistics=statistics)
     assert whole.config.batch_size == suitable_batch(prior)
 
-    remarks, poor = Remarks(), dataclasses.replace(prior)
+    recorder, poor = Recorder(), dataclasses.replace(prior)
     poor.denoise = lambda z, step, label: scarce(lambda z, label: prior.denoise(z, step, label), rows=7)[0](z, label)
-    small = distill(source, poor, config, out=tmp_path / "small", statistics=statistics, progress=remarks)
-    assert remarks.warnings
+    small = distill(source, poor, config, out=tmp_path / "small", statistics=statistics, progress=recorder)
+    assert recorder.warnings
     for one, other in zip(whole.records(), small.records(), strict=True):
         assert abs(whole.pixels(one).astype(int) - small.pixels(other)).max() <= 1
 
@@ -159,7 +159,7 @@ def test_work_in_the_background_is_done_in_order_and_its_errors_are_raised():
         begin_the_last()
 
 
-def test_an_interrupt_waits_for_what_was_begun():
+def test_an_interrupt_waits_for_calls_in_progress():
     done, gate = [], threading.Event()
 
     def begin():

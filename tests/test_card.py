@@ -1,4 +1,4 @@
-"""What a dataset card says of a run: how to read it, how to make it again, what networks learned, and no path."""
+"""The dataset card of a run: how to load and reproduce it, evaluation results, and no local path."""
 
 import json
 from dataclasses import replace
@@ -48,7 +48,7 @@ def test_the_command_has_options_that_exist_and_says_what_it_cannot_do():
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory, dmgd):
-    """A run of local data with a local prior, each of which lies where only its owner should know."""
+    """A run of local data with a local prior, whose paths are private."""
     secret = tmp_path_factory.mktemp("runs") / "secret"
     for split, seed in (("train", 0), ("val", 1)):
         as_folder(secret / "photos" / split, pictures(WNIDS[:2], per_class=4, seed=seed))
@@ -58,7 +58,7 @@ def local(tmp_path_factory, dmgd):
     return secret / "run"
 
 
-def test_where_data_and_weights_lie_is_not_published(local, tmp_path, inline):
+def test_local_paths_are_not_published(local, tmp_path, inline):
     inline("export", local, "--out", tmp_path / "out")
     inline("verify", local, "--write-lock", tmp_path / "lock.json")
     inline("verify", tmp_path / "out", "--lock", tmp_path / "lock.json")

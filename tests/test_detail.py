@@ -1,11 +1,11 @@
-"""The detail of images: what it is, that statistics keep the source's, and that blurred images are warned of."""
+"""The detail of images: its definition, that statistics have the source's, and the warning about blurred images."""
 
 import dataclasses
 import json
 
 import numpy as np
 import pytest
-from remarks import Remarks
+from recorder import Recorder
 from source_stand_ins import as_folder, as_parquet, pictures, shuffled, small_prior
 
 from dmgd.config import StatisticsConfig
@@ -36,10 +36,10 @@ def test_detail_is_the_mean_squared_laplacian_of_the_grey_image(channels):
     assert detail(np.full((8, 8, 3), 200, np.uint8)) == 0
 
 
-def test_statistics_keep_the_mean_detail_of_the_images_in_any_order_and_files(tmp_path):
+def test_statistics_have_the_mean_detail_in_any_order_and_layout(tmp_path):
     prior, found = load_prior(str(small_prior(tmp_path / "prior"))), pictures()
     source = open_source(f"folder:{as_folder(tmp_path / 'a', found)}")
-    expected = np.mean([detail(square_pixels(image, 16, 3)) for image, _ in source.samples("train")])
+    expected = np.mean([detail(square_pixels(image, 16, 3)) for image, _ in source.decoded("train")])
 
     def kept(opened, **settings):
         config = StatisticsConfig(2, **settings)
@@ -62,19 +62,19 @@ CONFIG = DistillConfig(ipc=1, method=method_named("dit", steps=5))
 
 
 def warned(digits, out, share):
-    """The warnings of a run whose source has so much detail that the images have this share of it."""
+    """The warnings of a run whose images have this fraction of the source's detail."""
     source, prior, statistics = digits
     run = distill(source, prior, CONFIG, out=out / "measured", statistics=statistics)
     made = np.mean([detail(run.pixels(record)) for record in run.records()])
     header = {**statistics.header, "detail": float(made / share)}
-    remarks = Remarks()
+    recorder = Recorder()
     richer = dataclasses.replace(statistics, header=header)
-    distill(source, prior, CONFIG, out=out / "run", statistics=richer, progress=remarks)
-    return remarks.warnings
+    distill(source, prior, CONFIG, out=out / "run", statistics=richer, progress=recorder)
+    return recorder.warnings
 
 
 def test_images_with_less_than_half_of_the_detail_are_warned_of(digits, tmp_path):
-    [said] = warned(digits, tmp_path / "fog", 0.4)
+    [said] = warned(digits, tmp_path / "blurred", 0.4)
     assert "40% of the source's detail" in said
     assert said.endswith("blurred; try another --prior")  # plain samples have no --rho
     assert not warned(digits, tmp_path / "sharp", 0.6)
@@ -85,24 +85,24 @@ def test_a_continued_run_is_measured_whole(digits, tmp_path):
     statistics = dataclasses.replace(statistics, header={**statistics.header, "detail": 1000.0})
     said = []
     for _ in range(2):
-        remarks = Remarks()
-        distill(source, prior, CONFIG, out=tmp_path / "run", statistics=statistics, progress=remarks)
-        said.append(remarks.warnings)
+        recorder = Recorder()
+        distill(source, prior, CONFIG, out=tmp_path / "run", statistics=statistics, progress=recorder)
+        said.append(recorder.warnings)
     assert said[0] == said[1] != []
 
 
-def test_statistics_without_detail_load_and_nothing_is_said(digits, tmp_path):
+def test_statistics_without_detail_load_without_a_warning(digits, tmp_path):
     source, prior, statistics = digits
     header = {key: value for key, value in statistics.header.items() if key != "detail"}
     dataclasses.replace(statistics, header=header).save(tmp_path / "old.safetensors")
-    remarks = Remarks()
+    recorder = Recorder()
     old = Statistics.load(tmp_path / "old.safetensors")
-    run = distill(source, prior, CONFIG, out=tmp_path / "run", statistics=old, progress=remarks)
-    assert not remarks.warnings
+    run = distill(source, prior, CONFIG, out=tmp_path / "run", statistics=old, progress=recorder)
+    assert not recorder.warnings
     assert "detail" not in RunDirectory.open(run.path).manifest["statistics"]
 
 
-def test_the_command_says_the_source_s_detail_and_warns(dmgd, tmp_path):
+def test_the_command_warns_with_the_source_s_detail(dmgd, tmp_path):
     made = dmgd("fit-stats", "--source", "digits", "--out", tmp_path / "s", "--json")
     assert json.loads(made.stdout)["header"]["detail"] == pytest.approx(1.04076)
     arguments = ("--source", "digits", "--ipc", 1, "--steps", 10, "--rho", 1, "--stats", tmp_path / "s")

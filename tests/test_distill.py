@@ -54,7 +54,7 @@ def test_solver_and_guidance_interval_reach_the_run(dmgd, tmp_path):
     assert all(a.pixels_sha256 != b.pixels_sha256 for a, b in pairs)
 
 
-def test_what_a_method_fixes_stays_at_its_noise_in_fewer_steps():
+def test_fixed_steps_of_a_method_keep_their_noise_level_with_fewer_steps():
     noise = [[step.alpha_bar for step in respaced(training_alpha_bar(), steps)] for steps in (50, 20)]
     for name in ("dmgd-paper", "dmgd-released", "mgd3"):
         whole, fewer = method_named(name), method_named(name, steps=20)
@@ -71,10 +71,10 @@ REFUSED = [
     (["--ipc", "0"], 2, "ipc must be at least 1, not 0"),
     (["--window", "60", "70"], 2, "window 60,70 has no effect: the steps are 0 to 49"),
     (["--steps", "5000"], 2, "steps must be at most 1000"),
-    (["--window", "9", "3"], 2, "window must be two rising numbers"),
+    (["--window", "9", "3"], 2, "window must be two increasing numbers"),
     (["--method", "dit", "--rho", "1"], 2, "rho has no effect"),
     (["--solver", "euler"], 2, "known: ddpm, dpm++"),
-    (["--guidance-interval", "9", "3"], 2, "guidance-interval must be two rising numbers"),
+    (["--guidance-interval", "9", "3"], 2, "guidance-interval must be two increasing numbers"),
     (["--batch-size", "0"], 2, "batch-size must be at least 1, not 0"),
     (["--precision", "fp8"], 2, "known: fp32, bf16, fp16"),
     (["--device", "tpu"], 2, "try --device cpu"),
@@ -109,7 +109,7 @@ def test_another_run_and_other_statistics_are_refused(dmgd, tmp_path):
     dmgd("distill", "--source", "digits", "--ipc", 1, "--steps", 5, "--out", tmp_path / "run")
     before = contents(tmp_path / "run")
     said = dmgd("distill", "--source", "digits", "--ipc", 1, "--steps", 6, "--out", tmp_path / "run", code=1)
-    assert "config.method.steps: 5 there, 6 asked for" in said.stderr
+    assert "config.method.steps: 5 there, 6 requested" in said.stderr
     assert contents(tmp_path / "run") == before
 
     dmgd("fit-stats", "--source", "digits", "--k", 3, "--out", tmp_path / "k3")
@@ -122,11 +122,11 @@ def test_another_run_and_other_statistics_are_refused(dmgd, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_an_interrupt_says_how_to_go_on(tmp_path):
-    """Ctrl-C ends with 130 and the command that continues; what was finished stays."""
+def test_an_interrupt_says_how_to_continue(tmp_path):
+    """Ctrl-C ends with 130 and the command that continues; finished work is kept."""
     command = [Path(sys.executable).parent / "dmgd", "distill", "--source", "digits", "--ipc", "50"]
     command += ["--method", "dmgd-paper", "--out", tmp_path / "run"]
-    # A suite that runs in the background ignores interrupts, and so would what it starts.
+    # A test suite in the background ignores interrupts, and so would its child processes.
     listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     while not list((tmp_path / "run").glob("batches/*.json")):

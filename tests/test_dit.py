@@ -1,4 +1,4 @@
-"""The lean DiT against diffusers' module, and the two ways in which weights are written."""
+"""Our DiT against diffusers' module, and the two formats of weights."""
 
 import functools
 import subprocess
@@ -117,7 +117,7 @@ def test_diffit_scales_fold_into_the_layers(golden):
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
-def test_half_precision_is_near(golden, precision):
+def test_half_precision_is_close(golden, precision):
     network, _, _ = load_diffusers_dit(golden / "dit-tiny-diffusers", None)
     z, label = torch.randn(2, 4, 8, 8), network.label_embedding(torch.tensor([1, 2]))
     with torch.no_grad():
@@ -135,7 +135,7 @@ def test_half_precision_knows_late_timesteps(golden):
     assert ((found.float() - expected).norm() / expected.norm()).item() < 0.01
 
 
-def test_what_does_not_fit_is_named(tmp_path, golden):
+def test_misfitting_tensors_are_named(tmp_path, golden):
     network = DiT(DiTConfig(8, 2, 4, 8, 48, 2, 4, 10))
     save_file(network.state_dict(), tmp_path / "ours.safetensors")
     with pytest.raises(ArtifactError, match="not a checkpoint with the names"):
@@ -162,14 +162,14 @@ assert "trunk" in vars(fast) and "trunk" not in vars(network)
 
 
 def test_the_compiled_network_computes_the_same(tmp_path):
-    """In another batch size, too, and without touching the network that it was made from. In a process of its own,
-    because the shapes that pytest checks in every signature cannot be compiled."""
+    """With another batch size, too, and without changing the original network. In a separate process, because the
+    shape checks that pytest adds to every signature cannot be compiled."""
     folder = saved(diffusers_dit(tied=True), tmp_path)
     done = subprocess.run([sys.executable, "-c", COMPILED, folder], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_what_cannot_be_compiled_is_one_clear_line(tmp_path, monkeypatch):
+def test_a_failed_compilation_is_a_one_line_error(tmp_path, monkeypatch):
     network, _, _ = load_diffusers_dit(saved(diffusers_dit(tied=True), tmp_path), None)
     monkeypatch.setattr(torch, "compile", lambda call, **options: functools.partial(_without_compiler, call))
     with pytest.raises(DmgdError, match=r"cannot be compiled here \(no C\+\+ compiler\); leave --compile out"):

@@ -1,4 +1,4 @@
-"""`dmgd evaluate` as a user runs it, and the evaluator checked from outside."""
+"""`dmgd evaluate` as a user runs it, and checks of the evaluation itself."""
 
 import json
 
@@ -13,7 +13,7 @@ from dmgd.sources.open import open_source
 
 @pytest.fixture(scope="session")
 def run(dmgd, tmp_path_factory):
-    """A tiny run of the digits: three plain images a class, made quickly."""
+    """A tiny run of the digits: three plain samples per class."""
     out = tmp_path_factory.mktemp("evaluate") / "run"
     dmgd("distill", "--source", "digits", "--ipc", 3, "--method", "dit", "--steps", 10, "--out", out)
     return out
@@ -65,5 +65,5 @@ def test_wrong_usage_is_one_line(dmgd, run, arguments, said):
     assert "Traceback" not in error
 
 
-def test_what_is_no_set_is_refused(dmgd, tmp_path):
+def test_what_is_not_a_set_is_refused(dmgd, tmp_path):
     assert "is not a" in dmgd("evaluate", tmp_path, code=2).stderr

@@ -1,4 +1,4 @@
-"""Batched augmentation against plain code, image by image, and the schedules against the field's own."""
+"""Batched augmentation against per-image reference code, and the schedules against published ones."""
 
 import math
 
@@ -44,7 +44,7 @@ def test_crop_boxes_lie_inside_and_have_the_drawn_area(generator):
     assert area.max() <= 1
     assert ratio.min() >= 0.73
     assert ratio.max() <= 1.37
-    assert (left == 100 - w).any()  # the last place is drawn, too
+    assert (left == 100 - w).any()  # the last position is drawn, too
 
 
 def test_flip(images):
@@ -78,8 +78,8 @@ def test_lighting(images, generator):
 def test_patches(images, generator):
     order = ops.draw_patches(6, generator)
     for image, own, found in zip(images, order.tolist(), ops.shuffle_patches(images, order), strict=True):
-        for place, patch in enumerate(own):
-            there = found[:, place // 2 * 10 : place // 2 * 10 + 10, place % 2 * 12 : place % 2 * 12 + 12]
+        for position, patch in enumerate(own):
+            there = found[:, position // 2 * 10 : position // 2 * 10 + 10, position % 2 * 12 : position % 2 * 12 + 12]
             assert torch.equal(there, image[:, patch // 2 * 10 : patch // 2 * 10 + 10, patch % 2 * 12 :][:, :, :12])
 
 

@@ -1,4 +1,4 @@
-"""What is measured of sets without training, real images that are chosen, and significance."""
+"""Set metrics without training, the selection of real images, and significance."""
 
 import numpy as np
 import pytest

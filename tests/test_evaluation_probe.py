@@ -1,4 +1,4 @@
-"""The judges that see blurred images: detail, and the linear probe as metric and as network."""
+"""The metrics that detect blurred images: detail, and the linear probe as metric and as network."""
 
 import sys
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ import dmgd.evaluation.measure
 import dmgd.workflows.evaluate
 from dmgd.errors import UsageError
 from dmgd.evaluation.features import feature_network
-from dmgd.evaluation.inputs import Labelled
+from dmgd.evaluation.inputs import RawSet
 from dmgd.evaluation.probe import L2, fit_linear, linear_probe, standardised
 from dmgd.evaluation.protocols import EvaluateConfig
 from dmgd.priors.load import load_prior
@@ -88,8 +88,8 @@ def test_a_missing_package_is_named(monkeypatch):
 @pytest.fixture(scope="module")
 def digits():
     source = open_source("digits")
-    samples = list(source.samples("train"))[:200]
-    return source, Labelled("set", [i for i, _ in samples], [y for _, y in samples], source.classes)
+    samples = list(source.decoded("train"))[:200]
+    return source, RawSet("set", [i for i, _ in samples], [y for _, y in samples], source.classes)
 
 
 def test_the_probe_as_a_network(digits, monkeypatch):
@@ -124,7 +124,7 @@ def test_options_without_effect_on_the_probe_are_refused(name, value):
 
 
 def test_sets_are_measured_at_their_own_size_whatever_networks_are_trained_at(tmp_path, monkeypatch):
-    """Checkerboards vanish at the 32 pixels of `quick`; at their own 64, fog has no detail."""
+    """Checkerboards vanish at the 32 pixels of `quick`; at their own 64, blurred ones have no detail."""
     rng = np.random.default_rng(0)
     board = np.indices((64, 64)).sum(0) % 2 * 200
     for split in ("train", "test"):
@@ -135,19 +135,19 @@ def test_sets_are_measured_at_their_own_size_whatever_networks_are_trained_at(tm
                 Image.fromarray(pixels).save(tmp_path / split / name / f"{number}.png")
     monkeypatch.setattr(dmgd.evaluation.measure, "feature_network", lambda *_: lambda images: images.flatten(1).float())
     source = open_source(f"folder:{tmp_path}")
-    sharp = list(source.samples("train"))
+    sharp = list(source.decoded("train"))
 
     def labelled(name, change):
-        return Labelled(name, [change(image) for image, _ in sharp], [y for _, y in sharp], source.classes)
+        return RawSet(name, [change(image) for image, _ in sharp], [y for _, y in sharp], source.classes)
 
-    same, fog = labelled("same", lambda i: i), labelled("fog", lambda i: i.filter(ImageFilter.BoxBlur(4)))
+    same, blurred = labelled("same", lambda i: i), labelled("blurred", lambda i: i.filter(ImageFilter.BoxBlur(4)))
     config = EvaluateConfig(repeats=1, epochs=1, against=("random",), metrics=True, features="pixels")
-    done = evaluate([fog, same], source, None, config)
+    done = evaluate([blurred, same], source, None, config)
     assert done.settings["protocol"]["size"] == 32
     assert done.settings["measured_size"] == 64
     assert done.metrics["same"]["detail"] == done.metrics["random"]["detail"] == 1
-    assert done.metrics["fog"]["detail"] < 0.02
+    assert done.metrics["blurred"]["detail"] < 0.02
     assert done.metrics["same"]["probe"] == 100
-    small = Labelled("small", [image.resize((40, 40)) for image in same.images], same.labels, source.classes)
+    small = RawSet("small", [image.resize((40, 40)) for image in same.images], same.labels, source.classes)
     done = evaluate([small], source, None, config)
     assert done.settings["measured_size"] == 40

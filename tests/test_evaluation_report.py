@@ -1,4 +1,4 @@
-"""The report, opened in a real browser."""
+"""The report, opened in a browser."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def test_the_report_is_whole_and_self_contained(report):
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine (apt-get install chromium)")
 def test_the_report_fits_a_phone_and_a_screen(report, tmp_path):
-    """In frames of both widths nothing sticks out of the page, and every picture and chart is drawn."""
+    """In frames of both widths nothing overflows the page, and every image and chart is drawn."""
     probe = (
         "<script>addEventListener('load', () => { const d = document, e = d.documentElement;"
         "const broken = [...d.images].filter(i => !i.naturalWidth).length;"

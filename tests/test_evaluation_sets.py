@@ -14,8 +14,8 @@ from dmgd.classes.imagenet import imagenet_classes, imagenet_subset
 from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_labels
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.evaluation.imageset import Shape, labelled_set, read_sets
-from dmgd.evaluation.inputs import read_labelled
+from dmgd.evaluation.imageset import Shape, prepared_set, read_sets
+from dmgd.evaluation.inputs import read_raw_set
 
 CATS = (ClassInfo("cat", "n02123045"), ClassInfo("dog", "n02084071"))
 
@@ -34,7 +34,7 @@ def write_folder(path, names, *, count=2, size=8, mode="RGB"):
 def test_every_export_reads_like_its_run(tmp_path, dmgd, layout):
     run = make_run(tmp_path / "run")
     dmgd("export", run.path, "--format", layout, "--out", tmp_path / "out")
-    found, wanted = read_labelled(tmp_path / "out"), read_labelled(run.path)
+    found, wanted = read_raw_set(tmp_path / "out"), read_raw_set(run.path)
     assert found.labels == wanted.labels
     assert found.classes == wanted.classes
     assert found.specs == wanted.specs == run.specs
@@ -43,12 +43,12 @@ def test_every_export_reads_like_its_run(tmp_path, dmgd, layout):
 
 
 @pytest.mark.parametrize("layout", ["webdataset", "parquet", "imagefolder", "tensors"])
-def test_an_export_that_lost_its_index_is_a_set_of_another_tool(tmp_path, dmgd, layout):
+def test_an_export_without_its_index_is_read_as_a_foreign_set(tmp_path, dmgd, layout):
     run = make_run(tmp_path / "run", names=("dog", "cat"))
     dmgd("export", run.path, "--format", layout, "--out", tmp_path / "out")
     for about in ("index.json", "README.md"):
         (tmp_path / "out" / about).unlink()
-    found = read_labelled(tmp_path / "out")
+    found = read_raw_set(tmp_path / "out")
     assert [info.name for info in found.classes] == ["dog", "cat"]
     assert found.labels == [0, 0, 0, 1, 1, 1]
     assert found.numbered
@@ -62,10 +62,10 @@ def test_a_damaged_export_is_named(tmp_path, dmgd):
     lines = metadata.read_text()
     metadata.write_text(lines.replace('"label": 1', '"label": 7'))
     with pytest.raises(ArtifactError, match=r"calls class 7 both None and 'dog'; its labels cannot be trusted"):
-        read_labelled(tmp_path / "out")
+        read_raw_set(tmp_path / "out")
     metadata.write_text(lines[:-9])
     with pytest.raises(ArtifactError, match=r"out is damaged \(.*\); dmgd verify"):
-        read_labelled(tmp_path / "out")
+        read_raw_set(tmp_path / "out")
 
 
 def write_shard(path, files):
@@ -77,32 +77,32 @@ def write_shard(path, files):
     return path
 
 
-def test_labels_of_other_tools_that_are_no_class_numbers_are_named(tmp_path):
+def test_labels_that_are_not_class_numbers_are_reported(tmp_path):
     image = (write_folder(tmp_path / "set", ["cat"]) / "cat" / "0.png").read_bytes()
     for label in (b"cat", b"-1"):
         shard = write_shard(tmp_path / "a.tar", {"0.png": image, "0.cls": label})
         with pytest.raises(ArtifactError, match=rf"a\.tar, sample 0 has the label '{label.decode()}'"):
-            read_labelled(shard)
+            read_raw_set(shard)
     shard = write_shard(tmp_path / "a.tar", {"0.png": image, "0.cls": b"1", "0.json": b"{"})
     with pytest.raises(ArtifactError, match=r"the \.json of a\.tar, sample 0 is damaged"):
-        read_labelled(shard)
+        read_raw_set(shard)
     labels = [None]
     pq.write_table(pa.table({"image": [{"bytes": image}], "label": labels}), tmp_path / "a.parquet")
     with pytest.raises(ArtifactError, match=r"a\.parquet, row 0 has the label None"):
-        read_labelled(tmp_path / "a.parquet")
+        read_raw_set(tmp_path / "a.parquet")
 
 
 def test_numbers_and_names_of_another_tools_shards_go_together(tmp_path):
     image = (write_folder(tmp_path / "set", ["cat"]) / "cat" / "0.png").read_bytes()
     files = {"0.png": image, "0.cls": b"2", "0.json": b'{"class_name": "cat"}', "1.png": image, "1.cls": b"0"}
-    found = read_labelled(write_shard(tmp_path / "a.tar", files))
+    found = read_raw_set(write_shard(tmp_path / "a.tar", files))
     assert ([info.name for info in found.classes], found.labels) == (["0", "1", "cat"], [2, 0])
     named = {name: content for name, content in files.items() if name in ("0.png", "0.json")}
-    found = read_labelled(write_shard(tmp_path / "a.tar", named))
+    found = read_raw_set(write_shard(tmp_path / "a.tar", named))
     assert (found.classes, found.labels, found.numbered) == ((ClassInfo("cat"),), [0], False)
     files["1.cls"] = b"2"
     with pytest.raises(ArtifactError, match="calls class 2 both 'cat' and '2'; its labels cannot be trusted"):
-        read_labelled(write_shard(tmp_path / "a.tar", files))
+        read_raw_set(write_shard(tmp_path / "a.tar", files))
 
 
 def test_class_labels_of_another_tools_parquet_are_in_its_order(tmp_path):
@@ -113,13 +113,13 @@ def test_class_labels_of_another_tools_parquet_are_in_its_order(tmp_path):
     features = Features({"picture": ImageFeature(), "kind": ClassLabel(names=["dog", "cat", "ant"])})
     rows = {"picture": [{"bytes": image, "path": None}] * 2, "kind": [1, 0]}
     Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "a.parquet")
-    found = read_labelled(tmp_path / "a.parquet")
+    found = read_raw_set(tmp_path / "a.parquet")
     assert ([info.name for info in found.classes], found.labels) == (["dog", "cat", "ant"], [1, 0])
     with pytest.raises(MismatchError, match="another order"):
         match_labels("set", found.classes, (*CATS, ClassInfo("ant")), numbered=found.numbered)
 
 
-def test_every_set_has_a_name_of_its_own(tmp_path):
+def test_every_set_has_a_unique_name(tmp_path):
     one, other = (write_folder(tmp_path / at, ["cat"]) for at in ("dit", "other/dit"))
     assert [found.name for found in read_sets([one, other])] == [str(one), str(other)]
     assert read_sets([write_folder(tmp_path / "mine", ["cat"])])[0].name == "mine"
@@ -129,7 +129,7 @@ def test_every_set_has_a_name_of_its_own(tmp_path):
 
 def test_another_tools_folders_are_matched_by_name_or_wnid(tmp_path):
     folder = write_folder(tmp_path / "set", ["n02084071", "n02123045"])  # sorted: dog before cat
-    data = labelled_set(read_labelled(folder), CATS, Shape(8, 8, 3))
+    data = prepared_set(read_raw_set(folder), CATS, Shape(8, 8, 3))
     assert data.labels.tolist() == [1, 1, 0, 0]
     assert data.classes == CATS
 
@@ -145,7 +145,7 @@ def test_one_of_several_names_is_enough_unless_two_classes_have_it():
         match_labels("set", (ClassInfo("crane"),), table)
 
 
-def test_another_order_is_refused_unless_told():
+def test_another_order_is_refused_by_default():
     swapped = tuple(reversed(CATS))
     with pytest.raises(MismatchError, match=r"another order .* number 0 is 'n02084071'"):
         match_labels("set", swapped, CATS)
@@ -157,7 +157,7 @@ def test_another_order_is_refused_unless_told():
 def test_classes_that_do_not_match_are_refused():
     with pytest.raises(MismatchError, match="1 classes that the test source lacks: cow"):
         match_labels("set", (ClassInfo("cow"), CATS[0]), CATS)
-    with pytest.raises(MismatchError, match="two classes of set are one"):
+    with pytest.raises(MismatchError, match="two classes of set match the same class"):
         match_labels("set", (ClassInfo("cat"), ClassInfo("n02123045")), CATS)
     with pytest.raises(UsageError, match="did you mean 'name'"):
         match_labels("set", CATS, CATS, "names")
@@ -168,7 +168,7 @@ def test_classes_that_do_not_match_are_refused():
 def test_bad_sets_are_refused_in_one_line(tmp_path):
     def refused(folder, message, classes=CATS):
         with pytest.raises(ArtifactError, match=message):
-            labelled_set(read_labelled(folder), classes, Shape(8, 8, 3))
+            prepared_set(read_raw_set(folder), classes, Shape(8, 8, 3))
 
     empty = write_folder(tmp_path / "empty", ["cat", "dog"])
     for file in (empty / "dog").iterdir():
@@ -185,13 +185,13 @@ def test_bad_sets_are_refused_in_one_line(tmp_path):
     refused(modes, "y.png is not an image")
 
 
-def test_a_missing_test_split_is_said():
+def test_a_missing_test_split_is_reported():
     from dmgd.evaluation.imageset import first_image
 
     class Empty:
         name = "mine"
 
-        def samples(self, split):
+        def decoded(self, split):
             return iter(())
 
     with pytest.raises(ArtifactError, match="'mine' has no test images"):
@@ -201,4 +201,4 @@ def test_a_missing_test_split_is_said():
 def test_sets_are_decoded_as_sources_are(tmp_path):
     folder = write_folder(tmp_path / "deep", ["cat"])
     Image.fromarray(np.full((8, 8), 0x8000, np.uint16)).save(folder / "cat" / "a.png")
-    assert read_labelled(folder).images[-1].getpixel((0, 0)) == 0x80
+    assert read_raw_set(folder).images[-1].getpixel((0, 0)) == 0x80

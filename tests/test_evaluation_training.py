@@ -49,7 +49,7 @@ def teacher_file(path, classes=10):
 def test_teachers_are_checked(tmp_path):
     settings = {"network": "convnet-2-w64", "norm": "batch", "num_classes": 10, "channels": 1, "size": 8}
     assert load_teacher(str(teacher_file(tmp_path / "t.pt")), **settings).network_name == "convnet-2-w64"
-    with pytest.raises(MismatchError, match="knows 7 classes, the test source has 10"):
+    with pytest.raises(MismatchError, match="has 7 classes, the test source has 10"):
         load_teacher(str(teacher_file(tmp_path / "seven.pt", classes=7)), **settings)
     (tmp_path / "bad.pt").write_bytes(b"junk")
     with pytest.raises(ArtifactError, match="cannot be read as weights"):
@@ -60,7 +60,7 @@ def test_teachers_are_checked(tmp_path):
         load_teacher(str(tmp_path / "none.pt"), **settings)
 
 
-def test_a_loss_that_is_not_finite_stops_the_training():
+def test_a_non_finite_loss_stops_the_training():
     with pytest.raises(DmgdError, match=r"the loss became nan in epoch 3 \(seed 1\)"):
         require_finite(math.nan, "set", 3, 1)
     pixels = torch.randint(0, 256, (4, 8, 8, 1), dtype=torch.uint8)
@@ -84,7 +84,7 @@ def test_same_seed_same_result_on_every_protocol():
 
 
 def trained_teacher_file(path):
-    """A teacher that has seen the digits for some steps, normalised as `rded-soft` does."""
+    """A teacher trained on the digits for some steps, normalised as in `rded-soft`."""
     source = open_source("digits")
     data = source_set(source, "train", "train", Shape(8, 8, 1))
     normalise = normaliser(data.images, PROTOCOLS["rded-soft"])
@@ -102,9 +102,9 @@ def trained_teacher_file(path):
 
 
 def test_soft_labels_end_to_end(dmgd, tmp_path):
-    """A teacher near chance is refused, a trained one is said with its accuracy and teaches."""
+    """A teacher near chance is refused, a trained one is reported with its accuracy and used."""
     folder = tmp_path / "set"
-    for i, (image, label) in enumerate(open_source("digits").samples("train")):
+    for i, (image, label) in enumerate(open_source("digits").decoded("train")):
         if i < 200:
             (folder / str(label)).mkdir(parents=True, exist_ok=True)
             image.save(folder / str(label) / f"{i}.png")

@@ -1,4 +1,4 @@
-"""What `dmgd export` writes, read back with the libraries that people read it with."""
+"""What `dmgd export` writes, read back with the usual libraries."""
 
 import hashlib
 import io
@@ -65,7 +65,7 @@ def read_with_datasets(folder):
     """The same through `load_dataset`, from columns or from WebDataset's fields."""
     rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(folder.with_name("cache")))
     image, label = ("png", "cls") if "cls" in rows.column_names else ("image", "label")
-    if (folder / "data").exists():  # the image folder's reader knows no class labels
+    if (folder / "data").exists():  # the image folder's reader has no class labels
         assert rows.features[label].names == ["cat", "dog"] or rows.features[label].names == list("0123456789")
     return [(np.array(row[image]), row[label], row.get("json", row)) for row in rows]
 
@@ -118,7 +118,7 @@ def test_every_pixel_label_and_metadata_value_is_read_back(digits, tmp_path, dmg
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("image_format", ["png", "webp", "jpg"])
 def test_every_layout_keeps_the_writers_contract(run, tmp_path, layout, image_format):
-    """What is written is read back in order: pixels (all but JPEG's exactly), labels, metadata, file digests."""
+    """What is written is read back in order: pixels (exactly, except JPEG), labels, metadata, file digests."""
     from dmgd.exporters.formats import layout_named
     from dmgd.images import decode
     from dmgd.workflows.export import export
@@ -194,7 +194,7 @@ def test_hostile_class_names_stay_inside_and_are_kept_in_the_metadata(tmp_path, 
         assert [fields["class_name"] for fields in metadata] == list(HOSTILE)
 
 
-def test_classes_that_share_a_name_are_told_apart(tmp_path):
+def test_classes_with_the_same_name_get_unique_labels(tmp_path):
     from dmgd.workflows.export import export
 
     export(make_run(tmp_path / "run", names=("crane", "crane"), ipc=1), "parquet", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""An export that is refused, killed or runs out of disk leaves nothing that looks whole."""
+"""An export that is refused, killed or runs out of disk leaves nothing that looks complete."""
 
 import errno
 import hashlib
@@ -46,8 +46,8 @@ def test_an_unfinished_or_changed_run_is_not_exported(run, tmp_path, inline):
 
 
 @pytest.mark.parametrize("moves", range(4))
-def test_an_export_that_was_killed_is_made_again_whole(run, tmp_path, monkeypatch, moves):
-    """Killed after `moves` of its four files had reached the folder: a killed process tidies nothing up."""
+def test_a_killed_export_is_repeated_completely(run, tmp_path, monkeypatch, moves):
+    """Killed after `moves` of its four files were moved to the folder, without any cleanup."""
     from dmgd.exporters import folder
     from dmgd.workflows.export import export
 

@@ -1,5 +1,5 @@
-"""What others add: a prior, a method, a layout of sources and one of exports, each a class and an entry in a registry,
-used from end to end."""
+"""Extensions: a prior, a method, a layout of sources and one of exports, each a class and an entry in a registry, used
+end to end."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from dmgd.config import setting
 from dmgd.diffusion.condition import Condition
 from dmgd.diffusion.schedule import respaced, training_alpha_bar
 from dmgd.exporters import formats
-from dmgd.exporters.example import Stored
+from dmgd.exporters.example import Example
 from dmgd.exporters.folder import write_hashed
 from dmgd.images import encode
 from dmgd.matching.method import Method
@@ -26,7 +26,7 @@ from dmgd.priors.codec import PixelCodec
 from dmgd.priors.description import FAMILIES, Family
 from dmgd.priors.prior import Prior, PriorDefaults, PriorIdentity
 from dmgd.sources import layouts
-from dmgd.sources.source import Found, fingerprint_files
+from dmgd.sources.source import SourceImage, fingerprint_files
 
 MADE = "--ipc 1 --prior flat --method lighten --batch-size 5 --amount 0.2 --steps 2"
 DIGITS = tuple(ClassInfo(str(digit)) for digit in range(10))
@@ -37,26 +37,26 @@ class ToyLayout:
 
     has_test = True
 
-    def __init__(self, place):
-        self.place, self.root = place, Path(place).parent
-        self.lines = [line.split() for line in Path(place).read_text().splitlines()]
+    def __init__(self, location):
+        self.location, self.root = location, Path(location).parent
+        self.lines = [line.split() for line in Path(location).read_text().splitlines()]
 
     def labels(self):
         return sorted({label for split, label, _ in self.lines if split == "train"})
 
-    def found(self, split, skip=()):
+    def images(self, split, skip=()):
         for own, label, file in self.lines:
             if own == split and label not in skip:
-                yield Found(self.root / file, label, file)
+                yield SourceImage(self.root / file, label, file)
 
     def fingerprint(self, split):
-        return fingerprint_files(self.root, [Path(self.place)])
+        return fingerprint_files(self.root, [Path(self.location)])
 
 
 def write_toy(folder, examples, description):
     """One file: a line of JSON for each image, its bytes as text."""
     lines = [
-        json.dumps([example.label, example.metadata(), base64.b64encode(example.data).decode()]) for example in examples
+        json.dumps([example.label, example.metadata, base64.b64encode(example.data).decode()]) for example in examples
     ]
     return [write_hashed(folder, "images.toy", "\n".join(lines).encode(), images=len(lines))]
 
@@ -64,11 +64,11 @@ def write_toy(folder, examples, description):
 def read_toy(folder, index):
     for line in (folder / "images.toy").read_text().splitlines():
         label, metadata, image = json.loads(line)
-        yield Stored(label, metadata, base64.b64decode(image))
+        yield Example(label, metadata, base64.b64decode(image))
 
 
 class FlatPrior(Prior):
-    """Draws every class as one grey level, whatever the noise; its own schedule, two embeddings and a mask."""
+    """Predicts one grey level per class, whatever the noise; its own schedule, two embeddings and a mask."""
 
     latent_shape = (1, 8, 8)
 
@@ -168,15 +168,15 @@ def test_every_method_samples_a_prior_of_another_kind(registered, tmp_path, inli
         assert ("timesteps of 1,000" in said.stderr) == (method == "dmgd-released")
 
 
-def test_a_set_of_another_tool_is_read_by_a_layout_that_knows_it(data, monkeypatch, inline):
-    kind = layouts.Kind(ToyLayout, recognises=lambda place: place.endswith(".txt"))
+def test_a_foreign_set_is_read_by_the_layout_that_recognises_it(data, monkeypatch, inline):
+    kind = layouts.Kind(ToyLayout, recognises=lambda location: location.endswith(".txt"))
     monkeypatch.setitem(layouts.KINDS, "toy", kind)
     quick = ("--epochs", 2, "--repeats", 1, "--against", "", "--json")
     said = json.loads(inline("evaluate", data, "--source", f"toy:{data}", *quick).stdout)
     assert said["settings"]["set"]["images_per_class"] == [10] * 10
 
 
-def test_what_is_registered_is_in_the_help_and_in_what_an_unknown_name_is_told(registered, tmp_path, inline):
+def test_registered_names_are_in_the_help_and_in_error_messages(registered, tmp_path, inline):
     said = inline("distill", "--help").stdout
     assert all(name in said for name in ("toy:FILE", "flat", "lighten", "--amount", "How much lighter."))
     refusals = {"--prior": ("falt", "'flat'"), "--method": ("lihgten", "'lighten'"), "--amount": (-1, "at least 0")}

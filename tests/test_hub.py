@@ -23,7 +23,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def client(hub, monkeypatch):
-    """Point the client of this process to the hub, without its pauses between attempts."""
+    """Point the client of this process to the hub, without delays between retries."""
     from huggingface_hub import constants
 
     monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -81,19 +81,19 @@ def test_a_branch_is_made_and_files_of_an_earlier_export_go(hub, client, run, tm
     [
         ("create", [401, 401], "hf auth login"),
         ("create", [500], "repeat the command later"),
-        ("create", [429], "in some minutes"),
+        ("create", [429], "in a few minutes"),
         ("create", [0], "check the network"),
         ("preupload", [403], "with write access"),
         ("preupload", [404], "taken by a repository of another type"),
         ("preupload", [500] * 9, "repeat the command later"),
-        ("batch", [429] * 9, "in some minutes"),
+        ("batch", [429] * 9, "in a few minutes"),
         ("upload", [403], "with write access"),
         ("upload", [0] * 9, "check the network"),
         ("commit", [409], "changed by somebody else"),
         ("commit", [401], "hf auth login"),
     ],
 )
-def test_what_the_hub_refuses_is_one_line_and_publishes_nothing(
+def test_a_refusal_of_the_hub_is_a_one_line_error_and_publishes_nothing(
     hub, client, run, tmp_path, inline, call, statuses, advice
 ):
     hub.fail[call] = list(statuses)
@@ -112,7 +112,7 @@ def test_what_the_hub_refuses_is_one_line_and_publishes_nothing(
 
 
 @pytest.mark.parametrize(("call", "statuses"), [("upload", [0, 500]), ("preupload", [429]), ("batch", [503, 0])])
-def test_a_passing_failure_is_tried_again(hub, client, run, tmp_path, inline, call, statuses):
+def test_a_temporary_failure_is_retried(hub, client, run, tmp_path, inline, call, statuses):
     hub.fail[call] = list(statuses)
     inline(*push(run, tmp_path / "out"))
     assert hub.calls[call] == len(statuses) + 1
@@ -133,7 +133,7 @@ def test_nothing_is_done_without_a_token_a_name_or_a_network(hub, client, run, t
     assert not hub.calls
 
 
-def test_a_hub_that_is_not_there(client, run, tmp_path, inline, monkeypatch):
+def test_an_unreachable_hub(client, run, tmp_path, inline, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     assert "cannot be reached" in inline(*push(run, tmp_path / "out"), code=1).stderr
     inline("verify", tmp_path / "out")

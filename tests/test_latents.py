@@ -1,4 +1,4 @@
-"""Latents are streamed into parts that survive an interruption and are trusted only if their checksum is right."""
+"""Latents are streamed into parts that survive an interruption and are used only if their checksum is right."""
 
 import json
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from dmgd.statistics.encoding import encode_source
 
 @dataclass
 class Ear(Silent):
-    """Remembers what it is told."""
+    """Records warnings and notes."""
 
     notes: list = field(default_factory=list)
     warnings: list = field(default_factory=list)
@@ -51,23 +51,23 @@ def parts():
     return sorted((user_cache_path("dmgd") / "latents").rglob("part-*.npy"))
 
 
-def test_latents_are_those_of_each_image_and_know_which(source, prior):
+def test_latents_come_with_the_ordinals_of_their_images(source, prior):
     latents, _ = encode(source, prior)
     assert len(latents) == 10
     from dmgd.images import to_square
 
-    samples = list(source.samples("train"))
+    samples = list(source.decoded("train"))
     for label, own in enumerate(latents):
         assert own.rows.shape == (PER_CLASS, 256)
-        image, wanted = samples[own.samples[3]]
+        image, wanted = samples[own.ordinals[3]]
         assert wanted == label
         alone = prior.encode(to_square(image, 16, 3)[None]).flatten().numpy()
         np.testing.assert_allclose(own.rows[3], alone, atol=1e-5)
-    assert sorted(np.concatenate([own.samples for own in latents])) == list(range(140))
+    assert sorted(np.concatenate([own.ordinals for own in latents])) == list(range(140))
     assert latents.batch_invariant
 
 
-def test_an_interrupted_encoding_goes_on_where_it_was(source, prior, monkeypatch):
+def test_an_interrupted_encoding_is_continued(source, prior, monkeypatch):
     whole, _ = encode(source, prior, cache=False)
     assert not parts()
     codec, calls = type(prior.codec), []
@@ -89,11 +89,13 @@ def test_an_interrupted_encoding_goes_on_where_it_was(source, prior, monkeypatch
     assert len(calls) == 3 + 2  # two parts were left
     assert "continuing with part 1" in ear.notes[0]
     assert resumed.content == whole.content
-    assert all((a.rows == b.rows).all() and (a.samples == b.samples).all() for a, b in zip(resumed, whole, strict=True))
+    assert all(
+        (a.rows == b.rows).all() and (a.ordinals == b.ordinals).all() for a, b in zip(resumed, whole, strict=True)
+    )
 
 
 @pytest.mark.parametrize("damage", ["flip a byte", "truncate", "remove", "garble the record"])
-def test_damaged_parts_are_made_again(source, prior, damage):
+def test_damaged_parts_are_encoded_again(source, prior, damage):
     first, _ = encode(source, prior)
     victim = parts()[2]
     data = victim.read_bytes()
@@ -138,17 +140,17 @@ def test_unreadable_images_are_listed_or_fail_the_run(source, prior, tmp_path):
     assert ear.notes  # nothing is encoded twice for that
     assert "1 of 141 images cannot be read" in ear.warnings[0]
     assert latents.bad == [("n03888257/a.jpg", "the file is empty")]
-    samples = [label for _, label in source.samples("train")]
-    assert all(samples[ordinal] == 9 for ordinal in latents[9].samples)
+    samples = [label for _, label in source.decoded("train")]
+    assert all(samples[ordinal] == 9 for ordinal in latents[9].ordinals)
 
 
-def test_an_encoder_that_minds_its_batch_is_noticed(source, prior, monkeypatch):
+def test_an_encoder_that_depends_on_the_batch_is_detected(source, prior, monkeypatch):
     codec = type(prior.codec)
     original = codec.encode
     monkeypatch.setattr(codec, "encode", lambda self, images: original(self, images) + images[0, 0, 0, 0] * 1e-6)
     latents, ear = encode(source, prior, cache=False)
     assert not latents.batch_invariant
-    assert "depend on the batch" in ear.warnings[0]
+    assert "depends on the batch" in ear.warnings[0]
 
 
 def test_the_record_of_a_part_is_written_last(source, prior):

@@ -1,4 +1,4 @@
-"""Semantic and distribution matching: against slow, obvious versions, and by their properties."""
+"""Semantic and distribution matching: against slow reference implementations, and by their properties."""
 
 import numpy as np
 import pytest
@@ -126,7 +126,7 @@ def test_support_points_carry_the_whole_mass(latents, num_points):
     np.testing.assert_allclose(mass @ support, latents.mean(0), atol=1e-5)
 
 
-def test_k_means_is_refused_what_has_no_mean():
+def test_k_means_refuses_latents_without_a_mean():
     latents = np.zeros((4, 2), np.float32)
     latents[2, 1] = np.nan
     with pytest.raises(DmgdError, match="NaN"):

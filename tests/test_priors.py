@@ -1,4 +1,4 @@
-"""Every way in which a prior can be named, and what is said when it cannot be had."""
+"""All ways to name a prior, and the errors when it cannot be loaded."""
 
 import json
 import pickle
@@ -87,9 +87,12 @@ def test_schedule_and_prediction_are_those_of_the_pipeline(pipeline, name):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}, "cannot sample: FlowMatch"),
-        ({"sigma_min": 0.002, "sigma_max": 80}, "cannot sample: sigma_min, sigma_max"),
-        ({"prediction_type": "flow"}, "cannot sample: prediction_type 'flow'"),
+        (
+            {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000},
+            "does not support: FlowMatch",
+        ),
+        ({"sigma_min": 0.002, "sigma_max": 80}, "does not support: sigma_min, sigma_max"),
+        ({"prediction_type": "flow"}, "does not support: prediction_type 'flow'"),
         ({"beta_schedule": "cubic"}, "the β schedule 'cubic' is not known"),
         ({"beta_start": "0.0001"}, "describes no diffusion"),
         ({"beta_start": -1.0}, "describes no diffusion"),
@@ -104,7 +107,7 @@ def test_a_diffusion_that_cannot_be_sampled_is_refused(pipeline, config, said):
 
 @pytest.mark.parametrize("name", ["dit-xl-2-256", "facebook/DiT-XL-2-256"])
 def test_a_published_prior_comes_from_the_hubs_cache(pipeline, tmp_path, monkeypatch, name):
-    """The snapshot is a small stand-in: what counts is where it is looked for and what is known of it."""
+    """The snapshot is a small stand-in: what counts is where it is looked up and its built-in description."""
     cache = tmp_path / "cache" / "models--facebook--DiT-XL-2-256"
     shutil.copytree(pipeline, cache / "snapshots" / "abc123")
     (cache / "refs").mkdir()
@@ -140,7 +143,7 @@ def test_a_pickle_that_could_run_code_is_refused(tmp_path):
         load_prior(str(path))
 
 
-def test_a_prior_without_autoencoder_says_how_to_give_one(golden):
+def test_a_prior_without_autoencoder_asks_for_one(golden):
     with pytest.raises(ArtifactError, match="give --vae"):
         load_prior(str(golden / "dit-tiny-diffusers"))
 
@@ -149,7 +152,7 @@ def test_missing_classes_are_named():
     prior = load_prior("digits")
     with pytest.raises(MismatchError, match=r"lacks 1 of the 2 classes: n01440764"):
         prior.match_classes([ClassInfo("3"), ClassInfo("tench", "n01440764")])
-    # Matched by name, not by place.
+    # Matched by name, not by position.
     assert [info.prior_index for info in prior.match_classes([ClassInfo("7"), ClassInfo("2")])] == [7, 2]
 
 
@@ -189,7 +192,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_broken_folders_are_one_clear_error(kind, tmp_path, golden):
+def test_broken_folders_give_a_clear_error(kind, tmp_path, golden):
     broken(kind, tmp_path / "prior", golden)
     with pytest.raises(ArtifactError) as caught:
         load_prior(str(tmp_path / "prior"), vae="none")
@@ -203,6 +206,6 @@ def test_broken_folders_are_one_clear_error(kind, tmp_path, golden):
     ("./nowhere", "does not exist"),
     ("nowhere.safetensors", "does not exist"),
 ])  # fmt: skip
-def test_priors_that_cannot_be_had(name, message):
+def test_priors_that_cannot_be_loaded(name, message):
     with pytest.raises(DmgdError, match=message):
         load_prior(name)

@@ -1,4 +1,4 @@
-"""What README and docs say is true: commands and options exist, the demo is the one shown, the Python runs."""
+"""README and docs are correct: commands and options exist, the demo is the one shown, the Python runs."""
 
 import re
 import subprocess

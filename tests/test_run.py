@@ -1,4 +1,4 @@
-"""A run directory continues, grows, is mended, and has one writer, whatever happens to it."""
+"""A run directory is continued, grown, repaired, and has one writer at a time."""
 
 import ctypes
 import dataclasses
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 from made_run import tree
-from remarks import Remarks
+from recorder import Recorder
 
 from dmgd.config import StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.files import LOCK, locked
+from dmgd.files import GUARD, guarded
 from dmgd.generation.config import DistillConfig
 from dmgd.matching.methods import method_named
 from dmgd.priors.load import load_prior
@@ -76,10 +76,10 @@ def test_the_support_points_that_were_used_are_recorded(make):
     assert make(ipc=6).config.method.k == 10  # and not 12, as six images would ask for
 
 
-def test_a_run_that_is_to_grow_beyond_its_support_points_says_how(dmgd, tmp_path):
+def test_growing_a_run_beyond_its_support_points_is_refused_with_advice(dmgd, tmp_path):
     greedy = ("distill", "--source", "digits", "--order", "greedy", "--steps", 2, "--window", 0, 1)
     dmgd(*greedy, "--ipc", 1, "--out", tmp_path / "run")
-    assert "begin with --k 12" in dmgd(*greedy, "--ipc", 6, "--out", tmp_path / "run", code=1).stderr
+    assert "start with --k 12" in dmgd(*greedy, "--ipc", 6, "--out", tmp_path / "run", code=1).stderr
     for ipc in (1, 6):
         dmgd(*greedy, "--ipc", ipc, "--k", 12, "--out", tmp_path / "grows")
     assert len(RunDirectory.open(tmp_path / "grows").records()) == 60
@@ -87,19 +87,19 @@ def test_a_run_that_is_to_grow_beyond_its_support_points_says_how(dmgd, tmp_path
 
 def test_a_run_never_shrinks_and_other_orders_do_not_grow(make, prior, statistics, tmp_path):
     make(ipc=3)
-    with pytest.raises(MismatchError, match=r"config\.ipc: 3 there, 2 asked for"):
+    with pytest.raises(MismatchError, match=r"config\.ipc: 3 there, 2 requested"):
         make(ipc=2)
     source = open_source("digits")
     for method in (method_named("dit", steps=2), method_named("dmgd-paper", steps=2, distribution=False)):
         config, out = DistillConfig(ipc=1, method=method), tmp_path / method.name
         distill(source, prior, config, out=out, statistics=statistics)
-        with pytest.raises(MismatchError, match=r"config\.ipc: 1 there, 2 asked for"):
+        with pytest.raises(MismatchError, match=r"config\.ipc: 1 there, 2 requested"):
             distill(source, prior, dataclasses.replace(config, ipc=2), out=out, statistics=statistics)
 
 
 @pytest.mark.parametrize("kind", ["images", "batches"])
 @pytest.mark.parametrize("how", ["changed", "removed"])
-def test_what_was_changed_or_removed_is_made_again(make, how, kind):
+def test_changed_and_removed_files_are_regenerated(make, how, kind):
     run = make()
     before = tree(run.path)
     victim = sorted(path for path in (run.path / kind).rglob("*") if path.suffix in (".png", ".safetensors"))[1]
@@ -107,13 +107,13 @@ def test_what_was_changed_or_removed_is_made_again(make, how, kind):
         victim.unlink()
     else:
         victim.write_bytes(victim.read_bytes()[:-1] + b"!")
-    remarks = Remarks()
-    make(progress=remarks)
+    recorder = Recorder()
+    make(progress=recorder)
     assert tree(run.path) == before
-    assert [str(victim) in warning for warning in remarks.warnings] == [True]
+    assert [str(victim) in warning for warning in recorder.warnings] == [True]
 
 
-def test_a_unit_without_its_record_is_made_again_and_leftovers_are_cleared(make):
+def test_a_batch_without_its_record_is_regenerated_and_temporary_files_are_removed(make):
     run = make()
     before = tree(run.path)
     next((run.path / "batches").glob("*.json")).unlink()
@@ -122,14 +122,14 @@ def test_a_unit_without_its_record_is_made_again_and_leftovers_are_cleared(make)
     assert tree(run.path) == before
 
 
-def test_a_damaged_record_is_made_again_and_a_missing_one_makes_the_run_unfinished(make):
+def test_a_damaged_record_is_regenerated_and_a_missing_one_makes_the_run_unfinished(make):
     run = make()
     before, record = tree(run.path), next((run.path / "batches").glob("*.json"))
     record.write_text(record.read_text()[:50])
-    remarks = Remarks()
-    make(progress=remarks)
+    recorder = Recorder()
+    make(progress=recorder)
     assert tree(run.path) == before
-    assert [str(record) in warning for warning in remarks.warnings] == [True]
+    assert [str(record) in warning for warning in recorder.warnings] == [True]
     record.unlink()
     with pytest.raises(ArtifactError, match="unfinished"):
         export(run, "parquet", run.path.parent / "out")
@@ -145,7 +145,7 @@ def test_a_manifest_that_lacks_something_is_damaged(make):
         RunDirectory.open(run.path)
 
 
-def test_resume_begins_no_new_run(make, tmp_path):
+def test_resume_starts_no_new_run(make, tmp_path):
     with pytest.raises(UsageError, match="not a run"):
         make(resume=True)
     assert not (tmp_path / "run").exists()
@@ -163,7 +163,7 @@ def test_a_folder_of_something_else_is_left_alone(make, tmp_path):
     assert (tmp_path / "run" / ".lock").read_text() == "dear"
 
 
-def test_a_run_that_was_killed_at_its_first_file_begins_anew(make, tmp_path):
+def test_a_run_that_was_killed_at_its_first_file_starts_over(make, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".run.json.42.tmp").write_text("{")
     assert tree(make().path) == tree(make("fresh").path)
@@ -172,7 +172,7 @@ def test_a_run_that_was_killed_at_its_first_file_begins_anew(make, tmp_path):
 def test_two_processes_do_not_write_one_run(make, dmgd, stats_file, tmp_path):
     run = make()
     before = tree(run.path)
-    with locked(run.path):
+    with guarded(run.path):
         refused = dmgd("distill", "--source", "digits", "--stats", stats_file, "--steps", 2, "--out", run.path, code=1)
         assert f"process {os.getpid()}" in refused.stderr
         with pytest.raises(ArtifactError, match="being written"):
@@ -180,10 +180,10 @@ def test_two_processes_do_not_write_one_run(make, dmgd, stats_file, tmp_path):
     assert tree(run.path) == before
 
 
-def test_the_lock_of_a_dead_process_is_taken_over(make):
+def test_the_guard_of_a_dead_process_is_taken_over(make):
     run = make()
-    (run.path / LOCK).write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
-    before = {name: digest for name, digest in tree(run.path).items() if name != LOCK}
+    (run.path / GUARD).write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
+    before = {name: digest for name, digest in tree(run.path).items() if name != GUARD}
     make()
     assert tree(run.path) == before
 
@@ -231,7 +231,7 @@ def test_a_killed_run_continues_to_the_same_bytes(stats_file, tmp_path, undistur
     assert finish(tmp_path / "run", stats_file) == undisturbed
 
 
-def test_a_full_disk_loses_nothing_finished(stats_file, tmp_path, undisturbed):
+def test_a_full_disk_loses_no_finished_work(stats_file, tmp_path, undisturbed):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, resource.RLIM_INFINITY))
 
@@ -244,11 +244,11 @@ def test_a_full_disk_loses_nothing_finished(stats_file, tmp_path, undisturbed):
     assert finish(tmp_path / "run", stats_file) == undisturbed
 
 
-def test_a_read_only_folder_is_one_clear_line(make, tmp_path):
+def test_a_read_only_folder_is_a_one_line_error(make, tmp_path):
     run = make().path
     (tmp_path / "locked").mkdir(mode=0o555)
 
-    def not_almighty():  # root may write everywhere, unless it gives this up
+    def not_almighty():  # root can write everywhere, unless it drops the capability
         ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
 
     command = [DMGD, "export", run, "--format", "imagefolder", "--out", tmp_path / "locked" / "out"]

@@ -138,7 +138,7 @@ def test_outside_the_guidance_interval_the_null_rows_are_skipped(prior):
 
 
 def test_a_solver_of_second_order_sees_the_guided_prediction(prior):
-    """Where a guide holds the clean latent at one place, nothing changes from step to step, and both orders agree."""
+    """If a guide keeps the clean latent constant, nothing changes from step to step, and both orders agree."""
     label, target, ways = prior.condition(rows(5)), torch.rand(1, *prior.latent_shape), []
     for schedule in (respaced(training_alpha_bar(), 12), respaced(training_alpha_bar(), 12, "dpm++")):
         way: list[torch.Tensor] = []
@@ -188,8 +188,8 @@ def test_a_guide_that_gives_something_else_is_refused(prior, change):
 
 
 @pytest.mark.parametrize("method", ["dit", "dmgd"])
-def test_a_network_that_gives_no_numbers_is_refused(prior, statistics, method):
-    """In the middle of the way, as half precision that overflows does."""
+def test_nan_values_of_the_network_are_an_error(prior, statistics, method):
+    """Halfway through sampling, as when half precision overflows."""
     plan, calls = planned(DistillConfig(ipc=2, method=METHODS[method]()), prior, statistics), iter(range(50))
 
     def denoise(z, step, condition):
@@ -226,5 +226,5 @@ def test_recorded_noise_is_what_is_sampled_from(prior):
     assert torch.equal(one, two)
 
 
-def test_batchs_name_themselves():
+def test_batch_names():
     assert Batch(range(3, 7), range(2, 3)).name == "c0003-0006.i00002-00002"

@@ -1,4 +1,4 @@
-"""Every kind of image becomes the same square; every kind of broken file is counted, listed and left out."""
+"""Every kind of image is converted to the same square; every kind of broken file is counted, listed and skipped."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ from PIL import Image
 from source_stand_ins import Picture, as_folder, pictures
 
 from dmgd.images import BadImage, read_image, square_pixels, to_square
-from dmgd.sources.decode import decode, decoded
+from dmgd.sources.decode import decode_chunk, decoded_chunks
 from dmgd.sources.open import open_source
 
 RAMP = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))  # dark on the left, bright on the right
@@ -24,7 +24,7 @@ def file_of(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def turned() -> bytes:
-    """The ramp lying on its side, with EXIF's word for how to put it right."""
+    """The ramp rotated, with the EXIF orientation that undoes it."""
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90° clockwise to see it upright
     return file_of(Image.fromarray(RAMP).transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
@@ -78,7 +78,7 @@ def test_the_crop_is_dit_s(shape):
 
 
 def bomb() -> bytes:
-    """A PNG of some 60 bytes that says it is 60,000 pixels square."""
+    """A PNG of some 60 bytes that declares 60,000 × 60,000 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -110,22 +110,22 @@ def test_broken_files_are_refused_with_the_reason(name, tmp_path):
         assert str(tmp_path) not in str(refused.value)
 
 
-def test_broken_files_are_listed_and_the_rest_goes_on(tmp_path):
+def test_broken_files_are_listed_and_skipped(tmp_path):
     root = as_folder(tmp_path, [Picture("a", "whole", JPEG)])
     for name, (data, _) in BROKEN.items():
         (root / "a" / name).write_bytes(data)
     (root / "a" / "README.txt").write_text("no image, and not called one")
     source = open_source(f"folder:{root}")
-    chunk = decode(list(source.items("train")), 16, 3)
+    chunk = decode_chunk(list(source.images("train")), 16, 3)
     assert chunk.pixels.shape == (1, 16, 16, 3)
     assert sorted(name for name, _ in chunk.bad) == sorted(f"a/{name}" for name in BROKEN)
-    assert len(list(source.samples("train"))) == 1
+    assert len(list(source.decoded("train"))) == 1
 
 
 def test_worker_processes_give_what_one_process_gives(tmp_path):
     source = open_source(f"folder:{as_folder(tmp_path, pictures(['a', 'b'], 70))}")
-    here = list(decoded(source.items("train"), 16, 3, mirror=True, workers=0))
-    there = list(decoded(source.items("train"), 16, 3, mirror=True, workers=2))
+    here = list(decoded_chunks(source.images("train"), 16, 3, mirror=True, workers=0))
+    there = list(decoded_chunks(source.images("train"), 16, 3, mirror=True, workers=2))
     assert [chunk.digests for chunk in here] == [chunk.digests for chunk in there]
     assert [chunk.labels for chunk in here] == [chunk.labels for chunk in there]
     assert (here[0].pixels[0::2, :, ::-1] == here[0].pixels[1::2]).all()

@@ -1,4 +1,4 @@
-"""Every layout gives the same statistics; classes are matched by what they are called, never by order."""
+"""Every layout gives the same statistics; classes are matched by identity, never by order."""
 
 import time
 
@@ -29,8 +29,8 @@ def test_every_layout_and_order_gives_the_same_bytes(tmp_path, prior_folder, dmg
     }
     prior = load_prior(str(prior_folder))
     written = {}
-    for name, place in layouts.items():
-        source = open_source("imagenette", data=str(place))
+    for name, path in layouts.items():
+        source = open_source("imagenette", data=str(path))
         statistics = fit_statistics(source, prior, StatisticsConfig(k=3), workers=0)
         statistics.save(tmp_path / f"{name}.safetensors")
         written[name] = (tmp_path / f"{name}.safetensors").read_bytes()
@@ -51,24 +51,24 @@ def test_splits_of_every_layout(tmp_path):
     parquet = as_parquet(as_parquet(tmp_path / "parquet", train), test, "validation")
     shards = as_shards(as_shards(tmp_path / "shards", train), test, "val")
     expected = sorted((picture.label, len(picture.jpeg)) for picture in test)
-    for place in (folder, parquet, shards):
-        source = open_source("imagenette", data=str(place))
+    for path in (folder, parquet, shards):
+        source = open_source("imagenette", data=str(path))
         items = [
             (source.classes[i.label].wnid, len(i.image if isinstance(i.image, bytes) else i.image.read_bytes()))
-            for i in source.items("test")
+            for i in source.images("test")
         ]
         assert sorted(items) == expected
-        assert len(list(source.samples("train"))) == 20
+        assert len(list(source.decoded("train"))) == 20
         assert source.fingerprint("test") != source.fingerprint("train")
 
     bare = open_source("imagenette", data=str(folder / "train"))
     with pytest.raises(UsageError, match="no test split"):
-        list(bare.items("test"))
+        list(bare.images("test"))
     apart = open_source("imagenette", data=str(folder / "train"), test_data=str(shards / "val-000.tar"))
-    assert len(list(apart.items("test"))) == 10
+    assert len(list(apart.images("test"))) == 10
     for whole in (folder, parquet, shards):
         beside = open_source("imagenette", data=str(folder / "train"), test_data=str(whole))
-        assert len(list(beside.items("test"))) == 10, f"the test split of {whole.name} is {len(test)} images"
+        assert len(list(beside.images("test"))) == 10, f"the test split of {whole.name} is {len(test)} images"
 
 
 def labelled(tmp_path, labels) -> str:
@@ -85,25 +85,25 @@ HUB_NAMES = [
 def test_classes_are_found_by_wnid_and_by_any_name(tmp_path, labels):
     source = open_source("imagenette", data=labelled(tmp_path, labels))
     assert source.classes == imagenet_subset("imagenette")
-    assert {item.name.split("/")[0]: item.label for item in source.items("train")} == {
+    assert {item.name.split("/")[0]: item.label for item in source.images("train")} == {
         label: row for row, label in enumerate(labels)
     }
 
 
-def test_a_mapping_file_names_the_classes(tmp_path):
+def test_a_class_map_names_the_classes(tmp_path):
     data = labelled(tmp_path, [str(number) for number in range(10)])
     with pytest.raises(MismatchError, match=r"missing: n01440764.*extra: 0, 1.*--class-map"):
         open_source("imagenette", data=data)
     mapping = tmp_path / "map.csv"
     mapping.write_text("".join(f"{9 - row},{wnid}\n" for row, wnid in enumerate(WNIDS)))
     source = open_source("imagenette", data=data, class_map=mapping)
-    assert {item.name[0]: item.label for item in source.items("train")}["9"] == 0
+    assert {item.name[0]: item.label for item in source.images("train")}["9"] == 0
     mapping.write_text('"10",n01440764\n')
-    with pytest.raises(UsageError, match=r"names labels that .* lacks: 10"):
+    with pytest.raises(UsageError, match=r"has labels that .* lacks: 10"):
         open_source("imagenette", data=data, class_map=mapping)
 
 
-def test_missing_extra_and_doubled_classes_are_listed(tmp_path):
+def test_missing_extra_and_duplicate_classes_are_listed(tmp_path):
     with pytest.raises(MismatchError, match="missing: n03888257; extra: kite"):
         open_source("imagenette", data=labelled(tmp_path, [*WNIDS[:9], "kite"]))
     with pytest.raises(MismatchError, match="two labels for one class: n01440764, tench"):
@@ -115,11 +115,11 @@ def test_a_subset_is_taken_out_of_the_whole_of_imagenet(tmp_path):
     names[517] = "crane2"  # as the Hub calls the machine
     data = labelled(tmp_path, [name.replace("/", "_") for name in names])
     woof = open_source("imagewoof", data=data)
-    assert len(list(woof.items("train"))) == 10
+    assert len(list(woof.images("train"))) == 10
     shards = as_shards(tmp_path / "shards", [Picture(name, "one", b"x") for name in names])
-    assert len(list(open_source("imagewoof", data=str(shards)).items("train"))) == 10
+    assert len(list(open_source("imagewoof", data=str(shards)).images("train"))) == 10
     whole = open_source("imagenet-1k", data=data)
-    assert sorted(item.label for item in whole.items("train")) == list(range(1000))
+    assert sorted(item.label for item in whole.images("train")) == list(range(1000))
 
 
 def test_the_prior_matches_names_and_refuses_ambiguous_ones(tmp_path, prior_folder):
@@ -131,8 +131,8 @@ def test_the_prior_matches_names_and_refuses_ambiguous_ones(tmp_path, prior_fold
         ("tench", 0),
     ]
     for labels, message in (
-        (["panther"], "several classes called like 1 of the 1 classes: panther"),
-        (["tench", "Tinca tinca"], "one class for several 2 of the 2"),
+        (["panther"], "several classes for the names of 1 of the 1 classes: panther"),
+        (["tench", "Tinca tinca"], "the same class for 2 of the 2"),
         (["unicorn", "tench"], "lacks 1 of the 2 classes: unicorn"),
     ):
         source = open_source(f"folder:{labelled(tmp_path / labels[0], labels)}")
@@ -143,7 +143,7 @@ def test_the_prior_matches_names_and_refuses_ambiguous_ones(tmp_path, prior_fold
 def test_classes_of_other_data_come_in_one_order(tmp_path):
     found = pictures([f"class {number}" for number in range(11)], per_class=1)
     places = {"folder": as_folder(tmp_path / "f", found), "hf": as_parquet(tmp_path / "p", found)}
-    orders = {kind: open_source(f"{kind}:{place}").classes for kind, place in places.items()}
+    orders = {kind: open_source(f"{kind}:{path}").classes for kind, path in places.items()}
     assert orders["folder"] == orders["hf"]
     assert [info.name for info in orders["hf"]][-2:] == ["class 9", "class 10"]
 
@@ -154,8 +154,8 @@ def test_saved_datasets_are_read_and_skipped_rows_are_not(tmp_path):
     names = [str(info.wnid) for info in imagenet_classes()]
     parquet = as_parquet(tmp_path / "parquet", [Picture(name, "one", b"x") for name in names])
     load_dataset(str(parquet)).save_to_disk(tmp_path / "saved")
-    for place in (parquet, tmp_path / "saved"):
-        items = list(open_source("imagewoof", data=str(place)).items("train"))
+    for path in (parquet, tmp_path / "saved"):
+        items = list(open_source("imagewoof", data=str(path)).images("train"))
         assert sorted(item.label for item in items) == list(range(10))
 
 
@@ -168,7 +168,7 @@ def test_columns_are_found_or_named(tmp_path):
         open_source(f"hf:{tmp_path}")
     source = open_source(f"hf:{tmp_path}", columns="photo,kind")
     assert [info.name for info in source.classes] == ["a", "b"]
-    assert [image.mode for image, _ in source.samples("train")] == ["RGB", "RGB"]
+    assert [image.mode for image, _ in source.decoded("train")] == ["RGB", "RGB"]
 
 
 @pytest.mark.parametrize(
@@ -182,13 +182,13 @@ def test_columns_are_found_or_named(tmp_path):
         ("imagenette", {"variant": "64px"}, "known: full_size, 320px, 160px"),
     ],
 )
-def test_what_cannot_be_opened_is_said(name, options, message):
+def test_what_cannot_be_opened_is_reported(name, options, message):
     with pytest.raises(UsageError, match=message):
         open_source(name, **options)
 
 
 @pytest.mark.parametrize("offline", ["0", "1"])
-def test_offline_with_nothing_cached_tells_three_ways_within_five_seconds(dmgd, tmp_path, offline):
+def test_offline_without_a_cache_suggests_three_ways_within_five_seconds(dmgd, tmp_path, offline):
     start = time.monotonic()
     # The endpoint refuses connections; without HF_HUB_OFFLINE the command has to find that out.
     environment = {"HF_HUB_OFFLINE": offline, "HF_ENDPOINT": "http://127.0.0.1:9"}
@@ -198,7 +198,7 @@ def test_offline_with_nothing_cached_tells_three_ways_within_five_seconds(dmgd, 
     assert not list(tmp_path.iterdir())
 
 
-def test_another_edition_is_said():
+def test_another_edition_is_reported():
     assert "fastai" in str(edition_warning("imagenette", [947] * 9 + [946]))
     assert edition_warning("imagenette", [1289] * 6 + [1290] * 4) is None
     assert "another variant" in str(edition_warning("imagenet-100", [500] * 100))
@@ -210,7 +210,7 @@ def test_a_label_that_only_the_test_split_has_is_refused(tmp_path):
     as_folder(tmp_path / "val", pictures(["a", "c"], 1))
     source = open_source(f"folder:{tmp_path}")
     with pytest.raises(MismatchError, match="label 'c', which the training split lacks"):
-        list(source.items("test"))
+        list(source.images("test"))
 
 
 def test_a_damaged_shard_is_named(tmp_path):

@@ -1,4 +1,4 @@
-"""What names data and weights is recorded, started from, compared and published; and a plan is settled once."""
+"""Specs of data and weights are recorded, reused, compared and published; and a plan is resolved once."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def photos(tmp_path_factory):
 
 
 def test_a_run_records_what_it_was_given(weights, photos, tmp_path, monkeypatch):
-    """Not the defaults; and a relative path can be opened from another folder, too."""
+    """Not the defaults; and a relative path can be opened from another working directory, too."""
     monkeypatch.chdir(photos.parent)
     run = distill(open_source("folder:photos"), load_prior(str(weights), precision="bf16"), QUICK, out=tmp_path / "run")
     monkeypatch.chdir(tmp_path)
@@ -52,7 +52,7 @@ def test_a_run_records_what_it_was_given(weights, photos, tmp_path, monkeypatch)
     assert open_source(run.specs[0]).classes == open_source(f"folder:{photos}").classes
 
 
-def test_options_go_before_a_spec_and_another_name_begins_anew():
+def test_options_override_a_spec_and_another_name_resets_it():
     spec = SourceSpec("imagenette", variant="320px", class_map="/map.csv")
     assert spec.with_options(variant="160px", data=None) == replace(spec, variant="160px")
     assert spec.with_options(name="imagenette") == spec
@@ -64,10 +64,10 @@ def test_options_go_before_a_spec_and_another_name_begins_anew():
         PriorSpec("digits").with_options(precision="fp61")
 
 
-def test_a_place_that_was_not_published_is_asked_for(weights):
+def test_a_path_that_was_not_published_is_requested(weights):
     assert PriorSpec(str(weights)).published() == PriorSpec("PATH/weights")
     for opened in (lambda: open_source("folder:PATH/photos"), lambda: load_prior("PATH/weights")):
-        with pytest.raises(UsageError, match=r"PATH/\w+ lies on the machine that the set was made on"):
+        with pytest.raises(UsageError, match=r"PATH/\w+ is a path on the machine that the set was made on"):
             opened()
 
 
@@ -84,7 +84,7 @@ def test_evaluate_remembers_the_runs_own_prior(local, inline):
 
 
 def test_data_and_weights_may_move(local, weights, photos, tmp_path):
-    """The run is the same, and is told where they are now."""
+    """The run stays the same, and is given their new paths."""
     shutil.copytree(local.path, tmp_path / "run")
     for folder in (photos, weights):
         shutil.copytree(folder, tmp_path / folder.name)
@@ -102,21 +102,19 @@ def edited(path, **changes):
 @pytest.mark.parametrize(
     ("file", "changes", "said"),
     [
-        ("dmgd.json", {"guidance_scale": 2.5}, "prior.guidance_scale: 4.0 there, 2.5 asked for"),
-        ("dmgd.json", {"guided_channels": 3}, "prior.guided_channels: null there, 3 asked for"),
-        ("dmgd.json", {"numerics": "original"}, "prior.network.frequency_divisor: 127 there, 128 asked for"),
-        ("transformer/config.json", {"norm_eps": 0.1}, "prior.network.norm_eps: 1e-05 there, 0.1 asked for"),
+        ("dmgd.json", {"guidance_scale": 2.5}, "prior.guidance_scale: 4.0 there, 2.5 requested"),
+        ("dmgd.json", {"guided_channels": 3}, "prior.guided_channels: null there, 3 requested"),
+        ("dmgd.json", {"numerics": "original"}, "prior.network.frequency_divisor: 127 there, 128 requested"),
+        ("transformer/config.json", {"norm_eps": 0.1}, "prior.network.norm_eps: 1e-05 there, 0.1 requested"),
         (
             "scheduler/scheduler_config.json",
             {"beta_schedule": "squaredcos_cap_v2"},
-            'prior.diffusion.beta_schedule: "linear" there, "squaredcos_cap_v2" asked for',
+            'prior.diffusion.beta_schedule: "linear" there, "squaredcos_cap_v2" requested',
         ),
-        ("vae/config.json", {"scaling_factor": 0.5}, "prior.codec.scaling_factor: 0.18215 there, 0.5 asked for"),
+        ("vae/config.json", {"scaling_factor": 0.5}, "prior.codec.scaling_factor: 0.18215 there, 0.5 requested"),
     ],
 )
-def test_a_prior_that_was_edited_continues_no_run_and_verify_says_so(
-    local, weights, tmp_path, inline, file, changes, said
-):
+def test_an_edited_prior_continues_no_run_and_verify_reports_it(local, weights, tmp_path, inline, file, changes, said):
     shutil.copytree(weights, tmp_path / "weights")
     edited(tmp_path / "weights" / "dmgd.json", numerics="diffusers")
     again = ("--source", local.specs[0].name, "--prior", tmp_path / "weights", *SETTINGS, "--out", tmp_path / "run")
@@ -152,7 +150,7 @@ def test_the_paper_guides_all_channels_of_a_prior_that_guides_some(local):
     assert [plan.guidance.channels for plan in plans] == [3, None]
 
 
-def test_what_is_made_again_is_made_by_the_recorded_plan(local):
+def test_regeneration_uses_the_recorded_plan(local):
     source, prior = open_source(local.specs[0]), load_prior(local.specs[1])
     statistics = fit_statistics(source, prior, StatisticsConfig())
     config = DistillConfig(ipc=3, method=method_named("dmgd", steps=9))
@@ -177,7 +175,7 @@ PLACEMENTS = [
 
 @pytest.mark.parametrize("changes", PLACEMENTS)
 def test_the_autoencoders_shift_mean_and_std_are_honoured(weights, vae, changes):
-    """As diffusers' pipelines do, and decoding is the way back."""
+    """As in diffusers' pipelines, and decoding is the inverse."""
     edited(vae / "config.json", scaling_factor=0.2, **changes)
     plain, prior = load_prior(str(weights)), load_prior(str(weights), vae=str(vae))
     images = torch.randint(256, (2, 16, 16, 3), dtype=torch.uint8)
@@ -189,13 +187,13 @@ def test_the_autoencoders_shift_mean_and_std_are_honoured(weights, vae, changes)
     assert (prior.decode(latents).int() - plain.decode(z * 0.18215).int()).abs().max() <= 1
 
 
-def test_contradicting_placements_are_refused_by_name(weights, vae):
+def test_contradictory_latent_means_are_refused(weights, vae):
     edited(vae / "config.json", shift_factor=0.1, latents_mean=[0.0] * 4)
     with pytest.raises(ArtifactError, match="both shift_factor and latents_mean"):
         load_prior(str(weights), vae=str(vae))
 
 
-def test_latents_and_statistics_of_another_scale_are_not_used_again(weights, vae, photos):
+def test_latents_and_statistics_of_another_scale_are_not_reused(weights, vae, photos):
     source = open_source(f"folder:{photos}")
     before = fit_statistics(source, load_prior(str(weights), vae=str(vae)), StatisticsConfig(k=2), workers=0)
     edited(vae / "config.json", scaling_factor=2 * 0.18215)
@@ -221,12 +219,12 @@ def test_the_card_says_the_whole_command_without_local_paths(photos, weights, va
     )
     assert command.endswith("# PATH: the folder where you keep it")
     assert not any(str(tmp_path) in path.read_text() for path in (tmp_path / "out").glob("*.*"))
-    assert "lies on the machine" in inline("verify", tmp_path / "out", "--regenerate", 1, code=2).stderr
+    assert "a path on the machine" in inline("verify", tmp_path / "out", "--regenerate", 1, code=2).stderr
     placed = (*given[:2], "--class-map", class_map, "--prior", weights, "--vae", vae, "--encoder", encoder)
-    assert "1 images made again" in inline("verify", tmp_path / "out", "--regenerate", 1, *placed).stdout
+    assert "1 images regenerated" in inline("verify", tmp_path / "out", "--regenerate", 1, *placed).stdout
 
 
-def test_test_data_is_offered_where_it_does_something(inline):
+def test_test_data_is_an_option_of_evaluate_only(inline):
     for command in ("fit-stats", "distill", "verify"):
         assert "--test-data" not in inline(command, "--help").stdout
     assert "--test-data" in inline("evaluate", "--help").stdout
@@ -240,11 +238,11 @@ def test_an_image_folder_of_ours_keeps_its_classes(tmp_path, inline):
         ("tench, Tinca tinca", "n01440764"),
         ("tabby cat", None),
     ]
-    assert len(list(open_source(f"folder:{tmp_path / 'out'}").items("train"))) == 6
+    assert len(list(open_source(f"folder:{tmp_path / 'out'}").images("train"))) == 6
 
 
-def test_classes_that_a_prior_lacks_are_said_within_half_a_second(tmp_path):
-    """With ImageNet's table in the package, neither weights nor slow libraries are needed for it."""
+def test_classes_that_a_prior_lacks_are_reported_within_half_a_second(tmp_path):
+    """With ImageNet's table in the package, this needs neither weights nor slow libraries."""
     as_folder(tmp_path / "photos", pictures(["cats", "dogs"], per_class=1))
     slow = "print(*{'torch', 'numpy'} & {*sys.modules})"
     script = f"import atexit, sys, dmgd_cli.app as app; atexit.register(lambda: {slow}); app.main()"

@@ -1,4 +1,4 @@
-"""Statistics say how good they are, what they are of, and when they are damaged."""
+"""Statistics report their quality and origin, and damage is detected."""
 
 import json
 
@@ -54,7 +54,7 @@ def test_the_quantisation_error_is_the_transport_cost(k):
     assert quantization_error(latents, support) == pytest.approx(exact, rel=1e-5)
 
 
-def test_more_points_stand_for_more_of_the_class(tmp_path, prior):
+def test_more_points_explain_more_of_the_class(tmp_path, prior):
     source = open_source(f"folder:{as_folder(tmp_path, pictures(LABELS))}")
     ratios = [[row["ratio"] for row in fit(source, prior, k).quality()] for k in (1, 3, 14, 20)]
     assert ratios[0] == [1, 1]
@@ -75,15 +75,15 @@ def test_the_command_prints_json_and_says_what_it_reused(tmp_path, prior_folder,
     encoder = small_encoder(tmp_path / "encoder")
     command = ["fit-stats", "--source", f"folder:{data}", "--prior", prior_folder, "--encoder", encoder, "--k", 4]
     first = dmgd(*command, "--json", "--out", tmp_path / "a", "--workers", 2)
-    told = json.loads(first.stdout)
-    assert [row["images"] for row in told["classes"]] == [70, 70]
-    assert {row["points"] for row in told["classes"]} == {4}
-    assert told["header"]["encoder"]["approximate"] is True
-    assert told["header"]["bad_images"] == {
+    printed = json.loads(first.stdout)
+    assert [row["images"] for row in printed["classes"]] == [70, 70]
+    assert {row["points"] for row in printed["classes"]} == {4}
+    assert printed["header"]["encoder"]["approximate"] is True
+    assert printed["header"]["bad_images"] == {
         "count": 1,
         "listed": [{"name": "tench/empty.jpg", "reason": "the file is empty"}],
     }
-    assert str(tmp_path) not in json.dumps(told["header"]["source"])
+    assert str(tmp_path) not in json.dumps(printed["header"]["source"])
     assert "1 of 141 images cannot be read" in first.stderr
     assert "images/s" in first.stderr
     second = dmgd(*command, "--out", tmp_path / "b")
@@ -109,12 +109,12 @@ def test_damaged_statistics_are_refused_and_cached_ones_rebuilt(tmp_path, prior,
         Statistics.load(cached)
     ear = Ear()
     again = fit(source, prior, ear=ear)
-    assert "fitting anew" in ear.said[0]
+    assert "fitting again" in ear.said[0]
     assert (again.support == good.support).all()
     assert cached.read_bytes() == data
 
 
-def test_statistics_go_with_their_data_wherever_it_lies(tmp_path, prior):
+def test_statistics_are_valid_for_their_data_at_any_path(tmp_path, prior):
     found = pictures(LABELS)
     statistics = fit(open_source(f"folder:{as_folder(tmp_path / 'here', found)}"), prior)
     there = open_source(f"hf:{as_parquet(tmp_path / 'there', shuffled(found))}")

@@ -1,4 +1,4 @@
-"""`dmgd verify` finds what was changed, and says what it found equal and how."""
+"""`dmgd verify` detects changes, and reports what is equal and in which sense."""
 
 import json
 import shutil
@@ -86,12 +86,12 @@ def test_images_labels_and_counts_must_agree_with_the_index(run, tmp_path, inlin
 
 
 @pytest.mark.parametrize("target", ["run", "webdataset"])
-def test_images_made_again_are_equal(digits, inline, target):
+def test_regenerated_images_are_equal(digits, inline, target):
     if target == "webdataset":
         export(RunDirectory.open(digits / "run"), target, digits / target)
     stats = ("--stats", digits / "stats.safetensors")
     said = inline("verify", digits / target, "--regenerate", 4, *stats, "--tolerance", 1).stdout
-    assert "4 images made again" in said
+    assert "4 images regenerated" in said
 
 
 def test_statistics_are_fitted_again_as_the_run_has_them_and_others_are_refused(digits, tmp_path, inline):
@@ -102,10 +102,10 @@ def test_statistics_are_fitted_again_as_the_run_has_them_and_others_are_refused(
     inline("verify", tmp_path / "run", "--regenerate", 2, "--tolerance", 1)
     others = ("--stats", digits / "stats.safetensors")
     refused = inline("verify", tmp_path / "run", "--regenerate", 2, *others, code=1)
-    assert "holds other statistics" in refused.stderr
+    assert "has other statistics" in refused.stderr
 
 
-def test_a_run_that_does_not_reproduce_is_told(digits, tmp_path, inline):
+def test_a_run_that_does_not_reproduce_is_reported(digits, tmp_path, inline):
     """The seed in the manifest is not the one that the images were made with."""
     shutil.copytree(digits / "run", tmp_path / "run")
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -113,10 +113,10 @@ def test_a_run_that_does_not_reproduce_is_told(digits, tmp_path, inline):
     (tmp_path / "run" / "run.json").write_text(json.dumps(manifest))
     stats = ("--stats", digits / "stats.safetensors")
     said = inline("verify", tmp_path / "run", "--regenerate", 3, *stats, code=1).stdout
-    assert said.count("made again, it differs by") == 3
+    assert said.count("regenerated, it differs by") == 3
 
 
-def test_the_lock_file_holds_run_and_exports_and_finds_differences(run, tmp_path, inline):
+def test_the_lock_file_is_valid_for_run_and_exports_and_detects_differences(run, tmp_path, inline):
     lock = tmp_path / "set.lock.json"
     inline("verify", run.path, "--write-lock", lock)
     assert "equal pixels" in inline("verify", run.path, "--lock", lock).stdout
@@ -127,10 +127,10 @@ def test_the_lock_file_holds_run_and_exports_and_finds_differences(run, tmp_path
     assert "class 0 (cat): its images differ" in inline("verify", other.path, "--lock", lock, code=1).stdout
     fewer = make_run(tmp_path / "fewer", ipc=2)
     said = inline("verify", fewer.path, "--lock", lock, code=1).stdout
-    assert "config.ipc: 3 there, 2 asked for" in said
+    assert "config.ipc: 3 there, 2 requested" in said
 
 
-def test_a_pixel_rounded_otherwise_is_within_the_locks_tolerance():
+def test_a_pixel_rounded_differently_is_within_the_lock_files_tolerance():
     rng = np.random.default_rng(0)
     images = [(0, rng.integers(1, 255, (16, 16, 3), dtype=np.uint8)) for _ in range(4)]
     manifest = {
@@ -149,13 +149,13 @@ def test_a_pixel_rounded_otherwise_is_within_the_locks_tolerance():
     assert compare_locks({**lock, "tolerance": 0}, near)[0] != []
 
 
-def test_no_lock_is_written_of_a_damaged_run(run, tmp_path, inline):
+def test_no_lock_file_is_written_of_a_damaged_run(run, tmp_path, inline):
     flip(run.path / run.records()[0].path)
     assert "no lock file was written" in inline("verify", run.path, "--write-lock", tmp_path / "x", code=1).stderr
     assert not (tmp_path / "x").exists()
 
 
-def test_images_made_again_are_spread_over_the_classes():
+def test_regenerated_images_are_spread_over_the_classes():
     assert {c for c, _ in spread(10, 5, 10)} == set(range(10))
     assert len({i for _, i in spread(10, 5, 10)}) == 5
     assert len(set(spread(10, 5, 1000))) == 50

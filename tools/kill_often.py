@@ -1,9 +1,9 @@
-"""Kills `dmgd distill` and `dmgd export` with SIGKILL at random moments, and compares what they end with.
+"""Kills `dmgd distill` and `dmgd export` with SIGKILL at random times, and compares the final results.
 
     python tools/kill_often.py --seed 1
 
-The moments lie between the first sign of the output folder and the end. Each time the same command is given again; the
-folder must then hold the very bytes of an undisturbed run, and nothing else. Exit code 1 if any differed.
+The times are between the creation of the output folder and the end. Each time the command is repeated; the folder must
+then have exactly the files and bytes of an uninterrupted run. Exit code 1 if any differ.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def working_time(command: list, out: Path) -> float:
-    """Run `command` undisturbed. The seconds from the first sign of `out` to the end."""
+    """Run `command` uninterrupted. Returns the seconds from the creation of `out` to the end."""
     process = started(command, out)
     begun = time.perf_counter()
     if process.wait():
@@ -43,7 +43,7 @@ def started(command: list, out: Path) -> subprocess.Popen:
 
 
 def killed(command: list, out: Path, seconds: float) -> bool:
-    """Start `command` and kill it `seconds` after `out` has appeared. Whether it was still at work."""
+    """Start `command` and kill it `seconds` after `out` has appeared. Returns whether it was still running."""
     process = started(command, out)
     time.sleep(seconds)
     at_work = process.poll() is None

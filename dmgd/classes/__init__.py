@@ -1,1 +1,1 @@
-"""Classes: what names one, ImageNet's table, and which class of one table is which of another."""
+"""Classes: their identities, ImageNet's table and subsets, and matching between tables."""

@@ -1,5 +1,5 @@
-"""The 1,000 classes of ImageNet, the field's ordered subsets of them, and which edition a count of images looks like:
-people who mix the editions up cannot reproduce each other."""
+"""The 1,000 classes of ImageNet, the usual ordered subsets of them, and the editions of these, recognised by their
+number of images: results on different editions are not comparable."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from dmgd.classes.info import ClassInfo
 
-# Training images of fastai's second edition and of ImageNet's own folders (fastai's first edition took all of those).
+# Training images of fastai's second edition and of ImageNet's own folders (fastai's first edition has all of those).
 FASTAI, FOLDERS = "fastai's second edition", "ImageNet's folders"
 KNOWN: dict[str, dict[int, str]] = {
     "imagenette": {9469: FASTAI, 12894: FOLDERS},
@@ -30,7 +30,7 @@ def imagenet_classes() -> tuple[ClassInfo, ...]:
 
 
 def imagenet_subset(name: str) -> tuple[ClassInfo, ...]:
-    """The classes of a subset such as "imagenette" or "imagewoof", in the order in which the field numbers them.
+    """The classes of a subset such as "imagenette" or "imagewoof", in their usual order.
 
     Raises KeyError for an unknown name.
     """
@@ -39,17 +39,16 @@ def imagenet_subset(name: str) -> tuple[ClassInfo, ...]:
 
 
 def imagenet_subsets() -> tuple[str, ...]:
-    """The names of all subsets."""
     return tuple(_table()["subsets"])
 
 
 def edition(name: str, counts: Sequence[int]) -> str | None:
-    """The edition of the named source that has this many training images, or None if none is known to."""
+    """The edition of the named source with this many training images, or None if it is unknown."""
     return KNOWN.get(name, {}).get(sum(counts))
 
 
 def edition_warning(name: str, counts: Sequence[int]) -> str | None:
-    """What to tell the user if `counts`, the training images of each class, are not those of ImageNet's folders."""
+    """The warning if `counts`, the training images per class, differ from those of ImageNet's folders, else None."""
     total, known = sum(counts), KNOWN.get(name, {})
     if name not in (*imagenet_subsets(), "imagenet-1k") or known.get(total) == FOLDERS:
         return None
@@ -57,11 +56,11 @@ def edition_warning(name: str, counts: Sequence[int]) -> str | None:
     if known.get(total) == FASTAI:
         return (
             f"{name} with {total:,} training images is {FASTAI}; the papers use {FOLDERS}{papers}, "
-            "so numbers are not comparable with theirs"
+            "so results are not comparable with theirs"
         )
     if known or min(counts) < PER_CLASS[0] or max(counts) > PER_CLASS[1]:
         return (
-            f"{name} has {total:,} training images here, {min(counts):,} to {max(counts):,} a class; "
-            f"{FOLDERS}{papers} have {PER_CLASS[0]} to {PER_CLASS[1]:,} a class: this is another variant"
+            f"{name} has {total:,} training images here, {min(counts):,} to {max(counts):,} per class; "
+            f"{FOLDERS}{papers} have {PER_CLASS[0]} to {PER_CLASS[1]:,} per class: this is another variant"
         )
     return None

@@ -1,4 +1,4 @@
-"""A class, and a table of classes that is asked for them by WordNet id or by one of their names."""
+"""A class, and an index of classes by WordNet id and by name."""
 
 import re
 from collections import defaultdict
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# Two classes of ImageNet are called "crane"; the Hub's ILSVRC/imagenet-1k tells the machine apart by this name.
+# Two classes of ImageNet are called "crane"; the Hub's ILSVRC/imagenet-1k calls the machine "crane2".
 ALIASES = {"crane2": "n03126707"}
 _WNID = re.compile(r"n\d{8}")
 
@@ -21,7 +21,7 @@ class ClassInfo:
 
     @property
     def identity(self) -> str:
-        """What names the class across sources, priors and orders: the WordNet id, else the name."""
+        """The WordNet id, or else the name: identifies the class in any source or prior."""
         return self.wnid or self.name
 
     def to_json(self) -> dict[str, Any]:
@@ -33,12 +33,12 @@ class ClassInfo:
 
 
 def is_wnid(text: str) -> bool:
-    """Whether `text` has the form of a WordNet id, such as n01440764."""
+    """Whether `text` looks like a WordNet id, such as n01440764."""
     return _WNID.fullmatch(text) is not None
 
 
 class ClassIndex:
-    """A table of classes that can be asked for rows by text; see `find`."""
+    """An index of a class table by text; see `find`."""
 
     def __init__(self, classes: Sequence[ClassInfo]):
         self._exact: dict[str, list[int]] = defaultdict(list)
@@ -50,10 +50,10 @@ class ClassIndex:
                 self._loose[synonym].append(row)
 
     def find(self, text: str) -> list[int]:
-        """The rows that `text` may mean; more than one if it is ambiguous, none if it is unknown.
+        """The rows that `text` may mean; several if it is ambiguous, none if it is unknown.
 
-        A WordNet id or a class's whole name decides. Else each of the synonyms in a name like "tench, Tinca tinca"
-        counts, whatever the case, and "_" for a blank.
+        Exact matches of a WordNet id or a whole name come first, then those of a synonym in a name such as "tench,
+        Tinca tinca", ignoring case, with "_" as a blank.
         """
         text = ALIASES.get(text, text)
         return self._exact.get(text) or ([] if is_wnid(text) else self._loose.get(_normal(text), []))
@@ -64,7 +64,7 @@ def _normal(text: str) -> str:
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """Sorts "class 10" behind "class 9"."""
+    """A sort key that puts "class 10" after "class 9"."""
     import re
 
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]

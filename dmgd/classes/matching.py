@@ -1,4 +1,4 @@
-"""Which class of one table is which of another: by what they are, not by where they stand."""
+"""The one matcher of classes between tables: by identity, never by position."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,8 +16,8 @@ def candidates(
 ) -> list[list[int]]:
     """The rows of `table` that each of `classes` may mean: one, several if it is ambiguous, none if it is unknown.
 
-    The WordNet id decides, else the name or one of the names in a list such as "tench, Tinca tinca", else, with
-    `as_folders`, the name as a folder is called; never the position. The first of them that means one row alone counts.
+    Tried in order: WordNet id, name (or a synonym in it) and, with `as_folders`, folder name; the first that matches a
+    single row is used.
     """
     index = ClassIndex(table)
     folders = ClassIndex([ClassInfo(safe_name(info.name)) for info in table] if as_folders else [])
@@ -37,11 +37,11 @@ def match_labels(
     *,
     numbered: bool = True,
 ) -> list[int]:
-    """For each class of the set `name` its position in the test source's `wanted`.
+    """For each of the classes `found` in the set `name` its index in the test source's `wanted`.
 
-    "name": by WordNet id or name alone. "auto": the same, but refused where the set numbers its classes in another
-    order than the source (`numbered` False: its order means nothing). "index": by position, which the user vouches for.
-    Raises MismatchError for classes that the source lacks, for two that are one, and for the refused order.
+    "name": by WordNet id or name. "auto": the same, but a set that numbers its classes in another order than the source
+    is refused (`numbered` False: its order means nothing). "index": by position.
+    Raises MismatchError for classes that the source lacks, for two that match the same one, and for a refused order.
     """
     if matching not in MATCHINGS:
         raise unknown_choice("class matching", matching, MATCHINGS)
@@ -57,11 +57,11 @@ def match_labels(
         raise MismatchError(
             f"{name} has {len(missing)} classes that the test source lacks: {_listed(missing)} (it has: "
             f"{_listed([info.identity for info in wanted])}); choose the right --source, or give --classes index "
-            "if its classes stand in the source's order"
+            "if its classes are in the source's order"
         )
     matched = [own[0] for own in rows]
     if len(set(matched)) < len(matched):
-        raise MismatchError(f"two classes of {name} are one class of the test source; rename or merge them")
+        raise MismatchError(f"two classes of {name} match the same class of the test source; rename or merge them")
     if matching == "auto" and numbered and len(matched) == len(wanted) and matched != sorted(matched):
         at = next(i for i, row in enumerate(matched) if row != i)
         raise MismatchError(
@@ -84,17 +84,19 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
 
-def match_table(name: str, table: Sequence[ClassInfo], texts: Mapping[str, str], place: str) -> dict[str, int | None]:
-    """For every label of the data the row of `table`, or None for a class that the source leaves out.
+def match_table(
+    name: str, table: Sequence[ClassInfo], texts: Mapping[str, str], location: str
+) -> dict[str, int | None]:
+    """For every label of the data its row in `table`, or None for a class that the source leaves out.
 
-    `texts` are the labels and what they are called. Data with all 1,000 classes of ImageNet may hold more classes than
-    the table. Raises MismatchError with the missing, extra and ambiguous classes.
+    `texts` maps labels to class names or ids. Only data with all 1,000 classes of ImageNet may have more classes than
+    the table. Raises MismatchError, listing the missing, extra and ambiguous classes.
     """
-    meant = dict(zip(texts, candidates(table, [ClassInfo(text) for text in texts.values()]), strict=True))
-    _settle(meant)
-    rows = {label: found[0] for label, found in meant.items() if len(found) == 1}
-    ambiguous = [label for label, found in meant.items() if len(found) > 1]
-    extra = [label for label, found in meant.items() if not found]
+    rows_of = dict(zip(texts, candidates(table, [ClassInfo(text) for text in texts.values()]), strict=True))
+    _disambiguate(rows_of)
+    rows = {label: found[0] for label, found in rows_of.items() if len(found) == 1}
+    ambiguous = [label for label, found in rows_of.items() if len(found) > 1]
+    extra = [label for label, found in rows_of.items() if not found]
     whole = ClassIndex(imagenet_classes())
     if len(texts) == len(imagenet_classes()) and all(whole.find(text) for text in texts.values()):
         extra = []
@@ -111,36 +113,35 @@ def match_table(name: str, table: Sequence[ClassInfo], texts: Mapping[str, str],
         if labels
     ]
     if problems:
-        raise MismatchError(f"the classes of {place} are not those of {name} ({'; '.join(problems)}); {NEXT_STEP}")
+        raise MismatchError(f"the classes of {location} are not those of {name} ({'; '.join(problems)}); {NEXT_STEP}")
     return {label: rows.get(label) for label in texts}
 
 
-def _settle(meant: dict[str, list[int]]) -> None:
-    """Take from ambiguous labels the rows that other labels mean beyond doubt."""
-    certain = {found[0] for found in meant.values() if len(found) == 1}
-    for label, found in meant.items():
+def _disambiguate(rows_of: dict[str, list[int]]) -> None:
+    """Remove from ambiguous labels the rows that other labels match unambiguously, in place."""
+    certain = {found[0] for found in rows_of.values() if len(found) == 1}
+    for label, found in rows_of.items():
         if len(found) > 1 and (left := [row for row in found if row not in certain]):
-            meant[label] = left
+            rows_of[label] = left
 
 
 def match_prior(name: str, table: Sequence[ClassInfo], classes: Sequence[ClassInfo]) -> tuple[ClassInfo, ...]:
     """The source's `classes`, in their order, each with its row in the `table` of the prior `name`.
 
-    Raises MismatchError with the classes that the prior lacks or knows several of, and with those of the source that
-    are one class to the prior.
+    Raises MismatchError, listing the classes that the prior lacks, that are ambiguous, or that share a row.
     """
     found = candidates(table, classes)
     rows = [row[0] if row else None for row in found]
     for problem, wrong in (
         ("lacks", [not row for row in found]),
-        ("knows several classes called like", [len(row) > 1 for row in found]),
-        ("has one class for several", [row is not None and rows.count(row) > 1 for row in rows]),
+        ("has several classes for the names of", [len(row) > 1 for row in found]),
+        ("has the same class for", [row is not None and rows.count(row) > 1 for row in rows]),
     ):
         if any(wrong):
             names = [c.identity for c, bad in zip(classes, wrong, strict=True) if bad]
             raise MismatchError(
                 f"the prior {name!r} {problem} {len(names)} of the {len(classes)} classes: {listed(names)}; choose a "
-                "--prior that was trained on them, say its classes in its dmgd.json, or map the source's to them with "
+                "--prior that was trained on them, list its classes in its dmgd.json, or map the source's to them with "
                 "--class-map FILE"
             )
     return tuple(ClassInfo(c.name, c.wnid, row) for c, row in zip(classes, rows, strict=True))

@@ -18,7 +18,7 @@ SOLVERS = ("ddpm", "dpm++")
 class Step:
     """One step of sampling, from z_k to z_{k−1}; `index` k counts down to 0.
 
-    `timestep` is the prior's own time, which its network is told, `alpha_bar` ᾱ = α². The posterior
+    `timestep` is the prior's own time, an input of its network, `alpha_bar` ᾱ = α². The posterior
     q(z_{k−1} | z_k, x_0) has mean `mean_x0`·x_0 + `mean_z`·z_k and log variance `log_variance_small`;
     `log_variance_large` is log β_k, the other end of the range in which a network may learn its variance. `extrapolate`
     is the weight of the change of x_0 since the step before, by which a solver of second order goes on; 0 in DDPM.

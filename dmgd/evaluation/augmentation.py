@@ -1,7 +1,7 @@
-"""A protocol's augmentation, of a whole batch at once and on the batch's device.
+"""A protocol's augmentation, batched and on the batch's device.
 
-Each operation is a function of the images and of the numbers drawn for them; each `draw_…` draws those numbers from a
-CPU generator, so that they are the same on every device. Images are float, in [0, 1] before normalisation.
+Each operation is a function of images and random parameters; each `draw_…` draws those from a CPU generator, so that
+they are the same on every device. Images are float, in [0, 1] before normalisation.
 """
 
 import math
@@ -29,7 +29,7 @@ _ATTEMPTS = 10
 def augment(
     images: UInt8[Tensor, "b c h w"], protocol: Protocol, normalise: Normalise, generator: Generator
 ) -> tuple[Images, float, Int64[Tensor, " b"]]:
-    """The augmented, normalised batch; the share of each image that is its own; whose pixels the rest are (CutMix)."""
+    """The augmented, normalised batch; CutMix's λ, the fraction of own pixels in each image; and its partners."""
     x = images.float().div_(255)
     count, height, width = len(x), x.shape[2], x.shape[3]
     own, partners = 1.0, torch.arange(count)
@@ -55,8 +55,8 @@ def augment(
 
 
 def normaliser(images: UInt8[Tensor, "n c h w"], protocol: Protocol) -> Normalise:
-    """How images in [0, 1] are normalised: by ImageNet's mean and deviation (over the colours, for grey images), or in
-    `quick` by the set's own."""
+    """The normalisation of images in [0, 1]: by ImageNet's mean and standard deviation (averaged over the channels for
+    grey images), or in `quick` by the set's own."""
     if protocol.full_batches:
         pixels = images.float().div(255)
         mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
@@ -101,7 +101,7 @@ def resized_crop(images: Images, boxes: Int[Tensor, "b 4"], size: int) -> Float[
 
 
 def _box_coordinates(start: Tensor, length: Tensor, size: int, extent: int) -> Float[Tensor, "b {size}"]:
-    """Where the output pixels lie along one axis, in grid_sample's [−1, 1]; never beyond the box's outer pixels."""
+    """The positions of the output pixels along one axis, in grid_sample's [−1, 1], clamped to the box."""
     start, length = start[:, None].double(), length[:, None].double()
     position = (torch.arange(size) + 0.5) * length / size
     inside = torch.minimum(position.clamp(min=0.5), length - 0.5) + start
@@ -109,7 +109,7 @@ def _box_coordinates(start: Tensor, length: Tensor, size: int, extent: int) -> F
 
 
 def draw_flips(count: int, generator: Generator) -> Bool[Tensor, " b"]:
-    """Which images are flipped: each with probability one half."""
+    """Which images to flip: each with probability ½."""
     return torch.rand(count, generator=generator) < 0.5
 
 
@@ -119,7 +119,7 @@ def flip(images: Images, flipped: Bool[Tensor, " b"]) -> Images:
 
 
 def draw_jitter(count: int, generator: Generator, strength: float = 0.4) -> tuple[Tensor, Tensor]:
-    """Factors (b, 3) of brightness, contrast and saturation in 1 ± `strength`, and the order (b, 3) they come in."""
+    """Factors (b, 3) of brightness, contrast and saturation in 1 ± `strength`, and the order (b, 3) to apply them."""
     factors = _uniform((count, 3), 1 - strength, 1 + strength, generator)
     return factors, torch.rand((count, 3), generator=generator).argsort(1)
 
@@ -130,9 +130,9 @@ def jitter(images: Images, factors: Float[Tensor, "b 3"], order: Int[Tensor, "b 
     Each change is a blend factor·image + (1 − factor)·other: black, the mean grey, the grey image. Not clamped.
     """
     factors, order = factors.to(images.device, images.dtype), order.to(images.device)
-    for place in range(3):
-        which = order[:, place, None, None, None]
-        factor = factors.gather(1, order[:, place, None])[:, :, None, None]
+    for position in range(3):
+        which = order[:, position, None, None, None]
+        factor = factors.gather(1, order[:, position, None])[:, :, None, None]
         luma = grey(images)
         other = torch.where(which == 1, luma.mean((2, 3), keepdim=True), torch.where(which == 2, luma, 0.0))
         images = torch.lerp(other.expand_as(images), images, factor)
@@ -172,7 +172,7 @@ def draw_affine(
 
 
 def affine(images: Images, maps: Float[Tensor, "b 2 3"]) -> Images:
-    """The images seen through `maps` (output → input coordinates), bilinear, the border continued."""
+    """The images warped by `maps` (output → input coordinates), bilinear, with border padding."""
     grid = F.affine_grid(maps.to(images.device, images.dtype), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
@@ -183,7 +183,7 @@ def draw_patches(count: int, generator: Generator, factor: int = 2) -> Int[Tenso
 
 
 def shuffle_patches(images: Images, order: Int[Tensor, "b p"]) -> Images:
-    """The images cut into patches, row by row, with patch order[b, i] put at place i (RDED)."""
+    """The images cut into patches, row by row, with patch order[b, i] moved to position i (RDED)."""
     (b, c, h, w), factor = images.shape, math.isqrt(order.shape[1])
     tiles = images.view(b, c, factor, h // factor, factor, w // factor).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
     tiles = tiles[torch.arange(b, device=images.device)[:, None], order.to(images.device)]
@@ -198,15 +198,15 @@ def draw_cutmix(
     β = 1 makes the Beta distribution uniform. The box is clipped at the border. Source: Yun et al. 2019.
     """
     partners = torch.randperm(count, generator=generator)
-    share, y, x = torch.rand(3, generator=generator).tolist()
-    cut = math.sqrt(1 - share)
+    own, y, x = torch.rand(3, generator=generator).tolist()
+    cut = math.sqrt(1 - own)
     cut_h, cut_w, cy, cx = int(height * cut), int(width * cut), int(height * y), int(width * x)
     top, left = max(cy - cut_h // 2, 0), max(cx - cut_w // 2, 0)
     return partners, (top, left, min(cy + cut_h // 2, height), min(cx + cut_w // 2, width))
 
 
 def cutmix(images: Images, partners: Int[Tensor, " b"], box: tuple[int, int, int, int]) -> tuple[Images, float]:
-    """The images with the box taken from their partners, and the share of each image that is still its own."""
+    """The images with the box replaced by that of their partners, and the fraction of pixels outside the box."""
     top, left, bottom, right = box
     mixed = images.clone()
     mixed[:, :, top:bottom, left:right] = images[partners.to(images.device), :, top:bottom, left:right]

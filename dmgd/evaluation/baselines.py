@@ -1,4 +1,4 @@
-"""What a set is compared with: real images, plain samples of the prior, the whole training split."""
+"""The baselines: selected real images, plain samples of the prior, the whole training split."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dmgd.errors import UsageError
 from dmgd.evaluation.imageset import ImageSet, Shape, source_labels, source_set, stack_images
-from dmgd.evaluation.inputs import Labelled
+from dmgd.evaluation.inputs import RawSet
 from dmgd.evaluation.protocols import NEED_PRIOR
 from dmgd.evaluation.train import fitting_threads
 from dmgd.generation.config import DistillConfig
@@ -32,7 +32,7 @@ from dmgd.statistics.kmeans import class_seed, quantize
 
 @dataclass(frozen=True)
 class Contender:
-    """A set that is trained on: `of_seed` gives it for each repeat's seed (`random` is drawn anew each time)."""
+    """A set to train on; `of_seed` returns it for a repeat's seed (`random` draws other images for each)."""
 
     name: str
     kind: str
@@ -41,26 +41,30 @@ class Contender:
 
 @dataclass(frozen=True)
 class Baselines:
-    """The baselines `names`, chosen but not brought to a shape: ordinals of training images by name and seed, and the
-    prior's samples, if they are among them."""
+    """The baselines `names`, before conversion to a shape: ordinals of training images by name and seed, and the
+    prior's samples, if included."""
 
     names: tuple[str, ...]
     source: Source
     chosen: dict[str, dict[int, list[int]]]
-    sampled: Labelled | None
+    sampled: RawSet | None
 
     def at(self, shape: Shape, seeds: Sequence[int], *, progress: Progress = SILENT) -> list[Contender]:
-        """The baselines as sets of that shape, for those of the seeds that they were chosen for."""
+        """The baselines as sets of this shape, for some of the seeds."""
         chosen = {name: {seed: by_seed[seed] for seed in seeds} for name, by_seed in self.chosen.items()}
         wanted = {i for by_seed in chosen.values() for ordinals in by_seed.values() for i in ordinals}
         pools: dict[str, Contender] = {}
         if chosen or "full" in self.names:
             ordinals = None if "full" in self.names else wanted
             pool = source_set(self.source, "train", "train", shape, ordinals=ordinals, progress=progress)
-            place = {ordinal: i for i, ordinal in enumerate(range(len(pool)) if ordinals is None else sorted(wanted))}
+            position = {
+                ordinal: i for i, ordinal in enumerate(range(len(pool)) if ordinals is None else sorted(wanted))
+            }
             pools["full"] = fixed(pool.select(range(len(pool)), "full"), "full")
             for name, by_seed in chosen.items():
-                pools[name] = _drawn(name, pool, {s: [place[i] for i in ordinals] for s, ordinals in by_seed.items()})
+                pools[name] = _drawn(
+                    name, pool, {s: [position[i] for i in ordinals] for s, ordinals in by_seed.items()}
+                )
         if self.sampled:
             pixels = [shape.apply(image) for image in self.sampled.images]
             pools["dit"] = fixed(stack_images("dit", pixels, self.sampled.labels, self.source.classes), "dit")
@@ -76,10 +80,7 @@ def choose_baselines(
     *,
     progress: Progress = SILENT,
 ) -> Baselines:
-    """The named baselines, each with `counts[c]` images of class c; "full" with all.
-
-    Raises UsageError if one needs the prior and none is given.
-    """
+    """The named baselines with `counts[c]` images of class c; "full" has all. Raises UsageError for a missing prior."""
     if needing := [name for name in names if name in NEED_PRIOR and prior is None]:
         raise UsageError(f"the baseline {needing[0]!r} needs a prior; give --prior")
     chosen = choose_real(names, source, counts, seeds, prior, progress)
@@ -92,15 +93,15 @@ def fixed(data: ImageSet, kind: str) -> Contender:
     return Contender(data.name, kind, lambda seed: data)
 
 
-def _drawn(name: str, pool: ImageSet, places: dict[int, list[int]]) -> Contender:
-    return Contender(name, name, lambda seed: pool.select(places[seed], name))
+def _drawn(name: str, pool: ImageSet, indices: dict[int, list[int]]) -> Contender:
+    return Contender(name, name, lambda seed: pool.select(indices[seed], name))
 
 
 def choose_real(
     names: Sequence[str], source: Source, counts: Sequence[int], seeds: range, prior: Prior | None, progress: Progress
 ) -> dict[str, dict[int, list[int]]]:
-    """The ordinals of real training images by baseline and seed; only "random" differs from seed to seed, k-means is
-    seeded with the first."""
+    """The ordinals of real training images by baseline and seed; only "random" depends on the seed, k-means uses the
+    first."""
     chosen: dict[str, dict[int, list[int]]] = {}
     if "random" in names:
         labels = source_labels(source, "train")
@@ -112,13 +113,13 @@ def choose_real(
             chosen["kmeans-real"] = dict.fromkeys(seeds, kmeans_real(latents, counts, class_seeds))
         if "herding" in names:
             own = zip(latents, counts, strict=True)
-            herded = [int(i) for of_class, count in own for i in of_class.samples[herding(of_class.rows, count)]]
+            herded = [int(i) for of_class, count in own for i in of_class.ordinals[herding(of_class.rows, count)]]
             chosen["herding"] = dict.fromkeys(seeds, herded)
     return chosen
 
 
 def random_selection(labels: Int64[Tensor, " n"], counts: Sequence[int], seed: int) -> list[int]:
-    """Ordinals of `counts[c]` images of every class c (all, where it has fewer), drawn without replacement."""
+    """Ordinals of `counts[c]` images of every class c (all if it has fewer), drawn without replacement."""
     chosen: list[int] = []
     for c, count in enumerate(counts):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + c)
@@ -128,7 +129,7 @@ def random_selection(labels: Int64[Tensor, " n"], counts: Sequence[int], seed: i
 
 
 def nearest_distinct(rows: Float[ndarray, "n d"], centres: Float[ndarray, "k d"]) -> list[int]:
-    """For each centre in turn the nearest row that no earlier centre has taken; at most n."""
+    """For each centre in turn the index of the nearest row that is not taken yet; at most n."""
     squared = (centres**2).sum(1)[:, None] - 2 * centres @ rows.T + (rows**2).sum(1)
     chosen: list[int] = []
     for distances in squared[: len(rows)]:
@@ -138,7 +139,7 @@ def nearest_distinct(rows: Float[ndarray, "n d"], centres: Float[ndarray, "k d"]
 
 
 def herding(rows: Float[ndarray, "n d"], count: int) -> list[int]:
-    """Indices of `count` rows (at most n) whose running mean follows the mean of all, chosen greedily.
+    """Indices of `count` rows (at most n), chosen greedily so that their running mean follows the mean of all.
 
     Source: Welling 2009; the selection of iCaRL (Rebuffi et al. 2017).
     """
@@ -157,12 +158,12 @@ def kmeans_real(latents: Sequence[ClassLatents], counts: Sequence[int], seeds: S
     chosen: list[int] = []
     for own, count, seed in zip(latents, counts, seeds, strict=True):
         centres, _ = quantize(own.rows, count, seed)
-        chosen += own.samples[nearest_distinct(own.rows, centres)].tolist()
+        chosen += own.ordinals[nearest_distinct(own.rows, centres)].tolist()
     return chosen
 
 
-def sample_plain(source: Source, counts: Sequence[int], seed: int, prior: Prior, progress: Progress) -> Labelled:
-    """Samples of the prior without any matching, with its own guidance scale, as the method "dit" makes them."""
+def sample_plain(source: Source, counts: Sequence[int], seed: int, prior: Prior, progress: Progress) -> RawSet:
+    """Plain samples of the prior with its own guidance scale, as by the method "dit"."""
     config = DistillConfig(max(counts), seed, METHODS["dit"]())
     classes = prior.match_classes(source.classes)
     size = int(torch.tensor(prior.latent_shape).prod())
@@ -188,4 +189,4 @@ def sample_plain(source: Source, counts: Sequence[int], seed: int, prior: Prior,
                     images.append(to_image(image))
                     labels.append(label)
             task.advance(len(batch))
-    return Labelled("dit", images, labels, source.classes)
+    return RawSet("dit", images, labels, source.classes)

@@ -1,4 +1,4 @@
-"""Small SVG charts without any library: bars with errors, curves, scatter."""
+"""Small SVG charts without a library: bars with errors, curves, scatter."""
 
 from collections.abc import Sequence
 from html import escape
@@ -29,43 +29,43 @@ def bars(values: Sequence[tuple[str, float, float]]) -> str:
 
 
 def curves(series: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> str:
-    """Lines of (share of the epochs in [0, 1], top-1 in %), one for each name."""
-    parts = [_axes("share of the epochs")]
+    """Lines of (fraction of the epochs in [0, 1], top-1 in %), one for each name."""
+    parts = [_axes("fraction of the epochs")]
     for i, (_, points) in enumerate(series):
-        placed = " ".join(f"{_x(x):.1f},{_y(y / 100):.1f}" for x, y in points)
-        parts.append(f'<polyline points="{placed}" fill="none" stroke="{colour(i)}" stroke-width="2"/>')
+        line = " ".join(f"{_x(x):.1f},{_y(y / 100):.1f}" for x, y in points)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour(i)}" stroke-width="2"/>')
         x, y = points[-1]
         parts.append(f'<circle cx="{_x(x):.1f}" cy="{_y(y / 100):.1f}" r="2.5" fill="{colour(i)}"/>')
     return _svg("".join(parts), HEIGHT, "learning curves")
 
 
 def scatter(groups: Sequence[Sequence[tuple[float, float, int]]]) -> str:
-    """Two groups of points (x, y, class): the real images small and pale, the made ones large with an outline."""
+    """Two groups of points (x, y, class): the real images small and pale, the synthetic ones large with an outline."""
     everything = [point for group in groups for point in group]
     xs, ys = [p[0] for p in everything], [p[1] for p in everything]
     (x0, x1), (y0, y1) = (min(xs), max(xs)), (min(ys), max(ys))
     parts = []
-    for group, style in zip(groups, ('r="2" opacity="0.3"', 'r="5" class="made"'), strict=False):
+    for group, style in zip(groups, ('r="2" opacity="0.3"', 'r="5" class="synthetic"'), strict=False):
         for x, y, label in group:
             cx, cy = (x - x0) / ((x1 - x0) or 1) * (WIDTH - 20) + 10, (y - y0) / ((y1 - y0) or 1) * (HEIGHT + 60) + 10
             parts.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" {style} fill="{_hue(label)}"/>')
-    return _svg("".join(parts), HEIGHT + 80, "real and made images in two principal components")
+    return _svg("".join(parts), HEIGHT + 80, "real and synthetic images in two principal components")
 
 
 def _hue(label: int) -> str:
     return f"hsl({label * 137 % 360} 70% 45%)"
 
 
-def _x(share: float) -> float:
-    return LEFT + share * (WIDTH - LEFT - 12)
+def _x(fraction: float) -> float:
+    return LEFT + fraction * (WIDTH - LEFT - 12)
 
 
-def _y(share: float) -> float:
-    return (HEIGHT - BOTTOM) - share * (HEIGHT - BOTTOM - 10)
+def _y(fraction: float) -> float:
+    return (HEIGHT - BOTTOM) - fraction * (HEIGHT - BOTTOM - 10)
 
 
 def _axes(below: str) -> str:
-    """Lines and labels of the percentages, and what the horizontal axis is."""
+    """Grid lines and labels of the percentages, and the label of the horizontal axis."""
     lines = []
     for tick in range(0, 101, 25):
         y = _y(tick / 100)

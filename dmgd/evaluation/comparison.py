@@ -1,4 +1,4 @@
-"""What several trainings say together: means, and whether one set is really better than another."""
+"""Scores over several trainings: means, and whether the difference of two sets is significant."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Score:
-    """The trainings of one set, one for each seed. `kind`: "set", "run", or the baseline's name."""
+    """The trainings on one set, one per seed. `kind`: "set", "other", or the baseline's name."""
 
     name: str
     kind: str
@@ -63,7 +63,7 @@ def mean_and_std(values: Sequence[float]) -> dict[str, float]:
 
 
 def plus_minus(value: dict[str, float]) -> str:
-    """A mean and its standard deviation, as tables show them."""
+    """Mean ± standard deviation, as shown in tables."""
     return f"{value['mean']:.1f} ± {value['std']:.1f}"
 
 
@@ -83,9 +83,9 @@ def metrics_table(measured: dict[str, dict[str, float]]) -> tuple[list[str], lis
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
-    """Mean of `first` − `second` over equal seeds, its 95 % interval and the p-value of Student's paired t-test.
+    """Mean of `first` − `second` over equal seeds, with the 95 % interval and p-value of Student's paired t-test.
 
-    With one seed, or when all differences are equal, there is no test: the interval and p are None.
+    With one seed, or if all differences are equal, the interval and p are None.
     """
     from scipy.stats import t
 
@@ -101,7 +101,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[s
 
 
 def statement(name: str, other: str, paired: dict[str, Any]) -> str:
-    """The comparison in words, such as "dmgd is 1.4 points above random (95 % interval 0.6 to 2.2, p = 0.008)"."""
+    """The comparison as text, such as "dmgd is 1.4 points above random (95 % interval 0.6 to 2.2, p = 0.008)"."""
     points, seeds = paired["difference"], paired["seeds"]
     relation = f"{abs(points):.1f} points {'above' if points >= 0 else 'below'} {other}"
     if paired["p"] is None:
@@ -118,8 +118,8 @@ def _rounded(values: Any) -> list[float]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of all sets, the evaluated one first; the `sets` themselves (as of the first seed); the settings that
-    all was made with; for a report the `points`, coordinates (n, 2) and labels of the real images and of the set's."""
+    """The scores of all sets, the evaluated one first; the `sets` themselves (for the first seed); the settings; and
+    for a report the `points`: coordinates (n, 2) and labels of the real images and of the set's."""
 
     settings: dict[str, Any]
     scores: tuple[Score, ...]
@@ -150,7 +150,7 @@ class Evaluation:
         return table(*accuracy_table([score.to_json() for score in self.scores]))
 
     def _ddranking(self) -> dict[str, Any]:
-        """Hard label recovery and improvement over random, of the evaluated set, where their terms were run."""
+        """DD-Ranking's hard label recovery and improvement over random, if `full` and `random` were trained on."""
         by_kind = {score.kind: score for score in self.scores}
         first, measures = self.scores[0], {}
         if "full" in by_kind and self.settings["protocol"]["loss"] == "hard":

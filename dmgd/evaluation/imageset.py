@@ -1,4 +1,4 @@
-"""Labelled sets of images as uint8 tensors, from images as they were found: what networks are trained and tested on."""
+"""Image sets as uint8 tensors of one shape, for training and testing networks."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from torch import Tensor
 from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_labels
 from dmgd.errors import ArtifactError, MismatchError, UsageError, listed
-from dmgd.evaluation.inputs import Labelled, read_labelled
+from dmgd.evaluation.inputs import RawSet, read_raw_set
 from dmgd.evaluation.protocols import BASELINES
 from dmgd.images import to_square
 from dmgd.progress import SILENT, Progress
@@ -22,7 +22,7 @@ from dmgd.specs import PriorSpec, SourceSpec, default_prior
 
 @dataclass(frozen=True)
 class ImageSet:
-    """`images` with their `labels`, indices into `classes`. `name` is what tables call the set."""
+    """`images` with their `labels`, indices into `classes`; `name` is shown in tables."""
 
     name: str
     images: UInt8[Tensor, "n c h w"]
@@ -43,7 +43,7 @@ class ImageSet:
         return max(self.counts)
 
     def select(self, indices: Int64[Tensor, " m"] | Sequence[int], name: str) -> "ImageSet":
-        """The images at `indices`, in that order, as a set of another name."""
+        """The images at `indices`, in that order, as a set with a new name."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         return replace(self, name=name, images=self.images[chosen], labels=self.labels[chosen])
 
@@ -54,7 +54,7 @@ class ImageSet:
         if empty := [info.name for info, count in zip(self.classes, self.counts, strict=True) if count == 0]:
             raise ArtifactError(
                 f"{self.name} has no image of {len(empty)} of the {len(self.classes)} classes: {listed(empty)}; "
-                "add images, or evaluate on a source with only the classes that it has"
+                "add images, or evaluate on a source that has only its classes"
             )
         return self
 
@@ -62,7 +62,7 @@ class ImageSet:
 def stack_images(
     name: str, pixels: Iterable[UInt8[Tensor, "h w c"]], labels: Sequence[int], classes: tuple[ClassInfo, ...]
 ) -> ImageSet:
-    """The set of equally large images. Raises ArtifactError if there is none."""
+    """The set of images of equal size. Raises ArtifactError if there are none."""
     tensors = list(pixels)
     if not tensors:
         raise ArtifactError(f"{name} has no images")
@@ -72,7 +72,7 @@ def stack_images(
 
 @dataclass(frozen=True)
 class Shape:
-    """How images are brought to one shape: the shorter side to `resize` pixels, the centre `size` × `size` of that,
+    """The shape that images are converted to: shorter side resized to `resize` pixels, centre crop of `size` × `size`,
     `channels` 1 (grey) or 3 (RGB)."""
 
     resize: int
@@ -87,7 +87,7 @@ class Shape:
 
 def first_image(source: Source, split: str) -> Image.Image:
     """The first image of a split. Raises ArtifactError if the split is empty or missing."""
-    for image, _ in source.samples(split):
+    for image, _ in source.decoded(split):
         return image
     raise ArtifactError(f"the source {source.name!r} has no {split} images; choose a source that has a {split} split")
 
@@ -104,7 +104,7 @@ def source_set(
     """The images of one split, or those with the given `ordinals`, in the source's order."""
     pixels, labels = [], []
     with progress.task(f"decode {name}", len(ordinals) if ordinals is not None else None, "images") as task:
-        for ordinal, (image, label) in enumerate(source.samples(split)):
+        for ordinal, (image, label) in enumerate(source.decoded(split)):
             if ordinals is None or ordinal in ordinals:
                 pixels.append(shape.apply(image))
                 labels.append(label)
@@ -112,32 +112,31 @@ def source_set(
     return stack_images(name, pixels, labels, source.classes)
 
 
-def labelled_set(found: Labelled, classes: tuple[ClassInfo, ...], shape: Shape, matching: str = "auto") -> ImageSet:
-    """The set with its labels in the order of the test source's `classes`.
+def prepared_set(raw: RawSet, classes: tuple[ClassInfo, ...], shape: Shape, matching: str = "auto") -> ImageSet:
+    """The set in one shape, with labels that are indices into the test source's `classes`.
 
     Raises MismatchError where the classes do not match, ArtifactError for a set that cannot train a classifier.
     """
-    found.check()
-    places = match_labels(found.name, found.classes, classes, matching, numbered=found.numbered)
-    pixels = [shape.apply(image) for image in found.images]
-    return stack_images(found.name, pixels, [places[label] for label in found.labels], classes).check()
+    raw.check()
+    indices = match_labels(raw.name, raw.classes, classes, matching, numbered=raw.numbered)
+    pixels = [shape.apply(image) for image in raw.images]
+    return stack_images(raw.name, pixels, [indices[label] for label in raw.labels], classes).check()
 
 
 def source_labels(source: Source, split: str) -> Int64[Tensor, " n"]:
-    """The class of every image of a split."""
-    return torch.tensor([label for _, label in source.samples(split)], dtype=torch.int64)
+    return torch.tensor([label for _, label in source.decoded(split)], dtype=torch.int64)
 
 
-def source_of(sets: Sequence[Labelled], **options: str | None) -> SourceSpec:
+def source_of(sets: Sequence[RawSet], **options: str | None) -> SourceSpec:
     """The source to test on: the one that the sets were distilled from, with the `options` that are not None.
 
-    Raises UsageError if nothing says which, MismatchError if the sets say different ones.
+    Raises UsageError if none is recorded or given, MismatchError if the sets have different ones.
     """
     found = {one.specs[0].published().name: one.specs[0] for one in sets if one.specs}
     if options.get("name"):
         return next(iter(found.values()), SourceSpec("")).with_options(**options)
     if not found:
-        raise UsageError(f"{sets[0].name} does not say which dataset it is of; give --source")
+        raise UsageError(f"{sets[0].name} does not record which dataset it was made from; give --source")
     if len(found) > 1:
         raise MismatchError(
             f"the sets were distilled from different sources ({', '.join(sorted(found))}); give --source"
@@ -145,21 +144,21 @@ def source_of(sets: Sequence[Labelled], **options: str | None) -> SourceSpec:
     return next(iter(found.values())).with_options(**options)
 
 
-def prior_of(sets: Sequence[Labelled], source: str, **options: str | None) -> PriorSpec:
-    """The prior that the first set was sampled from, else that of the source of this name, with the `options` that are
-    not None."""
+def prior_of(sets: Sequence[RawSet], source: str, **options: str | None) -> PriorSpec:
+    """The prior that the first set was sampled from, else the default for this source, with the `options` that are not
+    None."""
     own = sets[0].specs[1] if sets[0].specs else PriorSpec(default_prior(source))
     return own.with_options(**options)
 
 
-def read_sets(paths: Sequence[Path]) -> list[Labelled]:
-    """The sets at `paths`; the first is called by its folder, the others by their path as given.
+def read_sets(paths: Sequence[Path]) -> list[RawSet]:
+    """The sets at `paths`; the first is named by its folder, the others by their path as given.
 
-    A folder named like a baseline or another set is called by its whole path. Raises UsageError for a set given twice.
+    A folder named like a baseline or another set is named by its absolute path. Raises UsageError for duplicates.
     """
-    places = [path.resolve() for path in paths]
-    if twice := next((path for path, place in zip(paths, places, strict=True) if places.count(place) > 1), None):
+    resolved = [path.resolve() for path in paths]
+    if twice := next((path for path, whole in zip(paths, resolved, strict=True) if resolved.count(whole) > 1), None):
         raise UsageError(f"{twice} is given twice; leave it out of --against")
-    first, *others = places[0].name, *map(str, paths[1:])
-    names = [str(places[0]) if first in (*BASELINES, *others) else first, *others]
-    return [replace(read_labelled(path), name=name) for path, name in zip(paths, names, strict=True)]
+    first, *others = resolved[0].name, *map(str, paths[1:])
+    names = [str(resolved[0]) if first in (*BASELINES, *others) else first, *others]
+    return [replace(read_raw_set(path), name=name) for path, name in zip(paths, names, strict=True)]

@@ -1,4 +1,4 @@
-"""Features of image sets, the set metrics measured on them, and the linear probe trained on them."""
+"""Features of image sets, and the set metrics and the linear probe computed on them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -30,33 +30,33 @@ BATCH = 64
 
 
 def prior_features(data: ImageSet, prior: Prior) -> ndarray:
-    """The latents (n, d) of a set's images, brought to the prior's size."""
-    pictures = data.images.permute(0, 2, 3, 1).numpy()
-    squares = [to_square(to_image(p), prior.image_size, prior.image_channels) for p in pictures]
+    """The latents (n, d) of a set's images, resized to the prior's size."""
+    pixels = data.images.permute(0, 2, 3, 1).numpy()
+    squares = [to_square(to_image(p), prior.image_size, prior.image_channels) for p in pixels]
     parts = [prior.encode(part).flatten(1).cpu() for part in torch.stack(squares).split(BATCH)]
     return torch.cat(parts).numpy()
 
 
 @dataclass(frozen=True)
 class Features:
-    """What tables call the features, and `of`: how those of a few images (b, d) are had."""
+    """A feature extractor: its name in tables, and `of`, which returns the features (b, d) of a small set."""
 
     name: str
     of: Callable[[ImageSet], ndarray]
 
     def rows(self, data: ImageSet, on_images: Callable[[int], None] = lambda count: None) -> ndarray:
-        """The features (n, d) of a set; `on_images` is told of every few images that are done."""
+        """The features (n, d) of a set; `on_images` is called with the size of each finished batch."""
         parts = []
-        for few in torch.arange(len(data)).split(BATCH):
-            parts.append(self.of(data.select(few, data.name)))
-            on_images(len(few))
+        for batch in torch.arange(len(data)).split(BATCH):
+            parts.append(self.of(data.select(batch, data.name)))
+            on_images(len(batch))
         return np.concatenate(parts)
 
 
 def open_features(name: str | None, prior: Prior | None, device: str) -> Features:
     """The features of the network `name`, or else the prior's latents.
 
-    Raises UsageError if there is neither or a package is missing, ArtifactError if the network cannot be had.
+    Raises UsageError if neither is given or a package is missing, ArtifactError if the network cannot be loaded.
     """
     if name:
         network = feature_network(name, device)
@@ -68,7 +68,7 @@ def open_features(name: str | None, prior: Prior | None, device: str) -> Feature
 
 @dataclass(frozen=True)
 class Reference:
-    """What sets of one shape are held against: the real training images with their features (n, d), and the test
+    """What sets of one shape are compared with: the real training images with their features (n, d), and the test
     images' labels and standardised features (m, d)."""
 
     features: Features
@@ -79,7 +79,7 @@ class Reference:
 
 
 def open_reference(features: Features, source: Source, shape: Shape, *, progress: Progress = SILENT) -> Reference:
-    """The source's training and test images, brought to a shape, in some features."""
+    """The reference of a source: its training and test images in this shape, with these features."""
     real, test = (source_set(source, split, split, shape, progress=progress) for split in ("train", "test"))
     with progress.task("features", len(real) + len(test), "images") as task:
         rows = features.rows(real, task.advance)
@@ -88,7 +88,7 @@ def open_reference(features: Features, source: Source, shape: Shape, *, progress
 
 
 def train_probe(data: ImageSet, reference: Reference, seed: int) -> Training:
-    """The linear probe as a training of a single epoch. Nothing is random: `seed` only names the repeat."""
+    """The linear probe as a training of one epoch. It is deterministic: `seed` only labels the repeat."""
     started, count = time.perf_counter(), len(data.classes)
     rows = standardised(reference.features.rows(data), reference.rows)
     fitted = fit_linear(rows, data.labels.numpy(), count)
@@ -99,7 +99,6 @@ def train_probe(data: ImageSet, reference: Reference, seed: int) -> Training:
 
 
 def mean_detail(data: ImageSet) -> float:
-    """The mean detail of a set's images."""
     parts = [detail(part.permute(0, 2, 3, 1).numpy()) for part in data.images.split(BATCH)]
     return fmean(np.concatenate(parts).tolist())
 
@@ -107,8 +106,8 @@ def mean_detail(data: ImageSet) -> float:
 def measure(
     sets: Sequence[ImageSet], reference: Reference, *, progress: Progress = SILENT
 ) -> dict[str, dict[str, float]]:
-    """The metrics of each set by name, against the real training images; "detail" is over theirs, "probe" the top-1 in
-    % of a linear classifier on the real test images. All images have the reference's shape."""
+    """The metrics of each set by name, against the real training images; "detail" is relative to theirs, "probe" is the
+    linear probe's top-1 in % on the real test images. All images have the reference's shape."""
     real, labels, tested = reference.real, reference.real.labels.numpy(), reference.test_labels.numpy()
     with progress.task("measure", len(sets), "sets") as task:
         rows = reference.rows
@@ -119,19 +118,19 @@ def measure(
         measured, of_real = {}, max(mean_detail(real), 1e-12)
         for data in sets:
             task.describe(data.name)
-            made, own = reference.features.rows(data), data.labels.numpy()
+            synthetic, own = reference.features.rows(data), data.labels.numpy()
             measured[data.name] = {
-                **set_metrics(made, own, rows, labels, supports),
+                **set_metrics(synthetic, own, rows, labels, supports),
                 "detail": mean_detail(data) / of_real,
-                "probe": linear_probe(standardised(made, rows), own, reference.test_rows, tested, len(real.classes)),
+                "probe": linear_probe(standardised(synthetic, rows), own, reference.test_rows, tested, len(supports)),
             }
             task.advance()
     return measured
 
 
 def projection(sets: Sequence[ImageSet], prior: Prior | None) -> list[ndarray]:
-    """Two coordinates (n, 2) of each set's images: the principal components of the first set's latents (pixels, without
-    a prior)."""
+    """Coordinates (n, 2) of each set's images: the first two principal components of the first set's latents (without a
+    prior: pixels)."""
     pixels = (data.images.flatten(1).numpy().astype(np.float32) / 255 for data in sets)
     rows = [prior_features(data, prior) for data in sets] if prior else list(pixels)
     mean = rows[0].mean(0)

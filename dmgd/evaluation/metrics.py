@@ -1,4 +1,4 @@
-"""How a set lies among the real images, measured on rows of features (latents, or a network's)."""
+"""Set metrics against the real images, computed on rows of features (latents, or a network's)."""
 
 from collections.abc import Sequence
 
@@ -27,15 +27,15 @@ def transport_distance(rows: Rows, support: Rows, mass: Float[ndarray, " k"]) ->
     return float(ot.emd2(weights, mass.astype(np.float64) / mass.sum(), distances(rows, support)))
 
 
-def coverage_and_density(real: Rows, made: Rows, k: int = NEIGHBOURS) -> tuple[float, float]:
-    """Coverage: the share of real images with a made one within the distance of their k-th real neighbour. Density:
-    in how many of these balls a made image lies on average, divided by k. Source: Naeem et al. 2020, Eq. 3 and 4."""
+def coverage_and_density(real: Rows, synthetic: Rows, k: int = NEIGHBOURS) -> tuple[float, float]:
+    """Coverage: the fraction of real images with a synthetic one within the distance to their k-th real neighbour.
+    Density: the mean number of these balls around a synthetic image, over k. Source: Naeem et al. 2020, Eq. 3 and 4."""
     k = min(k, len(real) - 1)
     among = distances(real, real)
     np.fill_diagonal(among, np.inf)
     radius = np.partition(among, k - 1, axis=1)[:, k - 1]
-    inside = distances(real, made) <= radius[:, None]
-    return float(inside.any(1).mean()), float(inside.sum() / (k * len(made)))
+    inside = distances(real, synthetic) <= radius[:, None]
+    return float(inside.any(1).mean()), float(inside.sum() / (k * len(synthetic)))
 
 
 def mean_pairwise(rows: Rows) -> float:
@@ -44,14 +44,14 @@ def mean_pairwise(rows: Rows) -> float:
     return float(distances(rows, rows).sum() / (count * (count - 1))) if count > 1 else float("nan")
 
 
-def nearest(made: Rows, real: Rows) -> tuple[Float[ndarray, " n"], Int[ndarray, " n"]]:
-    """Each made image's distance to the nearest real one, and which that is."""
-    between = distances(made, real)
+def nearest(synthetic: Rows, real: Rows) -> tuple[Float[ndarray, " n"], Int[ndarray, " n"]]:
+    """Each synthetic image's distance to the nearest real one, and the index of that."""
+    between = distances(synthetic, real)
     return between.min(1), between.argmin(1)
 
 
 def nearest_among(real: Rows) -> float:
-    """The median distance of a real image to the nearest other one."""
+    """The median distance between a real image and its nearest other real image."""
     among = distances(real, real)
     np.fill_diagonal(among, np.inf)
     return float(np.median(among.min(1)))
@@ -71,30 +71,32 @@ def frechet_distance(a: Rows, b: Rows) -> float:
 
 
 def set_metrics(
-    made: Rows,
-    made_labels: Int[ndarray, " n"],
+    synthetic: Rows,
+    synthetic_labels: Int[ndarray, " n"],
     real: Rows,
     real_labels: Int[ndarray, " m"],
     supports: Sequence[tuple[Rows, Float[ndarray, " k"]]],
 ) -> dict[str, float]:
-    """All metrics of one set. `supports` are the class statistics, points and masses by class.
+    """All metrics of one set. `supports` are the support points and masses of each class.
 
-    "OT" is the mean over the classes; "diversity" the mean distance within a class over that of real images;
-    "nearest" the median distance to the nearest real image, in units of that between real ones; "near copies" counts
-    images nearer than 0.3 of that unit.
+    "OT" is the mean over classes; "diversity" the mean distance within a class relative to that of real images;
+    "nearest" the median distance to the nearest real image, in units of that between real images; "near copies" the
+    number of images nearer than 0.3 of that unit.
     """
-    classes = [c for c in range(len(supports)) if (made_labels == c).any() and (real_labels == c).any()]
-    coverage, density = coverage_and_density(real, made)
+    classes = [c for c in range(len(supports)) if (synthetic_labels == c).any() and (real_labels == c).any()]
+    coverage, density = coverage_and_density(real, synthetic)
     unit = max(nearest_among(real), 1e-12)
-    near = nearest(made, real)[0] / unit
-    spread = [mean_pairwise(made[made_labels == c]) / mean_pairwise(real[real_labels == c]) for c in classes]
-    spread = [value for value in spread if np.isfinite(value)]
+    near = nearest(synthetic, real)[0] / unit
+    diversity = [
+        mean_pairwise(synthetic[synthetic_labels == c]) / mean_pairwise(real[real_labels == c]) for c in classes
+    ]
+    diversity = [value for value in diversity if np.isfinite(value)]
     return {
-        "OT": float(np.mean([transport_distance(made[made_labels == c], *supports[c]) for c in classes])),
+        "OT": float(np.mean([transport_distance(synthetic[synthetic_labels == c], *supports[c]) for c in classes])),
         "coverage": coverage,
         "density": density,
-        "diversity": float(np.mean(spread)) if spread else 0.0,
+        "diversity": float(np.mean(diversity)) if diversity else 0.0,
         "nearest": float(np.median(near)),
         "near copies": int((near < NEAR_COPY).sum()),
-        "Fréchet": frechet_distance(made, real),
+        "Fréchet": frechet_distance(synthetic, real),
     }

@@ -1,4 +1,4 @@
-"""The field's small classifiers: ConvNet-D, ResNetAP and ResNet, with instance or batch norm.
+"""The small classifiers used in dataset distillation: ConvNet-D, ResNetAP and ResNet, with instance or batch norm.
 
 Sources: ConvNet of Zhao et al. 2021 (dataset condensation); ResNetAP of Kim et al. 2022 (IDC), a ResNet whose strides
 are average pooling; ResNet of He et al. 2016 with torchvision's parameter names, so that its checkpoints load.
@@ -126,17 +126,16 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Normal with the variance 2 / fan-out for convolutions (He et al. 2015)."""
+    """Initialise convolutions from a normal distribution of variance 2 / fan-out (He et al. 2015)."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, 0, math.sqrt(2 / (module.kernel_size[0] ** 2 * module.out_channels)))
 
 
 def smallest_size(name: str) -> int:
-    """The smallest image side, in pixels, at which every map that is normalised has more than one pixel."""
+    """The smallest image size, in pixels, at which every normalised feature map has more than one pixel."""
     family, depth, _ = parsed(name)
     return 2**depth if family == "convnet" else 16
 
 
 def parameter_count(network: nn.Module) -> int:
-    """The number of trainable parameters."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)

@@ -1,4 +1,4 @@
-"""The linear probe: what a set's labelled features teach a linear classifier about those of real images."""
+"""The linear probe: a linear classifier trained on a set's features and tested on those of real images."""
 
 from dataclasses import dataclass
 
@@ -19,22 +19,19 @@ def linear_probe(
     test_labels: Int[ndarray, " m"],
     num_classes: int,
 ) -> float:
-    """Top-1 in % on the test rows of a linear classifier that was trained on the train rows (see `fit_linear`).
-
-    Rows are standardised features. Deterministic.
-    """
+    """Top-1 in % on the test rows of a linear classifier fitted to the train rows, both standardised. Deterministic."""
     fitted = fit_linear(train_rows, train_labels, num_classes)
     return 100 * float((fitted.logits(test_rows).argmax(1).numpy() == test_labels).mean())
 
 
 def standardised(rows: Float[ndarray, "n d"], real: Float[ndarray, "m d"]) -> Float[ndarray, "n d"]:
-    """The rows less the real rows' mean, over their deviation, feature by feature."""
+    """The rows minus the mean of the real rows, divided by their standard deviation, per feature."""
     return (rows - real.mean(0)) / (real.std(0) + 1e-6)
 
 
 @dataclass(frozen=True)
 class LinearClassifier:
-    """Logits are rows · weights + bias, in float64."""
+    """logits = rows · weights + bias, in float64."""
 
     weights: Float[Tensor, "d k"]
     bias: Float[Tensor, " k"]
@@ -44,9 +41,9 @@ class LinearClassifier:
 
 
 def fit_linear(rows: Float[ndarray, "n d"], labels: Int[ndarray, " n"], num_classes: int) -> LinearClassifier:
-    """Multinomial logistic regression: the least mean cross entropy + 0.001 ‖weights‖².
+    """Multinomial logistic regression: minimises the mean cross entropy + 0.001 ‖weights‖².
 
-    The problem is convex: L-BFGS from zero, without anything random.
+    The problem is convex and solved by L-BFGS from zero: deterministic.
     """
     x, y = torch.from_numpy(rows).double(), torch.from_numpy(labels)
     weights = torch.zeros(x.shape[1], num_classes, dtype=x.dtype, requires_grad=True)

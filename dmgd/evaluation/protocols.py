@@ -1,4 +1,4 @@
-"""The field's training protocols as data, and what a user can choose about an evaluation. Standard library only."""
+"""The training protocols of the literature, and the settings of an evaluation. Standard library only."""
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -18,11 +18,11 @@ MANY_CLASSES = 100
 class Protocol:
     """How a network is trained and tested.
 
-    `augmentation` lists the operations in order. `network` may be "convnet" without a depth: one that fits the image
-    size. Images are brought to `resize` and cropped to `size` for the test; None: the source's own size, at most 32.
-    `batch_size` None: by IPC (10, 50, 100, doubled from 100 classes on). `full_batches` fills the last batch of an
-    epoch, and that of a set smaller than a batch, by starting over. `epochs` None: by IPC, or with `full_batches` as
-    many as make 500 steps. `validate_every` 0: about 100 times in all.
+    `augmentation` lists the operations in order. `network` "convnet", without a depth, gets one that fits the image
+    size. Test images are resized to `resize` and cropped to `size`; None: the source's own size, at most 32.
+    `batch_size` None: by IPC (10, 50, 100, doubled from 100 classes on). `full_batches` fills up the last batch of an
+    epoch with repeated images. `epochs` None: by IPC, or with `full_batches` for about 500 steps. `validate_every` 0:
+    about 100 validations.
     """
 
     name: str
@@ -103,7 +103,7 @@ def protocol_named(name: str) -> Protocol:
 
 
 def resolved(protocol: Protocol, *, num_images: int, num_classes: int, source_size: int) -> Protocol:
-    """The protocol with every setting that depends on the set filled in; `source_size` is the images' own side."""
+    """The protocol with all settings that depend on the set filled in; `source_size` is the source's image size."""
     ipc = math.ceil(num_images / num_classes)
     size = protocol.size or min(source_size, QUICK_SIZE)
     batch = protocol.batch_size or (10 if ipc < 10 else 50 if ipc < 50 else 100) * (1 + (num_classes >= MANY_CLASSES))
@@ -130,10 +130,10 @@ def epochs_by_ipc(ipc: int, num_classes: int) -> int:
 
 
 def learning_rate_factor(schedule: str, done: float, epoch: int, epochs: int) -> float:
-    """What the learning rate is multiplied with. `done` in [0, 1) is the share of all steps, `epoch` counts from 0.
+    """The factor of the learning rate. `done` in [0, 1) is the fraction of steps done, `epoch` counts from 0.
 
-    "steps": ×0.2 at 2/3 and at 5/6 of the epochs. "cosine": to zero, step by step, after a rise over the first 4 %.
-    "half-cosine": ½ (1 + cos(π·epoch / 2·epochs)), which ends at one half (RDED).
+    "steps": ×0.2 at 2/3 and at 5/6 of the epochs. "cosine": per step to zero, after a warm-up over the first 4 %.
+    "half-cosine": ½ (1 + cos(π·epoch / 2·epochs)), which ends at ½ (RDED).
     """
     if schedule == "steps":
         return 0.2 ** sum(epoch >= milestone for milestone in (2 * epochs // 3, 5 * epochs // 6))
@@ -143,18 +143,18 @@ def learning_rate_factor(schedule: str, done: float, epoch: int, epochs: int) ->
 
 
 def validates(protocol: Protocol, epoch: int, epochs: int) -> bool:
-    """Whether the network is tested after `epoch` (from 1); always after the last."""
+    """Whether to test the network after `epoch` (from 1); always after the last."""
     every = protocol.validate_every or max(1, epochs // 100)
     return epoch == epochs or (epoch % every == 0 and epoch > protocol.validate_from * epochs)
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """What `evaluate` computes. `size`, `network` and `epochs` override the protocol's; network "probe" has none.
+    """What `evaluate` computes. `size`, `network` and `epochs` override the protocol's; the probe has none.
 
-    `teacher`, a checkpoint or Hub id, gives rded-soft its labels. `matching` of classes is by "name", by "index" or
-    "auto". With `metrics` the sets' places among the real images are measured; they and the probe see the `features` of
-    a network, or else the prior's latents. `report` keeps what a report shows.
+    `teacher`, a checkpoint or Hub id, provides the soft labels of rded-soft. `matching` of classes is by "name", by
+    "index" or "auto". `metrics` adds the set metrics; they and the probe use the `features` of a network, or else the
+    prior's latents. `report` keeps what `write_report` needs.
     """
 
     protocol: str = "quick"
@@ -183,12 +183,12 @@ class EvaluateConfig:
 
     @property
     def probes(self) -> bool:
-        """Whether linear probes are trained instead of networks."""
+        """Whether linear probes are fitted instead of training networks."""
         return self.network == PROBE
 
     @property
     def needs_prior(self) -> bool:
-        """Whether a prior is used: for baselines in its latent space, metrics, a probe, or the report's map."""
+        """Whether a prior is used: by baselines, metrics or a probe in its latent space, or a report's scatter."""
         measured = (self.metrics or self.probes) and not self.features
         return bool(set(self.against) & set(NEED_PRIOR)) or measured or self.report
 

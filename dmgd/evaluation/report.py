@@ -1,4 +1,4 @@
-"""`report.html`: one file with pictures, charts and tables, readable without a network and at any width."""
+"""`report.html`: one self-contained, responsive file with images, charts and tables."""
 
 import json
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ SHOWN_SETTINGS = (
 
 
 def html_report(result: dict[str, Any], data: ImageSet, points: Sequence[tuple[ndarray, ndarray]]) -> str:
-    """The page. `result` is what report.json holds, `data` the evaluated set, `points` the coordinates (n, 2) and the
+    """The page. `result` is the content of report.json, `data` the evaluated set, `points` the coordinates (n, 2) and
     labels of the real images and of the set's."""
     settings, scores = result["settings"], result["scores"]
     title = f"{settings['set']['name']} on {settings['source']['name']}"
@@ -36,7 +36,7 @@ def html_report(result: dict[str, Any], data: ImageSet, points: Sequence[tuple[n
         ("Accuracy", accuracy(scores) + _list([*result["statements"], *_ddranking(result)])),
         ("Images", contact_sheet(data)),
         ("Learning curves", _key([s["name"] for s in scores]) + charts.curves([_curve(score) for score in scores])),
-        ("Real and made images", _scatter(points)),
+        ("Real and synthetic images", _scatter(points)),
         ("Per class", per_class(scores, data) + confusion(scores[0], data)),
         ("Set metrics", table(*metrics_table(result["metrics"])) if "metrics" in result else ""),
         ("Settings", f"<pre>{escape(json.dumps(shown, indent=1, ensure_ascii=False))}</pre>"),
@@ -47,19 +47,19 @@ def html_report(result: dict[str, Any], data: ImageSet, points: Sequence[tuple[n
 
 
 def accuracy(scores: Sequence[dict[str, Any]]) -> str:
-    """The bars, and the table with last and best epoch."""
+    """Bars, and the table with last and best epoch."""
     bars = [(score["name"], score["top1"]["mean"], score["top1"]["std"]) for score in scores]
     return charts.bars(bars) + table(*accuracy_table(scores))
 
 
 def contact_sheet(data: ImageSet) -> str:
-    """The first images of every class, in a row."""
-    pictures = data.images.permute(0, 2, 3, 1).numpy()
+    """The first images of every class, one row per class."""
+    pixels = data.images.permute(0, 2, 3, 1).numpy()
     rows = []
     for label, info in enumerate(data.classes):
-        own = pictures[data.labels.numpy() == label][:SHOWN_IMAGES]
+        own = pixels[data.labels.numpy() == label][:SHOWN_IMAGES]
         strip = np.concatenate([np.pad(p, ((1, 1), (1, 1), (0, 0)), constant_values=128) for p in own], axis=1)
-        zoom = max(1, 48 // pictures.shape[1])
+        zoom = max(1, 48 // pixels.shape[1])
         width = strip.shape[1] * zoom
         name = escape(info.name)
         rows.append(
@@ -76,7 +76,7 @@ def per_class(scores: Sequence[dict[str, Any]], data: ImageSet) -> str:
 
 
 def confusion(score: dict[str, Any], data: ImageSet) -> str:
-    """True class by predicted class, in % of the row; left out where there are too many classes to read."""
+    """True class by predicted class, in % of the row; empty for more than 30 classes."""
     if len(data.classes) > SHOWN_CONFUSION:
         return ""
     rows = []
@@ -88,7 +88,7 @@ def confusion(score: dict[str, Any], data: ImageSet) -> str:
 
 
 def _curve(score: dict[str, Any]) -> tuple[str, list[tuple[float, float]]]:
-    """The mean curve over the repeats, the epochs as shares."""
+    """The mean curve over the repeats, with epochs as fractions of all."""
     epochs = [point["epoch"] for point in score["curves"][0]]
     means = np.mean([[point["top1"] for point in curve] for curve in score["curves"]], axis=0)
     return score["name"], [(epoch / epochs[-1], float(mean)) for epoch, mean in zip(epochs, means, strict=True)]
@@ -99,7 +99,7 @@ def _scatter(points: Sequence[tuple[ndarray, ndarray]]) -> str:
         [(float(x), float(y), int(label)) for (x, y), label in zip(rows, labels, strict=True)]
         for rows, labels in points
     ]
-    return "<p>Small: real. Outlined: made. Colours are classes.</p>" + charts.scatter(groups)
+    return "<p>Small: real. Outlined: synthetic. Colours are classes.</p>" + charts.scatter(groups)
 
 
 def _ddranking(result: dict[str, Any]) -> list[str]:
@@ -117,7 +117,7 @@ def _list(lines: Sequence[str]) -> str:
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> None:
-    """Write report.json and the self-contained report.html to `folder`, which may exist."""
+    """Write report.json and report.html to `folder`, which may exist."""
     result = evaluation.to_json()
     write_json(folder / "report.json", result)
     write_bytes(folder / "report.html", html_report(result, evaluation.sets[0], evaluation.points).encode())

@@ -22,7 +22,7 @@ NEAR_CHANCE = 1.5
 
 
 class TeacherModel(nn.Module):
-    """Logits for normalised images, of a network that is frozen and always in evaluation mode."""
+    """A frozen network, always in evaluation mode: normalised images → logits."""
 
     def __init__(self, name: str, sha256: str, network_name: str, network: nn.Module):
         super().__init__()
@@ -38,17 +38,17 @@ class TeacherModel(nn.Module):
 
 
 def load_teacher(name: str, *, network: str, norm: str, num_classes: int, channels: int, size: int) -> TeacherModel:
-    """The teacher from a checkpoint (safetensors, or a pickle of tensors alone) or a Hub id.
+    """The teacher from a checkpoint (safetensors, or a pickle of plain tensors) or a Hub id.
 
-    Parameter names are torchvision's; the prefixes of wrappers are taken off. Raises MismatchError if it has another
-    number of classes, ArtifactError if it cannot be read or is another network.
+    Parameter names are torchvision's, after removing the prefixes of wrappers. Raises MismatchError for another number
+    of classes, ArtifactError if it cannot be read or is another network.
     """
     path = _locate(name)
     state = _without_wrappers(read_state(path))
     head = next((state[key] for key in reversed(state) if key.endswith("weight") and state[key].ndim == 2), None)
     if head is not None and len(head) != num_classes:
         raise MismatchError(
-            f"the teacher {name} knows {len(head)} classes, the test source has {num_classes}; "
+            f"the teacher {name} has {len(head)} classes, the test source has {num_classes}; "
             "give a teacher that was trained on these classes"
         )
     model = make_network(network, num_classes=num_classes, channels=channels, size=size, norm=norm)
@@ -63,7 +63,7 @@ def load_teacher(name: str, *, network: str, norm: str, num_classes: int, channe
 
 
 def read_state(path: Path) -> State:
-    """The tensors of a checkpoint by name. Raises ArtifactError for a damaged file or a pickle of other things."""
+    """The tensors of a checkpoint by name. Raises ArtifactError for a damaged file or a pickle of other objects."""
     try:
         content = read_weights(path)
     except ArtifactError as error:
@@ -72,12 +72,12 @@ def read_state(path: Path) -> State:
             "save its state_dict as safetensors or with torch.save"
         ) from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ArtifactError(f"the teacher {path} holds no state_dict; save model.state_dict()")
+        raise ArtifactError(f"the teacher {path} is not a state_dict; save model.state_dict()")
     return content
 
 
 def _without_wrappers(state: State) -> State:
-    """The state with its parameters called as before they were wrapped for training."""
+    """The state without the prefixes that training wrappers add to parameter names."""
     for prefix in _PREFIXES:
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -85,7 +85,7 @@ def _without_wrappers(state: State) -> State:
 
 
 def _locate(name: str) -> Path:
-    """The checkpoint file of a path or a Hub id. Raises UsageError for neither, ArtifactError if it cannot be had."""
+    """The checkpoint file of a path or Hub id. Raises UsageError for neither, ArtifactError for a failed download."""
     path = Path(name).expanduser()
     if path.is_file():
         return path
@@ -99,7 +99,7 @@ def _locate(name: str) -> Path:
 
 
 def open_teacher(name: str | None, protocol: Protocol, own: ImageSet) -> TeacherModel:
-    """The teacher for the set's classes and image size. Raises UsageError if none is named."""
+    """The teacher for the set's classes and image size. Raises UsageError if none is given."""
     if name is None:
         raise UsageError(f"the protocol {protocol.name!r} needs --teacher: a checkpoint or a Hub id")
     return load_teacher(
@@ -113,12 +113,12 @@ def open_teacher(name: str | None, protocol: Protocol, own: ImageSet) -> Teacher
 
 
 def check_teacher(teacher: TeacherModel, protocol: Protocol, test: ImageSet, device: str) -> dict[str, Any]:
-    """The teacher's identity and its top-1 on the test images. Raises DmgdError if that is hardly above chance."""
+    """The teacher's identity and top-1 on the test images. Raises DmgdError if that is below 1.5 times chance."""
     reached = top1(confusion_on(teacher.to(device), test, normaliser(test.images, protocol), device))
     chance = 100 / len(test.classes)
     if reached < NEAR_CHANCE * chance:
         raise DmgdError(
             f"the teacher {teacher.name} has {reached:.1f} % top-1 on the test images, chance is {chance:.1f} %; "
-            "its classes may stand in another order, or its images have another size or normalisation"
+            "it may have another order of classes, or expect another image size or normalisation"
         )
     return {"name": teacher.name, "sha256": teacher.sha256, "network": teacher.network_name, "top1": round(reached, 3)}

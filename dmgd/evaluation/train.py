@@ -1,4 +1,4 @@
-"""Training one network on an image set by a protocol, and testing it as it learns."""
+"""Training one network on an image set by a protocol, with validation."""
 
 import math
 import time
@@ -20,13 +20,13 @@ from dmgd.evaluation.protocols import QUICK_SIZE, Protocol, learning_rate_factor
 TEST_BATCH = 512
 
 Teacher = Callable[[Float[Tensor, "b c h w"]], Float[Tensor, "b k"]]
-"""Normalised, augmented images → logits that the soft-label loss imitates."""
+"""Normalised, augmented images → the target logits of the soft-label loss."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What one training gave. `curve` holds (epoch, top-1 in %, mean training loss) of every validation; `confusion`
-    (true class, predicted class) counts the test images after the last epoch."""
+    """The result of one training. `curve` has (epoch, top-1 in %, mean training loss) of every validation; `confusion`
+    (true class, predicted class) is the confusion matrix on the test images after the last epoch."""
 
     seed: int
     curve: tuple[tuple[int, float, float], ...]
@@ -35,12 +35,10 @@ class Training:
 
     @property
     def best(self) -> float:
-        """The highest top-1 of all validations, in %."""
         return max(top1 for _, top1, _ in self.curve)
 
     @property
     def last(self) -> float:
-        """The top-1 after the last epoch, in %."""
         return self.curve[-1][1]
 
 
@@ -54,9 +52,9 @@ def train(
     device: torch.device | str = "cpu",
     on_epoch: Callable[[], None] = lambda: None,
 ) -> Training:
-    """Train a new network on `data`, all of whose randomness follows from `seed`, and test it on `test`.
+    """Train a new network on `data` and test it on `test`. All randomness derives from `seed`.
 
-    `protocol` is a resolved one. Raises DmgdError when the loss is no longer finite.
+    `protocol` is resolved. Raises DmgdError if the loss becomes NaN or infinite.
     """
     started = time.perf_counter()
     network = seeded_network(protocol, data, seed).to(device)
@@ -100,7 +98,7 @@ def batch_loss(
     protocol: Protocol,
     device: torch.device | str,
 ) -> Tensor:
-    """The loss of an augmented batch: against its labels, or against what the teacher says of the same inputs."""
+    """The loss of an augmented batch against its labels, or against the teacher's logits for the same inputs."""
     inputs = inputs.contiguous(memory_format=_layout(device))
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=_is_cuda(device)):
         output = network(inputs)
@@ -125,7 +123,7 @@ def require_finite(loss: float, name: str, epoch: int, seed: int) -> float:
 
 
 def seeded_network(protocol: Protocol, data: ImageSet, seed: int) -> nn.Module:
-    """A new network whose initial weights follow from `seed`; torch's global generator stays as it was."""
+    """A new network with initial weights from `seed`; torch's global generator is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make_network(
@@ -138,7 +136,7 @@ def seeded_network(protocol: Protocol, data: ImageSet, seed: int) -> nn.Module:
 
 
 def make_optimizer(protocol: Protocol, network: nn.Module) -> torch.optim.Optimizer:
-    """The protocol's optimiser. With soft labels, parameters of one dimension are not decayed (RDED)."""
+    """The protocol's optimiser. With soft labels, 1-D parameters have no weight decay (RDED)."""
     parameters = list(network.parameters())
     plain = [p for p in parameters if protocol.loss == "soft" and p.ndim <= 1]
     decayed = [p for p in parameters if protocol.loss == "hard" or p.ndim > 1]
@@ -149,7 +147,7 @@ def make_optimizer(protocol: Protocol, network: nn.Module) -> torch.optim.Optimi
 
 
 def epoch_batches(count: int, batch: int, seed: int, epoch: int, *, full: bool) -> tuple[Int64[Tensor, " b"], ...]:
-    """The indices of an epoch's batches: a permutation, cut; the last is smaller unless `full` repeats some images."""
+    """The indices of an epoch's batches, a random permutation; `full` fills up the last one with repeated images."""
     generator = Generator().manual_seed(step_seed(seed, -1 - epoch))
     order = torch.randperm(count, generator=generator)
     while full and len(order) % batch:
@@ -159,18 +157,18 @@ def epoch_batches(count: int, batch: int, seed: int, epoch: int, *, full: bool) 
 
 
 def step_seed(seed: int, step: int) -> int:
-    """A seed for one step of one training; negative steps are epochs' orders."""
+    """A seed for one step of one training; negative steps are for the order of each epoch."""
     return (seed * 1_000_003 + step) % 2**63
 
 
 def hard_loss(output: Tensor, labels: Tensor, partner_labels: Tensor, own: float) -> Tensor:
-    """Cross entropy, shared between an image's label and its CutMix partner's."""
+    """Cross entropy, weighted between an image's label and its CutMix partner's."""
     loss = own * F.cross_entropy(output, labels)
     return loss if own == 1 else loss + (1 - own) * F.cross_entropy(output, partner_labels)
 
 
 def soft_loss(output: Float[Tensor, "b k"], target: Float[Tensor, "b k"], temperature: float) -> Tensor:
-    """KL divergence of the softened outputs from the teacher's, batch mean, without the factor T² (RDED)."""
+    """KL divergence from the teacher's to the network's outputs at this temperature, batch mean, without T² (RDED)."""
     log_p = F.log_softmax(output.float() / temperature, 1)
     return F.kl_div(log_p, F.softmax(target.float() / temperature, 1), reduction="batchmean")
 
@@ -191,18 +189,17 @@ def confusion_on(
 
 
 def to_unit(images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """The images in [0, 1]."""
     return images.float().div_(255)
 
 
 def top1(confusion: Int64[Tensor, "k k"]) -> float:
-    """The share of right answers, in %."""
+    """The accuracy in %."""
     return 100 * float(confusion.diagonal().sum()) / float(confusion.sum())
 
 
 @contextmanager
 def fitting_threads(size: int, device: torch.device | str) -> Iterator[None]:
-    """One CPU thread while the images are small: more would wait for each other longer than they work."""
+    """Use one CPU thread for small images, for which more would only add overhead."""
     before = torch.get_num_threads()
     if not _is_cuda(device) and size <= QUICK_SIZE:
         torch.set_num_threads(1)

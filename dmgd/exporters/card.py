@@ -1,4 +1,4 @@
-"""The dataset card: README.md, with the YAML head that tells `load_dataset` and the Hub what lies where."""
+"""The dataset card: README.md, with a YAML header for `load_dataset` and the Hub."""
 
 import json
 from importlib.resources import files
@@ -22,7 +22,7 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 def card(
     description: Description, layout: str, images_per_class: list[int], size: int, provenance: dict[str, str]
 ) -> str:
-    """The whole README.md of an export of `size` bytes: card.md, filled in with `provenance` and what is exported."""
+    """The README.md of an export of `size` bytes: card.md with `provenance` and the description filled in."""
     head = card_head(description, layout, provenance["source"], sum(images_per_class), size)
     few, most = min(images_per_class), max(images_per_class)
     return Template(files(__package__).joinpath("card.md").read_text(encoding="utf-8")).substitute(
@@ -37,7 +37,7 @@ def card(
 
 
 def provenance(run: RunDirectory, results: str | None) -> dict[str, str]:
-    """What the card tells of the run, by its fields in card.md. `results` of an evaluation are Markdown."""
+    """The fields of card.md that describe the run. `results` of an evaluation are Markdown."""
     manifest = published(run.manifest)
     source, prior = manifest["statistics"]["source"], manifest["prior"]
     source_spec, prior_spec = specs_of(manifest)
@@ -62,7 +62,7 @@ def provenance(run: RunDirectory, results: str | None) -> dict[str, str]:
 
 
 def _loading(description: Description, layout: str) -> str:
-    """Three lines of Python for each library that opens the layout."""
+    """A few lines of Python for each library that opens the layout."""
     found, blocks = layout_named(layout), []
     if found.data_files:
         image, label, *_ = (column["name"] for column in (found.columns or columns)(description))
@@ -86,18 +86,17 @@ def _class_table(description: Description, images_per_class: list[int]) -> str:
 
 
 def _rows(*rows: tuple[Any, ...]) -> str:
-    """The rows of a Markdown table."""
     return "\n".join(f"| {' | '.join(_cell(str(value)) for value in row)} |" for row in rows)
 
 
 def _cell(text: str) -> str:
-    """`text` as one cell of a Markdown table: on one line, its bars and HTML made harmless."""
+    """`text` as one cell of a Markdown table: on one line, with bars and HTML escaped."""
     shown = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
     return shown if len(shown) <= 120 else shown[:119] + "…"
 
 
 def card_head(description: Description, layout: str, source_name: str, images: int, size: int) -> dict[str, Any]:
-    """The head, as a dict, of an export of `size` bytes."""
+    """The YAML header, as a dict, of an export of `size` bytes."""
     head: dict[str, Any] = {
         "pretty_name": f"{source_name}, distilled",
         "license": "other",
@@ -123,7 +122,7 @@ def card_head(description: Description, layout: str, source_name: str, images: i
 def read_results(path: Path) -> str:
     """The scores in a JSON of `dmgd evaluate` (`--json`, or a report's `report.json`) as a Markdown table.
 
-    Raises ArtifactError if the file is missing or is something else.
+    Raises ArtifactError if the file is missing or not such a JSON.
     """
     try:
         evaluation = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""The command that distils a run again, from its specs and its configuration."""
+"""The command that reproduces a run, from its specs and configuration."""
 
 import shlex
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ SWITCHES = ("compile", "semantic", "distribution")
 def distill_command(
     config: DistillConfig, source: SourceSpec, prior: PriorSpec, statistics: Mapping[str, Any] = NO_HEADER
 ) -> str:
-    """The shortest `dmgd distill` command: what is default is left out, except source and ipc.
+    """The shortest `dmgd distill` command: without defaults, except for source and ipc.
 
-    Options are called as the fields of specs and settings, which the command line keeps to; what it does not offer
-    stands behind the command as a comment, as do `statistics` (their header) that `distill` itself would not fit.
+    Options have the names of the fields of specs and settings. Fields without an option follow in a comment, as do
+    `statistics` (their header) that `distill` itself would not fit.
     """
     method, usual = config.method, METHODS[config.method.name]().respaced(config.method.steps)
     given: dict[str, Any] = {"source": source.name, "ipc": config.ipc}

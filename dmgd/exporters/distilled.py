@@ -1,4 +1,4 @@
-"""A distilled set on disk: a run, or an export of one, which carries the run's manifest."""
+"""A distilled set on disk: a run, or an export of one, which contains the run's manifest."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class DistilledSet:
 
     @classmethod
     def open(cls, path: Path) -> "DistilledSet":
-        """The run or export at `path`. Raises UsageError if it is neither, ArtifactError for another version's."""
+        """The run or export at `path`. Raises UsageError if it is neither, ArtifactError if it has another format."""
         if (path / MANIFEST).is_file():
             run = RunDirectory.open(path)
             return cls(path, run.manifest, run=run)
@@ -46,21 +46,21 @@ class DistilledSet:
 
     def images(self) -> Iterator[tuple[int, int, ndarray]]:
         """(class index, image index, uint8 pixels (h, w, c)) of every image, in order. Raises ArtifactError for an
-        unfinished run, or where images are missing, damaged or labelled otherwise than the classes say."""
+        unfinished run, and for missing, damaged or mislabelled images."""
         if self.run is not None:
             for record in self.run.complete_records():
                 yield record.class_index, record.image_index, self.run.pixels(record)
         elif self.index is not None:
             classes = dict(enumerate(self.classes))
             try:
-                for stored in layout_named(self.index["layout"]).read(self.path, self.index):
-                    info = classes.get(stored.label)
-                    if info is None or stored.metadata["class_name"] != info.name:
+                for example in layout_named(self.index["layout"]).read(self.path, self.index):
+                    info = classes.get(example.label)
+                    if info is None or example.metadata["class_name"] != info.name:
                         raise ArtifactError(
-                            f"{self.path} calls class {stored.label} both {info and info.name!r} and "
-                            f"{stored.metadata['class_name']!r}; its labels cannot be trusted"
+                            f"{self.path} calls class {example.label} both {info and info.name!r} and "
+                            f"{example.metadata['class_name']!r}; its labels cannot be trusted"
                         )
-                    yield stored.label, stored.metadata["image_index"], stored.pixels
+                    yield example.label, example.metadata["image_index"], example.pixels
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise ArtifactError(
                     f"{self.path} is damaged ({error}); dmgd verify {self.path} names the files"

@@ -1,4 +1,4 @@
-"""What every writer is given: images with their metadata, and a description of the whole set."""
+"""What layouts write and read back: the images of a set with their metadata; and the description of the set."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ READERS, READ_AHEAD = 2, 32
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that one shard holds: images, and bytes of image files. A larger image has a shard of its own."""
+    """The maximum number of images, and of bytes of image files, per shard. A larger image gets its own shard."""
 
     images: int = 10_000
     bytes: int = 500_000_000
@@ -31,8 +31,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Description:
-    """The set that is written: its classes in order, the images' file format, the shards' limits, and whether there
-    are soft labels."""
+    """The set to write: its classes in order, the images' file format, the shards' limits, and whether it has soft
+    labels."""
 
     classes: tuple[ClassInfo, ...]
     image_format: str = "png"
@@ -40,41 +40,29 @@ class Description:
     soft_labels: bool = False
 
     def class_folder(self, class_index: int) -> str:
-        """A folder name for one class that sorts by index and that every file system takes."""
+        """The folder name of a class: sorts by class index and is valid on every file system."""
         return f"{class_index:04d}-{safe_name(self.classes[class_index].identity)}"
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image: what the run recorded of it, its class, the bytes of its file in the description's format with their
-    `sha256`, and a teacher's `logits` (classes,) float32, where there are soft labels."""
-
-    record: ImageRecord
-    info: ClassInfo
-    data: bytes
-    sha256: str
-    logits: ndarray | None = None
-
-    @property
-    def key(self) -> str:
-        return self.record.key
-
-    @property
-    def label(self) -> int:
-        return self.record.class_index
-
-    def metadata(self) -> dict[str, Any]:
-        """Where the image comes from, see `dmgd.runs.columns`; `sha256` is that of `data`."""
-        return metadata(self.record, self.info, self.sha256)
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One image as it is read back from an export: its file's bytes, or its pixels where the layout has no files."""
+    """One image of an export: its label, its `metadata` (see `dmgd.runs.columns`), and the bytes of its file, or uint8
+    pixels (h, w, c) when read from a layout without image files. `logits` (classes,), float32, are a teacher's soft
+    label; they are not read back."""
 
     label: int
     metadata: dict[str, Any]
     image: bytes | ndarray
+    logits: ndarray | None = None
+
+    @property
+    def key(self) -> str:
+        return self.metadata["key"]
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of its file; of pixels alone, as PNG."""
+        return self.image if isinstance(self.image, bytes) else encode(self.image)
 
     @property
     def pixels(self) -> ndarray:
@@ -83,7 +71,7 @@ class Stored:
 
 
 def shards(examples: Iterable[Example], limits: Limits) -> Iterator[tuple[int, Iterator[Example]]]:
-    """(shard number, its examples), streaming: a shard must be used up before the next is asked for."""
+    """(shard number, its examples), streaming: a shard must be consumed before the next one."""
     number = count = size = 0
 
     def shard_of(example: Example) -> int:
@@ -102,8 +90,8 @@ def json_line(value: Any) -> bytes:
 
 
 def columns(description: Description, label: Any = None) -> list[dict[str, Any]]:
-    """The columns image, label, metadata and, with soft labels, logits, with their types as a dataset card lists them.
-    `label` is the label's (None: a ClassLabel)."""
+    """Names and types, in a dataset card's form, of the columns image, label, metadata and, with soft labels, logits.
+    `label` is the type of the label (None: a ClassLabel)."""
     names = {str(i): name for i, name in enumerate(label_names(description.classes))}
     return [
         {"name": "image", "dtype": "image"},
@@ -120,7 +108,7 @@ def examples(
     logits: Mapping[str, ndarray] | None,
     task: Task,
 ) -> Iterator[Example]:
-    """The run's images in order, each checked against its record while it is read."""
+    """The run's images in order, each checked against its record when read."""
     classes = run.classes
 
     def read(record: ImageRecord) -> Example:
@@ -128,9 +116,10 @@ def examples(
         if image_format != "png":
             data = encode(decode(data), image_format)
             sha256 = sha256_bytes(data)
-        return Example(record, classes[record.class_index], data, sha256, logits[record.key] if logits else None)
+        fields = metadata(record, classes[record.class_index], sha256)
+        return Example(record.class_index, fields, data, logits[record.key] if logits else None)
 
-    # A few are read, checked and encoded while earlier ones are being written.
+    # A few are read, checked and encoded while earlier ones are written.
     with ThreadPoolExecutor(READERS) as pool:
         for example in in_order(pool, read, records, READ_AHEAD):
             yield example

@@ -1,6 +1,5 @@
-"""An export's folder, which is filled aside and becomes whole at the end, wherever the work stops: `index.json`, which
-lists the files with the digests that were taken while they were written, comes last, so that its presence says that
-the export is whole."""
+"""The folder of an export, written to a staging folder and moved into place at the end. `index.json`, which lists the
+files with their digests, comes last: an export with an index is complete."""
 
 import hashlib
 import shutil
@@ -12,18 +11,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.files import LOCK, locked, read_json
+from dmgd.files import GUARD, guarded, read_json
 from dmgd.progress import Progress
 
 FORMAT = 3
 INDEX = "index.json"
 STAGING = ".dmgd-unfinished"
-PIECE = 1 << 20
+BLOCK = 1 << 20
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """The index of a finished export. Raises UsageError if the folder has none, ArtifactError for one that is damaged
-    or of another version."""
+    """The index of a finished export. Raises UsageError if the folder has none, ArtifactError if it is damaged or has
+    another format."""
     missing = UsageError(f"{folder} is not an export (it has no {INDEX}); make one with dmgd export")
     remedy = "export the run again to a new folder"
     return read_json(folder / INDEX, FORMAT, ("files", "run"), missing=missing, remedy=remedy)
@@ -31,25 +30,25 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def output_folder(out: Path) -> Iterator[None]:
-    """Hold `out` as the only writer. What an earlier attempt left unfinished there is removed, and nothing else.
+    """Hold the guard of `out`. Remove an unfinished export there, and nothing else.
 
-    Raises UsageError if `out` is something else than a new or empty folder or an export.
+    Raises UsageError unless `out` is a new or empty folder or an export.
     """
-    with locked(out):
+    with guarded(out):
         _remove_leftover(out)
-        others = [path.name for path in out.iterdir() if path.name != LOCK]
+        others = [path.name for path in out.iterdir() if path.name != GUARD]
         if others and INDEX not in others:
             raise UsageError(
-                f"{out} holds something else ({min(others)}) and no export; choose a new or empty --out folder"
+                f"{out} exists and is not an export (it holds {min(others)}); choose a new or empty --out folder"
             )
         yield
 
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """A new folder to write to; when the block ends well, its files are moved to `out`, the index last.
+    """A staging folder to write to; if the block succeeds, its files are moved to `out`, the index last.
 
-    It lies within `out`, which may be a mount point, and is removed when the block fails.
+    It is inside `out`, which may be a mount point, and is removed if the block fails.
     """
     staging = out / STAGING
     staging.mkdir()
@@ -66,7 +65,7 @@ def staged(out: Path) -> Iterator[Path]:
 
 
 def _remove_leftover(out: Path) -> None:
-    """Remove an unfinished export: what is still aside, and what was moved already."""
+    """Remove an unfinished export: the staging folder, and the files that were already moved out of it."""
     staging = out / STAGING
     if (staging / INDEX).exists():
         for file in read_index(staging)["files"]:
@@ -83,17 +82,19 @@ def same_export(out: Path, wanted: dict[str, Any], progress: Progress) -> dict[s
     """The index of the export at `out`. Raises MismatchError if it is not the one wanted."""
     index = read_index(out)
     if differing := sorted(key for key in wanted if index.get(key) != wanted[key]):
-        raise MismatchError(f"{out} holds another export (other {', '.join(differing)}); choose another --out folder")
+        raise MismatchError(
+            f"{out} contains another export (other {', '.join(differing)}); choose another --out folder"
+        )
     missing = [file["path"] for file in index["files"] if not (out / file["path"]).exists()]
     if missing:
         raise ArtifactError(f"{out / missing[0]} is missing from the export; choose another --out folder")
-    progress.note(f"{out} holds this export already; dmgd verify {out} checks it")
+    progress.note(f"{out} contains this export already; dmgd verify {out} checks it")
     return index
 
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """A finished file: its path within the export, SHA-256, size in bytes, and how many images it holds."""
+    """A finished file: its path within the export, SHA-256, size in bytes, and number of images."""
 
     path: str
     sha256: str
@@ -105,29 +106,29 @@ class WrittenFile:
 
 
 class HashedFile:
-    """A binary file opened for writing from start to end, that knows its digest and size.
+    """A binary file for sequential writing that computes its digest and size.
 
-    It writes in large pieces, and hashes each in `thread` while the next is gathered.
+    It writes large blocks, and hashes each in `thread` while the next is filled.
     """
 
     def __init__(self, file: BinaryIO, thread: ThreadPoolExecutor):
         self._file, self._digest, self.size = file, hashlib.sha256(), 0
-        self._piece, self._thread = bytearray(), thread
+        self._block, self._thread = bytearray(), thread
         self._hashing: Future[None] | None = None
 
     def write(self, data: bytes) -> int:
-        self._piece += data
+        self._block += data
         self.size += memoryview(data).nbytes
-        if len(self._piece) >= PIECE:
+        if len(self._block) >= BLOCK:
             self.flush()
         return memoryview(data).nbytes
 
     def flush(self) -> None:
         if self._hashing:
-            self._hashing.result()  # so that never more than two pieces are in memory
-        self._hashing = self._thread.submit(self._digest.update, self._piece)
-        self._file.write(self._piece)
-        self._piece = bytearray()
+            self._hashing.result()  # at most two blocks in memory
+        self._hashing = self._thread.submit(self._digest.update, self._block)
+        self._file.write(self._block)
+        self._block = bytearray()
 
     def tell(self) -> int:
         return self.size
@@ -142,7 +143,7 @@ class HashedFile:
         return self._file.closed
 
     def written(self, path: str, images: int) -> WrittenFile:
-        """What the index says of the file, which is closed."""
+        """The closed file's entry in the index."""
         if self._hashing:
             self._hashing.result()
         return WrittenFile(path, self._digest.hexdigest(), self.size, images)
@@ -150,21 +151,20 @@ class HashedFile:
 
 @contextmanager
 def hashed_file(folder: Path, path: str) -> Iterator[HashedFile]:
-    """`folder / path`, new, open for writing; its parents are made. An OSError, such as a full disk, names the file."""
-    place = folder / path
-    place.parent.mkdir(parents=True, exist_ok=True)
+    """`folder / path`, created with its parents, open for writing. An OSError, such as a full disk, names the file."""
+    whole = folder / path
+    whole.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with ThreadPoolExecutor(1) as thread, place.open("wb") as file:
+        with ThreadPoolExecutor(1) as thread, whole.open("wb") as file:
             hashed = HashedFile(file, thread)
             yield hashed
             hashed.close()
     except OSError as error:
-        error.filename = error.filename or str(place)
+        error.filename = error.filename or str(whole)
         raise
 
 
 def write_hashed(folder: Path, path: str, data: bytes, images: int = 0) -> WrittenFile:
-    """Write a whole file `folder / path`."""
     with hashed_file(folder, path) as file:
         file.write(data)
     return file.written(path, images)

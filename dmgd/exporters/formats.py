@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Any
 from dmgd.errors import unknown_choice
 
 if TYPE_CHECKING:  # the command line lists the layouts without the libraries that they need
-    from dmgd.exporters.example import Description, Example, Stored
+    from dmgd.exporters.example import Description, Example
     from dmgd.exporters.folder import WrittenFile
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How an export lies on disk.
+    """How an export is stored on disk.
 
-    `write(folder, examples, description)` puts the examples into a folder and returns the files it has written;
-    `read(folder, index)` gives them back, with the metadata that each example has, given the export's index.
+    `write(folder, examples, description)` writes the examples to a folder and returns the files written;
+    `read(folder, index)` reads them back, given the export's index.
 
-    The rest is for the dataset card. `data_files` are the patterns by which `load_dataset` finds the data (none: it
-    does not know the layout), `columns(description)` what it finds there, the image first and then the label (None: as
-    in `dmgd.exporters.example.columns`). `snippet` is Python that opens the export, called FOLDER, with another
-    library. In patterns and snippet, {image_format} stands for the suffix of the images.
+    The rest is for the dataset card. `data_files` are the file patterns for `load_dataset` (none: it cannot read the
+    layout), `columns(description)` the columns it then has, image and label first (None: those of
+    `dmgd.exporters.example.columns`). `snippet` is Python that opens the export, at FOLDER, with another library. In
+    patterns and snippet, {image_format} is replaced by the images' suffix.
     """
 
     write: "Callable[[Path, Iterable[Example], Description], list[WrittenFile]]"
-    read: "Callable[[Path, dict[str, Any]], Iterator[Stored]]"
+    read: "Callable[[Path, dict[str, Any]], Iterator[Example]]"
     data_files: tuple[str, ...] = ()
     columns: "Callable[[Description], list[dict[str, Any]]] | None" = None
     snippet: str = ""

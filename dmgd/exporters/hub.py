@@ -17,12 +17,12 @@ NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
 def check_push(repo_id: str) -> None:
-    """Raise UsageError for a name that is not `user/name`, ArtifactError if there is no token or the Hub is off; before
-    any work begins."""
+    """Raise UsageError for a name that is not `user/name`, ArtifactError if there is no token or HF_HUB_OFFLINE is
+    set."""
     from huggingface_hub import constants, get_token
 
     if not NAME.fullmatch(repo_id) or len(repo_id) > 96 or ".." in repo_id or "--" in repo_id:
-        raise UsageError(f"{repo_id!r} is no name of a dataset on the Hub; write it as user/name")
+        raise UsageError(f"{repo_id!r} is not a dataset name on the Hub; write it as user/name")
     if constants.HF_HUB_OFFLINE:
         raise ArtifactError("HF_HUB_OFFLINE is set, so nothing can be pushed; unset it")
     if not get_token():
@@ -38,12 +38,12 @@ def publish(
     message: str = "Upload distilled dataset",
     progress: Progress = SILENT,
 ) -> str:
-    """The URL of the dataset `repo_id`, to which the export at `out` was uploaded.
+    """Upload the export at `out` to the dataset `repo_id` and return its URL.
 
-    The repository is created if need be; `revision` is a branch, made if need be. All files appear at once, in a single
-    commit; what is there already is not sent again, and what an earlier export left and this one lacks is removed.
-    Raises ArtifactError if a file of the export was changed since it was made, or, saying what to do, if the Hub
-    refuses or cannot be reached; then nothing was published.
+    The repository and the branch `revision` are created if missing. There is a single commit; files that are already
+    there are not sent again, and those of an earlier export that this one lacks are removed.
+    Raises ArtifactError if the export was changed or damaged, or if the Hub refuses or cannot be reached; then nothing
+    is published.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
@@ -66,14 +66,14 @@ def publish(
 
 
 def _published_paths(api: Any, repo_id: str, revision: str | None) -> list[str]:
-    """The files of the export that is at the Hub now, by its own index; none if there is no index."""
+    """The files in the index of the export that is on the Hub now; none if there is no index."""
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = api.hf_hub_download(repo_id, INDEX, repo_type="dataset", revision=revision, local_dir=folder)
             return [file["path"] for file in json.loads(Path(path).read_text())["files"]]
-        except LocalEntryNotFoundError:  # could not be reached; not the same as not being there
+        except LocalEntryNotFoundError:  # unreachable, which is not the same as missing
             raise
         except (EntryNotFoundError, ValueError, KeyError, TypeError):
             return []
@@ -81,13 +81,13 @@ def _published_paths(api: Any, repo_id: str, revision: str | None) -> list[str]:
 
 @contextmanager
 def hub_errors(repo_id: str, endpoint: str) -> Iterator[None]:
-    """Turn what the Hub's client raises into one line that says what to do.
+    """Turn the errors of the Hub client into one line that says what to do.
 
-    The client's own texts are not passed on: they may hold addresses with credentials.
+    The client's own messages are dropped: their URLs may contain credentials.
     """
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    # The client's HTTP library differs between its versions; all its errors share a base of this one, or are OSErrors.
+    # The HTTP library depends on the client's version; its errors share a base with this one, or are OSErrors.
     transport: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError)
     # While files are sent, it wraps them in a RuntimeError.
     caught: tuple[type[Exception], ...] = (*transport, RuntimeError)
@@ -96,28 +96,28 @@ def hub_errors(repo_id: str, endpoint: str) -> Iterator[None]:
     except DmgdError:
         raise
     except HFValidationError as error:
-        raise UsageError(f"{repo_id!r} is no name of a dataset on the Hub; write it as user/name") from error
+        raise UsageError(f"{repo_id!r} is not a dataset name on the Hub; write it as user/name") from error
     except caught as error:
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         if not isinstance(cause, transport) or getattr(cause, "filename", None):
-            raise  # an error of this machine, or of the program
+            raise  # a local error, or a bug
         said = _advice(getattr(getattr(cause, "response", None), "status_code", None), repo_id, endpoint, cause)
         raise ArtifactError(f"{said}; nothing was published, and what was sent is not sent again") from None
 
 
 def _advice(status: int | None, repo_id: str, endpoint: str, error: BaseException) -> str:
-    """What went wrong, and the next step."""
     known = {
-        401: f"{endpoint} does not know the token, or {repo_id} (401): log in again with `hf auth login`, or set "
-        "HF_TOKEN to a token with write access",
-        403: f"the token may not write to {repo_id} (403): use one with write access to it, or push to a name of yours",
-        404: f"{repo_id} cannot be had as a dataset (404): it is hidden from this token, or the name is taken by a "
+        401: f"{endpoint} does not accept the token, or {repo_id} does not exist (401): log in again with `hf auth "
+        "login`, or set HF_TOKEN to a token with write access",
+        403: f"the token may not write to {repo_id} (403): use one with write access, or push to a name of your own",
+        404: f"{repo_id} is not available as a dataset (404): it is hidden from this token, or the name is taken by a "
         "repository of another type; choose another name",
-        409: f"{repo_id} was changed by somebody else in this moment, or its name is taken (409): repeat the command, "
-        "or choose another name",
-        429: f"{endpoint} asks for a pause (429): repeat the command in some minutes",
+        409: f"{repo_id} was changed by somebody else meanwhile, or its name is taken (409): repeat the command, or "
+        "choose another name",
+        429: f"{endpoint} limits the rate of requests (429): repeat the command in a few minutes",
     }
     if status is None:
         kind = type(error).__name__
-        return f"{endpoint} cannot be reached or broke off ({kind}): check the network and HF_ENDPOINT, then repeat"
+        said = f"{endpoint} cannot be reached or dropped the connection ({kind})"
+        return f"{said}: check the network and HF_ENDPOINT, then repeat"
     return known.get(status) or f"{endpoint} failed ({status}): repeat the command later"

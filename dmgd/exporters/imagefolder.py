@@ -1,11 +1,11 @@
-"""An image folder: one folder a class, named so that sorting them gives the class index, and `metadata.jsonl`."""
+"""An image folder: one folder per class, whose names sort by class index, and `metadata.jsonl`."""
 
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dmgd.exporters.example import Description, Example, Stored, columns, json_line
+from dmgd.exporters.example import Description, Example, columns, json_line
 from dmgd.exporters.folder import WrittenFile, hashed_file, write_hashed
 from dmgd.exporters.formats import Layout
 
@@ -21,30 +21,29 @@ def write(folder: Path, examples: Iterable[Example], description: Description) -
     files = []
     with hashed_file(folder, METADATA) as metadata:
         for example in examples:
-            name = f"{example.record.image_index:05d}.{description.image_format}"
+            name = f"{example.metadata['image_index']:05d}.{description.image_format}"
             path = f"{description.class_folder(example.label)}/{name}"
             files.append(write_hashed(folder, path, example.data, images=1))
-            fields = {"file_name": path, "label": example.label, **example.metadata()}
+            fields = {"file_name": path, "label": example.label, **example.metadata}
             if example.logits is not None:
                 fields["logits"] = example.logits.tolist()
             metadata.write(json_line(fields) + b"\n")
     return [*files, metadata.written(METADATA, images=0)]
 
 
-def read(folder: Path, index: dict[str, Any]) -> Iterator[Stored]:
-    """The images of an export in `folder`."""
+def read(folder: Path, index: dict[str, Any]) -> Iterator[Example]:
     with (folder / METADATA).open(encoding="utf-8") as lines:
         for line in lines:
             fields = json.loads(line)
             data = (folder / fields.pop("file_name")).read_bytes()
-            yield Stored(fields.pop("label"), fields, data)
+            yield Example(fields.pop("label"), fields, data)
 
 
 LAYOUT = Layout(
     write,
     read,
     data_files=("*/*.{image_format}", METADATA),
-    # The reader in `datasets` infers the types from metadata.jsonl and knows no class labels there.
+    # The reader in `datasets` infers the types from metadata.jsonl, without class labels.
     columns=lambda description: columns(description, label="int64"),
     snippet=SNIPPET,
 )

@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dmgd.exporters.example import Description, Example, Stored, shards
+from dmgd.exporters.example import Description, Example, shards
 from dmgd.exporters.folder import HashedFile, WrittenFile, hashed_file
 from dmgd.exporters.formats import Layout
 from dmgd.runs.columns import COLUMN_TYPES, features
 
-ROWS_PER_GROUP = 100  # what readers fetch at once, as in `datasets`
+ROWS_PER_GROUP = 100  # what readers fetch at once; the default of `datasets`
 
 
 def write(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
@@ -23,7 +23,7 @@ def write(folder: Path, examples: Iterable[Example], description: Description) -
     for number, shard in shards(examples, description.limits):
         with hashed_file(folder, f"data/{number:05d}") as file:
             shard_files.append((file, _write_shard(file, shard, schema, description.image_format)))
-    # The names hold the number of shards, which is known only now.
+    # File names contain the number of shards, which is known only now.
     files = []
     for number, (file, images) in enumerate(shard_files):
         path = f"data/train-{number:05d}-of-{len(shard_files):05d}.parquet"
@@ -33,7 +33,7 @@ def write(folder: Path, examples: Iterable[Example], description: Description) -
 
 
 def arrow_schema(description: Description) -> pa.Schema:
-    """The columns, with the note in which `datasets` finds its Image and ClassLabel types."""
+    """The columns, with the schema metadata in which `datasets` stores its Image and ClassLabel types."""
     from datasets import Sequence, Value
 
     columns = features(description.classes)
@@ -43,7 +43,7 @@ def arrow_schema(description: Description) -> pa.Schema:
 
 
 def _write_shard(file: HashedFile, shard: Iterator[Example], schema: pa.Schema, image_format: str) -> int:
-    """Write one shard and return its number of images. Compressing images again would only cost time."""
+    """Write one shard and return its number of images. Images are already compressed."""
     count, columns = 0, ["label", *COLUMN_TYPES]
     compression = {**dict.fromkeys([*columns, "image.path"], "snappy"), "image.bytes": "none"}
     options: dict[str, Any] = {"compression": compression, "use_dictionary": columns, "write_statistics": columns}
@@ -56,20 +56,19 @@ def _write_shard(file: HashedFile, shard: Iterator[Example], schema: pa.Schema, 
 
 
 def row(example: Example, image_format: str) -> dict[str, Any]:
-    """One image as a row."""
     image = {"bytes": example.data, "path": f"{example.key}.{image_format}"}
-    fields = {"image": image, "label": example.label, **example.metadata()}
+    fields = {"image": image, "label": example.label, **example.metadata}
     return fields if example.logits is None else {**fields, "logits": example.logits}
 
 
-def read(folder: Path, index: dict[str, Any]) -> Iterator[Stored]:
+def read(folder: Path, index: dict[str, Any]) -> Iterator[Example]:
     """The images of an export in `folder`, a group of rows at a time in memory."""
     for file in index["files"]:
         if file["path"].endswith(".parquet"):
             for batch in pq.ParquetFile(folder / file["path"]).iter_batches(ROWS_PER_GROUP):
                 for fields in batch.to_pylist():
                     image = fields.pop("image")["bytes"]
-                    yield Stored(fields.pop("label"), fields, image)
+                    yield Example(fields.pop("label"), fields, image)
 
 
 LAYOUT = Layout(write, read, data_files=("data/train-*.parquet",))

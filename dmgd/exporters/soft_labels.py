@@ -1,7 +1,7 @@
 """A teacher's soft labels for the images of a run.
 
-A teacher folder holds `soft_labels.safetensors` with the tensor `logits` (N, C), one row an image and one column a
-class of the run in its order, and in the header's metadata `keys`, the N image keys (`c0003-i00007`) as a JSON list.
+A teacher folder has `soft_labels.safetensors` with the tensor `logits` (N, C), a row per image and a column per class,
+in the run's order, and in the header's metadata `keys`, the N image keys (`c0003-i00007`) as a JSON list.
 """
 
 import json
@@ -20,7 +20,7 @@ FILE = "soft_labels.safetensors"
 def read_soft_labels(folder: Path, keys: list[str], num_classes: int) -> Mapping[str, ndarray]:
     """The logits (num_classes,), float32, of each of the images `keys`.
 
-    Raises ArtifactError if the file is missing or damaged, MismatchError if it is of another run.
+    Raises ArtifactError if the file is missing or damaged, MismatchError if it does not fit the run.
     """
     path = folder / FILE
     try:
@@ -28,9 +28,9 @@ def read_soft_labels(folder: Path, keys: list[str], num_classes: int) -> Mapping
             listed = json.loads((file.metadata() or {})["keys"])
             logits = np.asarray(file.get_tensor("logits"), dtype=np.float32)
     except FileNotFoundError as error:
-        raise ArtifactError(f"{path} does not exist; a teacher folder holds soft labels under this name") from error
+        raise ArtifactError(f"{path} does not exist; a teacher folder has its soft labels there") from error
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-        raise ArtifactError(f"{path} holds no logits with keys ({error}); see docs/export.md for its layout") from error
+        raise ArtifactError(f"{path} has no logits with keys ({error}); see docs/export.md for the format") from error
     if logits.shape != (len(listed), num_classes):
         raise MismatchError(
             f"{path} has logits of shape {logits.shape} for {len(listed)} keys; the run has {num_classes} classes"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmgd.exporters.example import Description, Example, Stored, json_line
+from dmgd.exporters.example import Description, Example, json_line
 from dmgd.exporters.folder import WrittenFile, hashed_file, write_hashed
 from dmgd.exporters.formats import Layout
 from dmgd.images import decode
@@ -29,7 +29,7 @@ def write(folder: Path, examples: Iterable[Example], description: Description) -
     for example in examples:
         pixels.append(decode(example.data))
         labels.append(example.label)
-        lines.append(json_line({"label": example.label, **example.metadata()}) + b"\n")
+        lines.append(json_line({"label": example.label, **example.metadata}) + b"\n")
         logits.append(example.logits)
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous().float().div_(255)
     files = [
@@ -49,14 +49,13 @@ def _write(folder: Path, path: str, tensor: Tensor, images: int = 0) -> WrittenF
     return file.written(path, images)
 
 
-def read(folder: Path, index: dict[str, Any] | None = None) -> Iterator[Stored]:
-    """The images of an export in `folder`."""
+def read(folder: Path, index: dict[str, Any] | None = None) -> Iterator[Example]:
     images, labels = (torch.load(folder / name, weights_only=True) for name in (IMAGES, LABELS))
     with (folder / METADATA).open(encoding="utf-8") as lines:
         for image, label, line in zip(images, labels.tolist(), lines, strict=True):
             fields = json.loads(line)
             fields.pop("label")
-            yield Stored(label, fields, image.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy())
+            yield Example(label, fields, image.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy())
 
 
 LAYOUT = Layout(write, read, snippet=SNIPPET)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from dmgd.exporters.example import Description, Example, Stored, columns, json_line, shards
+from dmgd.exporters.example import Description, Example, columns, json_line, shards
 from dmgd.exporters.folder import WrittenFile, hashed_file
 from dmgd.exporters.formats import Layout
-from dmgd.sources.shards import samples
+from dmgd.sources.shards import read_shard
 
 SNIPPET = """\
 import glob, webdataset as wds
@@ -26,22 +26,22 @@ def write(folder: Path, examples: Iterable[Example], description: Description) -
     files = []
     for number, shard in shards(examples, description.limits):
         path, count = f"data/train-{number:05d}.tar", 0
-        # A fixed time: the same images give the same bytes on another day.
+        # A fixed modification time: the same images always give the same bytes.
         with hashed_file(folder, path) as file, wds.TarWriter(file, encoder=False, mtime=0) as tar:
             for example in shard:
-                tar.write(sample(example, description.image_format))
+                tar.write(tar_fields(example, description.image_format))
                 count += 1
         files.append(file.written(path, count))
     return files
 
 
-def sample(example: Example, image_format: str) -> dict[str, str | bytes]:
-    """The fields of one image, as WebDataset's writer takes them."""
+def tar_fields(example: Example, image_format: str) -> dict[str, str | bytes]:
+    """The tar fields of one image, as WebDataset's writer takes them."""
     fields: dict[str, str | bytes] = {
         "__key__": example.key,
         image_format: example.data,
         "cls": str(example.label).encode(),
-        "json": json_line(example.metadata()),
+        "json": json_line(example.metadata),
     }
     if example.logits is not None:
         array = io.BytesIO()
@@ -50,17 +50,16 @@ def sample(example: Example, image_format: str) -> dict[str, str | bytes]:
     return fields
 
 
-def read(folder: Path, index: dict[str, Any]) -> Iterator[Stored]:
-    """The images of an export in `folder`."""
+def read(folder: Path, index: dict[str, Any]) -> Iterator[Example]:
     for file in index["files"]:
         if file["path"].endswith(".tar"):
-            for found in samples(folder / file["path"]):
-                label, fields, image = (found.read(name) or b"" for name in ("cls", "json", index["image_format"]))
-                yield Stored(int(label), json.loads(fields), image)
+            for _, members in read_shard(folder / file["path"]):
+                label, fields, image = (members[suffix]() for suffix in ("cls", "json", index["image_format"]))
+                yield Example(int(label), json.loads(fields), image)
 
 
 def _columns(description: Description) -> list[dict[str, Any]]:
-    """The fields of a sample by their suffix, as `load_dataset` calls them."""
+    """The fields by suffix, as `load_dataset` names them."""
     image, label, *metadata = columns(description)
     logits = [{**metadata.pop(), "name": "logits.npy"}] if description.soft_labels else []
     return [

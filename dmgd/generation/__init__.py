@@ -1,1 +1,1 @@
-"""From statistics to latents: batches, sampling, and the same images made again."""
+"""From statistics to latents: batches, sampling, and regeneration."""

@@ -1,4 +1,4 @@
-"""What `distill` is asked for."""
+"""The configuration of `distill`."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -34,7 +34,7 @@ class DistillConfig:
 
     @property
     def k(self) -> int:
-        """Support points a class."""
+        """Support points per class."""
         return self.method.support_points(self.ipc)
 
     def with_statistics_of(self, k: int) -> "DistillConfig":

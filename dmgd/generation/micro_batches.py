@@ -48,7 +48,7 @@ def suitable_batch(prior: Prior) -> int:
 def fitting(peak: Callable[[int], int], memory: int) -> int:
     """The largest power of two of images whose peak memory stays below `memory`, in bytes; at least 1.
 
-    `peak` of a number of images is taken to grow linearly. It is asked for each of PROBED twice: the first call of a
+    `peak` is assumed to grow linearly with the images. It is called twice for each of PROBED: the first call of a
     size also allocates workspaces that stay.
     """
     few, more = PROBED

@@ -20,7 +20,7 @@ from dmgd.statistics.file import Statistics
 
 @dataclass(frozen=True)
 class Plan:
-    """How the images of a run are made: whole in its run.json, and read from there when they are made again.
+    """How the images of a run are made: recorded in its run.json, and read from there when they are regenerated.
 
     `config` can be typed again; its batch size is settled. `method` is its method as it acts: with the prior's own
     guidance, and with window and stages where the statistics put them. `source` and `prior` name data and weights,

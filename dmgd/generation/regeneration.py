@@ -1,4 +1,4 @@
-"""Images of a run made again, a few of them, to be compared with the stored ones."""
+"""Some images of a run, regenerated to be compared with the stored ones."""
 
 from collections.abc import Callable, Iterator
 
@@ -33,7 +33,7 @@ def regenerate(
 ) -> Iterator[tuple[int, int, ndarray]]:
     """(class index, image index, uint8 pixels (h, w, c)) of the images `indices`, sampled again by the run's own plan.
 
-    Greedy matching needs the latents of the images before: the stored ones, or else they are made again, too.
+    Greedy matching needs the latents of the images before: the stored ones, or else they are regenerated, too.
     """
     made: dict[str, Tensor] = {}
 

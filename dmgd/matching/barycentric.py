@@ -3,12 +3,12 @@
 The exact optimal-transport plan γ between the n images of a class (each of mass 1/n) and its support points, with
 squared Euclidean cost, gives every image its own part of the class. The mean of that part, the barycentric projection
 T(x_i) = n Σ_j γ_ij k_j, is where W₂² between the set and the class falls fastest: −½ n ∂W₂²/∂x_i = T(x_i) − x_i. A step
-size ρ in [0, 1] goes that share of the way, whatever the latents' scale and dimension and the number of images.
+size ρ in [0, 1] has the same meaning for any scale and dimension of the latents and any number of images.
 
 k support points span at most k − 1 of the d directions. In every other direction all targets are the mean of the class,
-whatever the image: a step there only takes detail away. In latents of photographs most of the variance of a class lies
-outside the span, and half of the way to the mean decodes as fog. A step can therefore be kept within the span, which
-leaves the rest to the prior. The plan is the same either way: what lies outside costs as much for every point.
+whatever the image: a step there only removes detail. In latents of photographs most of the variance of a class lies
+outside the span, and halfway to the mean they decode to a blur. A step can therefore be restricted to the span, which
+leaves the rest to the prior. The plan is the same either way: distances outside the span are equal for all points.
 """
 
 import numpy as np

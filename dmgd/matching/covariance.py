@@ -3,7 +3,7 @@
 The barycentric projections of a class have its mean but vary less than its images: what varies within a part is
 averaged away. Of all linear maps that give a set the covariance Σ in the directions that it spans, the optimal
 transport map between two Gaussians moves it least. With the n deviations from the mean as the rows of U, it is
-U ↦ G^½ R G^−½ U, where G = U Uᵀ and R = √n G^−½ (U Σ Uᵀ)^½ G^−½ says how much each direction is widened. So the targets
+U ↦ G^½ R G^−½ U, where G = U Uᵀ and R = √n G^−½ (U Σ Uᵀ)^½ G^−½ is the gain of each direction. So the targets
 become other weights of the same support points, and Σ is needed only along these.
 
 A mean of N/n images that vary independently has lost a factor √(N/n) of their spread. Where the set varies less than
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-# Directions in which the targets vary less than 1e-4 of the most come from rounding: there is nothing to widen.
+# Directions in which the targets vary less than 1e-4 of the most come from rounding and are left as they are.
 NEGLIGIBLE = 1e-8
 
 
@@ -59,8 +59,8 @@ def with_covariance(weights: Float[Tensor, "c n k"], wanted: ClassCovariance) ->
     gain, direction = torch.linalg.eigh(num_targets**0.5 * inverse @ covariance_root @ inverse)
     lost_by_averaging = (wanted.count / num_targets).clamp_min(1).sqrt()
     gain = gain.minimum(lost_by_averaging[:, None])
-    widened = root @ (direction * gain[:, None] @ direction.mT) @ inverse @ (rows - wanted.centre)
-    return (wanted.centre + widened).to(weights)
+    matched = root @ (direction * gain[:, None] @ direction.mT) @ inverse @ (rows - wanted.centre)
+    return (wanted.centre + matched).to(weights)
 
 
 def powers(matrix: Float64[Tensor, "c n n"], *exponents: float) -> list[Float64[Tensor, "c n n"]]:

@@ -63,7 +63,7 @@ class Method:
         return MIN_POINTS
 
     def with_points(self: AnyMethod, k: int) -> AnyMethod:
-        """The method for statistics that have `k` support points a class; itself if it needs its own number."""
+        """The method for statistics that have `k` support points per class; itself if it needs its own number."""
         return self
 
     @property
@@ -155,17 +155,17 @@ class SoftLabels(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class DistributionMatching(Method):
-    """A method whose images are to cover the data's distribution, as `k` support points a class stand for it.
+    """A method whose images are to cover the data's distribution, which `k` support points per class stand for.
 
     `window` (first, last) are the step indices in which it acts; None begins where the modes of a class begin to show:
-    before, x̂_0 tells nothing of the mode that an image will have. `k` None takes as many points as IPC needs.
+    before, x̂_0 does not depend on the mode that an image will have. `k` None takes as many points as IPC needs.
     """
 
     distribution: bool = setting(True, "Without distribution matching.")
     window: Pair | None = setting(
         None, "Step indices FIRST LAST of distribution matching.", of_steps=True, needs="distribution"
     )
-    k: int | None = setting(None, "K, support points a class.", at_least=1, needs="distribution")
+    k: int | None = setting(None, "K, support points per class.", at_least=1, needs="distribution")
 
     @property
     def uses_points(self) -> bool:
@@ -239,7 +239,7 @@ def hidden_from(alpha_bar: Sequence[float], deviation: float) -> int:
 
 
 def speciation_step(alpha_bar: Sequence[float], distance: float, deviations: float) -> int:
-    """The first step index, counted from the noise, at which two latents `distance` apart can be told apart.
+    """The first step index, counted from the noise, at which two latents `distance` apart can be distinguished.
 
     In z_t they lie √ᾱ_t·distance apart under noise of deviation √(1−ᾱ_t): each is √ᾱ_t·distance/2 from the middle,
     which must be at least `deviations` times the noise. At VISIBLE (½) their order begins to show, at EVEN (1) signal

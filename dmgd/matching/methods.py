@@ -23,14 +23,14 @@ class DMGD(OptimalTransport):
     """Soft labels, and barycentric steps of the exact transport plan to targets that are matched to the class's
     covariance (`match_covariance`).
 
-    A mean of pixels is a picture, and steps lead there wholly and to the end. A mean of an autoencoder's latents
-    decodes as fog: with `keep_detail` steps stay in the span of the support points and end while noise still hides what
-    sets an image apart from its support point (None: where latents are not pixels).
+    A mean of pixels is a picture, and steps lead all the way to it, until the end. A mean of an autoencoder's latents
+    decodes to a blur: with `keep_detail`, steps stay in the span of the support points and end while noise still hides
+    the deviation of an image from its support point (None: if latents are not pixels).
 
-    With one image a class, whose target is the mean of the class, there is no covariance to match. There a method that
-    keeps detail has `match_norm`: its target is the mean at the norm of an image, and steps lead there wholly, but only
-    until the modes of the class are as strong as the noise. They choose what is typical of the class; the prior makes
-    a picture of it.
+    With one image per class, the target is the mean of the class, and there is no covariance to match. With
+    `match_norm` (None: for one image per class that keeps its detail) the target is the mean scaled to the norm of an
+    image, and steps are not restricted to the span, but they end where the modes of the class are as strong as the
+    noise: they select what is typical of the class, and the prior makes a picture of it.
     """
 
     name: ClassVar[str] = "dmgd"
@@ -40,7 +40,7 @@ class DMGD(OptimalTransport):
     )
     keep_detail: bool | None = setting(
         None,
-        "Leave the images' detail to the prior, or draw them wholly to means. Default: kept with an autoencoder.",
+        "Leave detail to the prior (yes), or move images all the way to means (no). Default: yes with an autoencoder.",
         needs="distribution",
     )
     match_covariance: bool = setting(True)
@@ -144,7 +144,7 @@ class DMGDReleased(DMGDPaper):
 
 @dataclass(frozen=True, kw_only=True)
 class MGD3(DistributionMatching):
-    """MGD³: every image is drawn to a k-means centre of its own."""
+    """MGD³: every image is guided to its own k-means centre."""
 
     name: ClassVar[str] = "mgd3"
 

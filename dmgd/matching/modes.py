@@ -1,4 +1,4 @@
-"""MGD³'s mode guidance: every image is drawn to a mode of its own."""
+"""MGD³'s mode guidance: every image is guided to its own mode."""
 
 from collections.abc import Sequence
 

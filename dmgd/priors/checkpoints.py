@@ -1,6 +1,6 @@
-"""Reading DiT weights: diffusers folders and original checkpoints become the state of one `DiT`.
+"""Reading DiT weights, from diffusers folders and original checkpoints, into a `DiT`.
 
-Both directions of names are plain renaming; nothing is approximated. A tensor that has no place is refused by name.
+Parameters are only renamed. An unexpected tensor is refused by name.
 """
 
 from dataclasses import asdict
@@ -20,15 +20,15 @@ WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.
 
 
 def load_diffusers_dit(folder: Path, numerics: Numerics | None) -> tuple[DiT, Numerics, Path]:
-    """The network in a diffusers `DiTTransformer2DModel` folder, the numerics it was read with, and the weights' file.
+    """The network in a diffusers `DiTTransformer2DModel` folder, its numerics, and the path of its weights.
 
-    `numerics` "original" computes as facebookresearch/DiT does, right for converted checkpoints such as
-    `facebook/DiT-XL-2-256`; "diffusers" as diffusers does, right for models trained there. None decides: a converted
-    checkpoint has the same embedder in every block. Raises ArtifactError if something is missing or has no place.
+    `numerics` "original" computes as facebookresearch/DiT, correct for converted checkpoints such as
+    `facebook/DiT-XL-2-256`; "diffusers" as diffusers, correct for models trained there. None: detected, as a converted
+    checkpoint has the same embedder in every block. Raises ArtifactError for missing or unexpected tensors.
     """
     config = read_config(folder / "config.json")
     if lacking := [key for key in _CONFIG_KEYS if key not in config]:
-        raise ArtifactError(f"{folder / 'config.json'} is no diffusers DiT's: it lacks {', '.join(lacking)}")
+        raise ArtifactError(f"{folder / 'config.json'} is not that of a diffusers DiT: it lacks {', '.join(lacking)}")
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
         raise ArtifactError(f"no weights in {folder}; expected {' or '.join(WEIGHT_FILES)}")
@@ -62,10 +62,10 @@ def load_diffusers_dit(folder: Path, numerics: Numerics | None) -> tuple[DiT, Nu
 
 
 def read_diffusion(folder: Path) -> Diffusion:
-    """The diffusion that `scheduler/scheduler_config.json` of a pipeline describes, also where `folder` is its
-    transformer; DDPM's where there is none.
+    """The diffusion in a pipeline's `scheduler/scheduler_config.json`, also if `folder` is its transformer; DDPM's if
+    there is none.
 
-    Raises ArtifactError for one that the sampler does not know.
+    Raises ArtifactError for one that the sampler does not support.
     """
     places = (folder, folder.parent) if folder.name == "transformer" else (folder,)
     path = next((p for place in places if (p := place / "scheduler" / "scheduler_config.json").is_file()), None)
@@ -85,7 +85,7 @@ def read_diffusion(folder: Path) -> Diffusion:
     if found.prediction_type not in PREDICTIONS:
         odd.append(f"prediction_type {found.prediction_type!r}")
     if odd:
-        raise ArtifactError(f"{path} asks for what dmgd cannot sample: {', '.join(odd)}")
+        raise ArtifactError(f"{path} has settings that dmgd does not support: {', '.join(odd)}")
     return found
 
 
@@ -109,8 +109,8 @@ _CONFIG_KEYS = (
 def load_original_dit(path: Path, num_heads: int | None) -> DiT:
     """The network in a checkpoint with the names of facebookresearch/DiT, DiffFit's γ scales folded in.
 
-    Its shape is read off the tensors, except the number of attention heads, which leaves no trace in them: None takes
-    that of the published size (DiT-S, B, L, XL) of this width. Raises ArtifactError if that is unknown, too.
+    Its shape is inferred from the tensors, except for the number of attention heads: None takes that of the published
+    size (DiT-S, B, L, XL) with this width. Raises ArtifactError if there is none.
     """
     state = fold_gamma(read_weights(path))
     try:
@@ -147,7 +147,7 @@ _HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
 
 
 def fold_gamma(state: State) -> State:
-    """The same network without DiffFit's γ: each multiplies the output of a linear layer, so it moves into it.
+    """The state without DiffFit's γ: each scales the output of a linear layer, so it is folded into its weights.
 
     `attn.gamma1` scales qkv, `attn.gamma2` the attention's projection; a block's `gamma1` its attention branch and
     `gamma2` its MLP branch. A state without γ is returned as it is.
@@ -174,7 +174,7 @@ _GAMMA_TARGETS = {
 
 
 def _from_diffusers(state: State, depth: int, num_embedders: int) -> State:
-    """diffusers' names to ours."""
+    """The state, renamed from diffusers' names to those of `DiT`."""
     renamed: State = {}
 
     def move(ours: str, *theirs: str) -> None:
@@ -213,7 +213,7 @@ _ORIGINAL_NAMES: list[tuple[str, str]] = [
 
 
 def _from_original(state: State) -> State:
-    """facebookresearch/DiT's names to ours. The position embedding is fixed and is computed anew."""
+    """The state, renamed from facebookresearch/DiT's names to those of `DiT`, without the fixed position embedding."""
     renamed: State = {}
     for name, tensor in state.items():
         if name != "pos_embed":
@@ -224,7 +224,7 @@ def _from_original(state: State) -> State:
 
 
 def _fill(network: DiT, state: State, path: Path) -> None:
-    """Put `state` into `network`. Raises ArtifactError naming what is missing, left over or of another shape."""
+    """Load `state` into `network`. Raises ArtifactError, naming missing, unexpected and misshapen tensors."""
     try:
         network.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     except RuntimeError as error:

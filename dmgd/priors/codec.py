@@ -1,4 +1,4 @@
-"""Between images and latents: pixels themselves, or a frozen autoencoder."""
+"""Codecs between images and latents: plain pixels, or a frozen autoencoder."""
 
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,8 +17,8 @@ NO_CONFIG: dict[str, Any] = {}
 
 @runtime_checkable
 class Codec(Protocol):
-    """`factor` image pixels are one latent pixel along each side; images have `image_channels` (1 grey, 3 RGB).
-    `config` is what the latents depend on beside the weights, `is_pixels` whether they are the pixels themselves."""
+    """`factor` is image size over latent size; images have `image_channels` (1 grey, 3 RGB); `config` is what latents
+    depend on besides the weights; `is_pixels` says whether they are the pixels themselves."""
 
     is_pixels: bool
     factor: int
@@ -26,7 +26,7 @@ class Codec(Protocol):
     config: dict[str, Any]
 
     def encode(self, images: Images) -> Latents:
-        """The latents of uint8 images, on the codec's device; deterministic (a posterior's mean)."""
+        """The latents of uint8 images, on the codec's device; deterministic (the posterior mean)."""
 
     def decode(self, latents: Latents) -> Images:
         """The uint8 images of latents, on the codec's device."""
@@ -50,7 +50,7 @@ class PixelCodec:
 
 
 class NoCodec:
-    """For work with latents alone."""
+    """The codec of a prior that is loaded without one; it raises UsageError when used."""
 
     is_pixels = False
     factor = 1
@@ -67,7 +67,7 @@ class NoCodec:
 class AutoencoderCodec:
     """A diffusers `AutoencoderKL` or `AutoencoderTiny` in float32.
 
-    Latents are what diffusers' pipelines give a network: (z − mean) · scaling_factor / std, where mean and std are the
+    Latents are scaled as in diffusers' pipelines: (z − mean) · scaling_factor / std, where mean and std are the
     config's `latents_mean` and `latents_std`, or else `shift_factor` and 1.
     """
 
@@ -78,11 +78,11 @@ class AutoencoderCodec:
         import diffusers
         from diffusers.utils import logging
 
-        logging.set_verbosity_error()  # it warns of settings that it wrote itself
+        logging.set_verbosity_error()  # it warns about settings that it wrote itself
         described = read_config(folder / "config.json")
         name = described.get("_class_name")
         if name not in ("AutoencoderKL", "AutoencoderTiny"):
-            raise ArtifactError(f"{folder} holds a {name}, not an AutoencoderKL or AutoencoderTiny")
+            raise ArtifactError(f"{folder} contains a {name}, not an AutoencoderKL or AutoencoderTiny")
         try:
             loaded = getattr(diffusers, name).from_pretrained(
                 folder, torch_dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False
@@ -90,17 +90,17 @@ class AutoencoderCodec:
         except (OSError, ValueError, RuntimeError) as error:
             raise ArtifactError(f"the autoencoder in {folder} cannot be loaded: {str(error)[:200]}") from error
         # Channels last: twice as fast on CPUs for the small autoencoders.
-        placed = loaded.to(device=device, memory_format=torch.channels_last)
-        self._model: nn.Module = placed.eval().requires_grad_(False)
+        moved = loaded.to(device=device, memory_format=torch.channels_last)
+        self._model: nn.Module = moved.eval().requires_grad_(False)
         self._device, self._is_kl = device, name == "AutoencoderKL"
         self.config = {key: value for key, value in described.items() if not key.startswith("_")} | {"class": name}
-        self._scale, self._mean, self._std = self._placement(loaded.config, folder)
+        self._scale, self._mean, self._std = self._normalisation(loaded.config, folder)
         self.factor = 2 ** (
             len(loaded.config.block_out_channels if self._is_kl else loaded.config.num_encoder_blocks) - 1
         )
 
-    def _placement(self, config: Any, folder: Path) -> tuple[float, Tensor, Tensor]:
-        """scaling_factor, and mean and std for each channel. Raises ArtifactError for means that contradict."""
+    def _normalisation(self, config: Any, folder: Path) -> tuple[float, Tensor, Tensor]:
+        """scaling_factor, and mean and std per channel. Raises ArtifactError if the config has two means."""
         shift, mean, std = (config.get(key) for key in ("shift_factor", "latents_mean", "latents_std"))
         if shift and mean is not None:
             raise ArtifactError(f"{folder / 'config.json'} has both shift_factor and latents_mean; remove one of them")

@@ -1,4 +1,4 @@
-"""What is known of a prior without its weights: its names, its own description, its classes."""
+"""What is known of a prior without its weights: names, description, classes."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -18,10 +18,10 @@ Numerics = Literal["original", "diffusers"]
 
 @dataclass(frozen=True)
 class Description:
-    """What a prior's weights do not say. A prior may bring its own as `dmgd.json` (folder) or `NAME.dmgd.json` (file).
+    """What a prior's weights do not contain: `dmgd.json` in its folder, or `NAME.dmgd.json` beside its file.
 
-    `classes` are the rows of the label table in order: names, or {"name", "wnid"} objects; without them they are the
-    ImageNet classes if there are 1,000, else only numbered. `vae` is a folder or Hub id.
+    `classes` are the rows of the label table in order: names, or {"name", "wnid"} objects; None: ImageNet's classes if
+    there are 1,000 rows, else numbers. `vae` is a folder or Hub id.
     """
 
     id: str | None = None
@@ -34,7 +34,7 @@ class Description:
 
     @property
     def listed_classes(self) -> tuple[ClassInfo, ...] | None:
-        """The rows of the label table as far as the description lists them."""
+        """The rows of the label table, or None if the description does not list them."""
         if self.classes is None:
             return None
         return tuple(ClassInfo(entry) if isinstance(entry, str) else ClassInfo(**entry) for entry in self.classes)
@@ -48,8 +48,8 @@ PUBLISHED = {
 
 
 class Family(NamedTuple):
-    """Priors of another kind than DiT, named `NAME` or `NAME:REST`: what loads one from its spec onto a device, and the
-    rows of its class table as far as they are known without its weights."""
+    """A family of priors other than DiT, named `NAME` or `NAME:REST`: a function that loads one from its spec onto a
+    device, and one that returns its class table, or None if it is unknown without the weights."""
 
     load: Callable[[PriorSpec, Any], Any]
     classes: Callable[[PriorSpec], Sequence[ClassInfo] | None] = lambda spec: None
@@ -65,17 +65,17 @@ def family_of(name: str) -> Family | None:
 
 
 def prior_names() -> tuple[str, ...]:
-    """The names that a prior can be called by, beside Hub ids, folders and checkpoints."""
+    """The names of known priors, besides Hub ids, folders and checkpoints."""
     return (EMBEDDED, *PUBLISHED, *FAMILIES)
 
 
 def published_prior(name: str) -> tuple[str, Description] | None:
-    """The Hub id and the description of a prior that the tool knows, by either of its names."""
+    """The Hub id and the description of a published prior, by its short name or its Hub id; None for others."""
     return next((known for short, known in PUBLISHED.items() if name in (short, known[0])), None)
 
 
 def local_path(name: str) -> Path | None:
-    """Where the prior `name` lies on this machine: in the package, or at a path of its own; None for the Hub's."""
+    """The local path of the prior `name`, embedded or the user's own; None if it is not local."""
     if name == EMBEDDED:
         return Path(str(files("dmgd.priors") / EMBEDDED))
     path = Path(name).expanduser()
@@ -83,8 +83,8 @@ def local_path(name: str) -> Path | None:
 
 
 def check_classes(spec: PriorSpec, classes: Sequence[ClassInfo]) -> None:
-    """Raise MismatchError if a prior lacks one of a source's classes, as far as that can be said without its weights:
-    before they are fetched."""
+    """Raise MismatchError if the prior lacks one of the source's classes, if its class table is known without its
+    weights: before they are downloaded."""
     path = local_path(spec.name)
     table: Sequence[ClassInfo] | None
     if family := family_of(spec.name):
@@ -99,24 +99,24 @@ def check_classes(spec: PriorSpec, classes: Sequence[ClassInfo]) -> None:
 
 
 def description_path(path: Path) -> Path:
-    """Where a prior at `path` may describe itself: `dmgd.json` in a folder, `NAME.dmgd.json` beside a file."""
+    """The path of the description of a prior at `path`, which need not exist."""
     return path / "dmgd.json" if path.is_dir() else path.with_suffix(".dmgd.json")
 
 
 def read_description(path: Path) -> Description | None:
     """The prior's own description, or None. Raises ArtifactError for one with unknown fields."""
-    place = description_path(path)
-    if not place.is_file():
+    file = description_path(path)
+    if not file.is_file():
         return None
-    content = read_config(place)
+    content = read_config(file)
     known = {field.name for field in fields(Description)}
     if unknown := sorted(set(content) - known):
-        raise ArtifactError(f"{place} has unknown fields {', '.join(unknown)} (known: {', '.join(sorted(known))})")
+        raise ArtifactError(f"{file} has unknown fields {', '.join(unknown)} (known: {', '.join(sorted(known))})")
     return Description(**{**content, "guidance_scale": float(content.get("guidance_scale", 4.0))})
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`. Raises ArtifactError if it is missing or is not one."""
+    """The JSON object at `path`. Raises ArtifactError if the file is missing or not JSON."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:

@@ -1,7 +1,7 @@
 """The diffusion transformer DiT (Peebles & Xie 2023), for inference.
 
-One network reads the weights of both worlds (see `checkpoints.py`). Compared with diffusers' module it takes the label
-*embedding*, which semantic matching changes, and computes the conditioning vector once a call instead of once a block.
+One network for original and diffusers weights (see `checkpoints.py`). Unlike diffusers' module it takes the label
+*embedding*, which semantic matching changes, and computes the conditioning vector once per call, not once per block.
 """
 
 import copy
@@ -20,11 +20,11 @@ FREQUENCIES = 256
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """The shape of a DiT and the two numbers in which implementations differ.
+    """The shape of a DiT, and two numbers that differ between implementations.
 
     `frequency_divisor`: the timestep frequencies are 10⁴^(−i/divisor): 128 in facebookresearch/DiT, 127 in diffusers.
     `norm_eps` is that of the norm before the MLP: 1e-6 in facebookresearch/DiT, 1e-5 by default in diffusers.
-    `num_embedders` is 1, or one for every block in models that were trained inside diffusers.
+    `num_embedders` is 1, or one per block in models that were trained in diffusers.
     """
 
     sample_size: int
@@ -50,7 +50,7 @@ class Embedder(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of `num_heads` heads over the patches."""
+    """Multi-head self-attention over the patches."""
 
     def __init__(self, width: int, num_heads: int):
         super().__init__()
@@ -95,7 +95,7 @@ class DiT(nn.Module):
         self.register_buffer("position", positions, persistent=False)
 
     def label_embedding(self, classes: Tensor) -> Float[Tensor, "b g e"]:
-        """The embeddings of class indices (b,), one from every label table, float32."""
+        """The embeddings of class indices (b,), one from each label table, float32."""
         return torch.stack([embedder.label(classes) for embedder in self.embedders], dim=1).float()  # type: ignore[operator]
 
     def forward(
@@ -104,7 +104,7 @@ class DiT(nn.Module):
         return self.trunk(z, self.conditions(t, label))
 
     def conditions(self, t: int | float, label: Float[Tensor, "b g e"]) -> Float[Tensor, "b g e"]:
-        """One conditioning vector for each embedder, shared by the blocks unless each has its own."""
+        """The conditioning vector of each embedder: one shared by all blocks, or one per block."""
         dtype = self.patch.weight.dtype
         # In float32 whatever the network's precision, in which the angles of late timesteps would be noise.
         exponent = torch.arange(FREQUENCIES // 2, device=label.device) / self.config.frequency_divisor
@@ -114,7 +114,7 @@ class DiT(nn.Module):
         return F.silu(time + label.to(dtype))
 
     def trunk(self, z: Float[Tensor, "b c h w"], conditions: Float[Tensor, "b g e"]) -> Float[Tensor, "b o h w"]:
-        """The network behind its conditioning: everything of which the arithmetic is made."""
+        """The transformer itself, given the conditioning vectors: nearly all of the computation."""
         dtype = self.patch.weight.dtype
         x = self.patch(z.to(dtype)).flatten(2).transpose(1, 2) + self.position.to(dtype)
         condition = conditions.unbind(1)
@@ -126,9 +126,8 @@ class DiT(nn.Module):
     def compiled(self) -> "DiT":
         """This network with its trunk compiled, on the first call with each batch size; on a GPU as a CUDA graph.
 
-        The timestep stays outside: a number that changes with every call would be compiled anew each time. What is
-        compiled is kept between processes, in `TORCHINDUCTOR_CACHE_DIR`. A call raises DmgdError where torch cannot
-        compile.
+        The timestep stays outside: a number that changes with every call would trigger recompilation. Compiled code is
+        cached between processes, in `TORCHINDUCTOR_CACHE_DIR`. A call raises DmgdError if torch cannot compile.
         """
         from torch._dynamo.exc import TorchDynamoException  # slow to import
 
@@ -141,7 +140,7 @@ class DiT(nn.Module):
             except TorchDynamoException as error:
                 reason = str(error).splitlines()[0][:150]
                 raise DmgdError(f"the network cannot be compiled here ({reason}); leave --compile out") from error
-            return output.clone() if on_gpu else output  # the graph's own memory is written again by its next call
+            return output.clone() if on_gpu else output  # the next call overwrites the graph's memory
 
         twin = copy.copy(self)  # the weights are shared
         twin.trunk = trunk  # type: ignore[method-assign]

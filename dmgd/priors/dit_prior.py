@@ -20,8 +20,8 @@ LABEL = "label"
 
 @dataclass(frozen=True)
 class Diffusion:
-    """The diffusion that a network was trained on, in the words of diffusers' `scheduler_config.json`; by default
-    DDPM's, as facebookresearch/DiT. `prediction_type`: the network predicts ε, v = α ε − σ x_0, or x_0 (sample)."""
+    """The diffusion that a network was trained with, in the terms of diffusers' `scheduler_config.json`; by default
+    that of DDPM and facebookresearch/DiT. `prediction_type`: the network predicts ε, v = α ε − σ x_0, or x_0."""
 
     beta_schedule: str = "linear"
     num_train_timesteps: int = 1000
@@ -59,15 +59,14 @@ class DiTPrior(Prior):
         return respaced(training, steps, solver)
 
     def denoise(self, z: Float[Tensor, "b c h w"], step: Step, condition: Condition) -> Denoised:
-        """The learned variance v in [−1, 1] lies between the two ends of the step's range (Nichol & Dhariwal 2021,
-        Eq. 15)."""
+        """A learned variance v in [−1, 1] interpolates the step's log variances (Nichol & Dhariwal 2021, Eq. 15)."""
         output = self.network(z, step.timestep, condition.embeddings[LABEL]).float()
         predicted, variance = output[:, : z.shape[1]], output[:, z.shape[1] :]
         x0 = PREDICTIONS[self.diffusion.prediction_type](z, predicted, step)
         if not variance.numel():
             return x0, None
-        share = (variance + 1) / 2
-        return x0, share * step.log_variance_large + (1 - share) * step.log_variance_small
+        weight = (variance + 1) / 2
+        return x0, weight * step.log_variance_large + (1 - weight) * step.log_variance_small
 
     def condition(self, classes: Sequence[ClassInfo]) -> Condition:
         """f(y), the rows of the label table."""

@@ -45,12 +45,12 @@ def load_prior(
     """The prior of a spec or a name: `digits` (embedded), `dit-xl-2-256`, `dit-xl-2-512`, a Hub id, a folder in
     diffusers' DiT layout (a pipeline's, or a transformer's alone), or an original-format checkpoint file.
 
-    `vae` (a folder or Hub id) replaces the codec that the prior brings; "none" does without one: the prior then samples
-    latents, but neither encodes nor decodes images. `encoder` encodes in the codec's place, see `with_encoder`.
-    `precision` is the network's; the rest of the sampler and the codec compute in float32. `revision` is a commit or
-    branch of the Hub's. `device`: see `torch_device`. What is given here goes before what a spec says.
+    `vae` (a folder or Hub id) replaces the prior's own codec; with "none" the prior samples latents, but neither
+    encodes nor decodes images. `encoder` replaces the codec for encoding, see `with_encoder`. `precision` is the
+    network's; sampler and codec compute in float32. `revision` is a commit or branch on the Hub. `device`: see
+    `torch_device`. Arguments override the spec.
 
-    Raises UsageError for a name that is none of these, ArtifactError for weights that are damaged or cannot be had.
+    Raises UsageError for an unknown name, ArtifactError for weights that are damaged or cannot be downloaded.
     """
     spec = PriorSpec.of(prior, vae=vae, encoder=encoder, precision=precision, revision=revision).located()
     device = torch_device(device)
@@ -83,8 +83,8 @@ def _load_dit(spec: PriorSpec, device: torch.device) -> Prior:
 
 
 def as_prior(prior: Prior | PriorSpec | str, device: torch.device | str, classes: Sequence[ClassInfo] = ()) -> Prior:
-    """The prior itself, or that of a spec or a name, loaded onto `device`. Raises MismatchError before its weights are
-    fetched if it lacks one of the `classes`, as far as that can be said without them."""
+    """`prior` itself, loaded onto `device` first if it is a spec or a name. Raises MismatchError if it lacks one of the
+    `classes`, before its weights are downloaded if its class table is known without them."""
     if not isinstance(prior, PriorSpec | str):
         return prior
     check_classes(PriorSpec.of(prior), classes)
@@ -92,7 +92,7 @@ def as_prior(prior: Prior | PriorSpec | str, device: torch.device | str, classes
 
 
 def torch_device(name: torch.device | str) -> torch.device:
-    """The device of that name; "auto" is the GPU if there is one. Raises UsageError for one that this machine lacks."""
+    """The device; "auto" is the GPU if there is one. Raises UsageError for a device that this machine lacks."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -105,14 +105,15 @@ def torch_device(name: torch.device | str) -> torch.device:
 
 
 def _locate(spec: PriorSpec) -> tuple[Path, str | None, Description]:
-    """Where the weights are on this machine (fetched from the Hub if need be), their commit, and what the tool itself
-    knows of them."""
+    """The local path of the weights (downloaded if needed), their commit, and the built-in description."""
     name, suffix = spec.name, Path(spec.name).suffix
     if path := local_path(name):
         if path.is_file() and suffix not in CHECKPOINT_SUFFIXES:
             raise UsageError(f"the prior {name} is a file, but not a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)})")
         if spec.revision:
-            raise UsageError(f"the prior {name} is local and has no revision {spec.revision}; only the Hub's have one")
+            raise UsageError(
+                f"the prior {name} is local and has no revision {spec.revision}; only priors on the Hub have one"
+            )
         return path, None, Description()
     if known := published_prior(name):
         return *fetch(known[0], revision=spec.revision), known[1]
@@ -133,7 +134,7 @@ def _load_network(path: Path, described: Description) -> tuple[DiT, str, Path]:
 
 
 def _load_codec(path: Path, vae: str | None, network: DiT, device: Any) -> tuple[Codec, list[Path]]:
-    """The codec and its weight files. `vae` names a folder or a Hub id; without it the prior's own is taken."""
+    """The codec and its weight files. `vae` is a folder or Hub id; None: the prior's own."""
     if vae == "none":
         return NoCodec(), []
     if vae is not None:
@@ -144,7 +145,7 @@ def _load_codec(path: Path, vae: str | None, network: DiT, device: Any) -> tuple
         return PixelCodec(network.config.in_channels, device), []
     else:
         raise ArtifactError(
-            f"the prior {path} works in latents of {network.config.in_channels} channels but brings no autoencoder; "
+            f"the prior {path} works in latents of {network.config.in_channels} channels but has no autoencoder; "
             "give --vae a folder or Hub id, for example stabilityai/sd-vae-ft-ema"
         )
     weights = weight_files(folder)
@@ -152,7 +153,7 @@ def _load_codec(path: Path, vae: str | None, network: DiT, device: Any) -> tuple
 
 
 def _classes(described: Description, count: int) -> tuple[ClassInfo, ...]:
-    """The rows of the label table. Raises ArtifactError if the description has another number of them."""
+    """The rows of the label table. Raises ArtifactError if the description lists another number of classes."""
     listed = described.listed_classes
     if listed is None:
         return imagenet_classes() if count == 1000 else tuple(ClassInfo(f"class {i}") for i in range(count))
@@ -162,9 +163,9 @@ def _classes(described: Description, count: int) -> tuple[ClassInfo, ...]:
 
 
 def with_encoder(prior: Prior, name: str) -> Prior:
-    """`prior` with the encoder `name`: "taesd" (Stable Diffusion's latents), an autoencoder's folder or its Hub id.
+    """`prior` with the encoder `name`: "taesd" (Stable Diffusion's latents), an autoencoder's folder or Hub id.
 
-    Raises UsageError if its latents have another shape than the prior's.
+    Raises UsageError if the shape of its latents is not the prior's.
     """
     local = Path(name).expanduser()
     folder = local if local.is_dir() else fetch(ENCODERS.get(name, name), "encoder")[0]

@@ -1,4 +1,4 @@
-"""A prior: a frozen class-conditional diffusion model with its codec, its classes and its own defaults."""
+"""The prior: a frozen class-conditional diffusion model with its codec, classes and defaults."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from dmgd.specs import PriorSpec
 
 @dataclass(frozen=True)
 class PriorIdentity:
-    """What goes into every artefact made with a prior: `digest` is the SHA-256 over its weight files."""
+    """The prior's identity, recorded in every artefact: `digest` is the SHA-256 over its weight files."""
 
     id: str
     revision: str | None
@@ -34,7 +34,7 @@ class PriorIdentity:
 
 @dataclass(frozen=True)
 class PriorDefaults:
-    """Settings that depend on the prior: 1 + ω, and how many latent channels it guides (None: all)."""
+    """Defaults that depend on the prior: guidance scale 1 + ω, and the number of guided channels (None: all)."""
 
     guidance_scale: float = 4.0
     guided_channels: int | None = None
@@ -42,7 +42,7 @@ class PriorDefaults:
 
 @dataclass(frozen=True)
 class Encoder:
-    """An autoencoder that encodes in the place of the prior's own, approximately; `digest` is of its weights."""
+    """An approximate encoder that replaces the prior's own; `digest` is of its weights."""
 
     id: str
     digest: str
@@ -51,10 +51,10 @@ class Encoder:
 
 @dataclass(kw_only=True, repr=False)
 class Prior(ABC):
-    """What every prior answers; a family of them says how it is conditioned, scheduled and asked.
+    """The interface of every prior; a subclass implements its schedule, denoising and conditioning.
 
-    `spec` is what it was loaded from. `classes[i]` is row i of its class table. `encoder` replaces the codec where
-    images become latents, never where latents become images.
+    `spec` is what it was loaded from. `classes[i]` is row i of its class table. `encoder` replaces the codec for
+    encoding, never for decoding.
     """
 
     spec: PriorSpec
@@ -83,32 +83,32 @@ class Prior(ABC):
 
     @abstractmethod
     def denoise(self, z: Float[Tensor, "b c h w"], step: Step, condition: Condition) -> Denoised:
-        """x̂_0 and, if it is learned, the posterior's log variance, whatever the network itself predicts; float32."""
+        """x̂_0 and the posterior's log variance (None if it is not learned), whatever the network predicts; float32."""
 
     @abstractmethod
     def condition(self, classes: Sequence[ClassInfo]) -> Condition:
-        """What the network is conditioned on for `classes`, which this prior has matched, float32."""
+        """The condition of each class, which this prior has matched; float32."""
 
     @abstractmethod
     def null_condition(self, count: int) -> Condition:
-        """The condition of no class, `count` times, float32."""
+        """The null condition, `count` times; float32."""
 
     @property
     def tokens(self) -> int:
-        """How many patches of a latent the network computes with: what an image costs."""
+        """The number of patches per latent, which determines the cost of an image."""
         return self.latent_shape[1] * self.latent_shape[2]
 
     def compiled(self) -> "Prior":
-        """This prior with its network compiled. Raises UsageError if it cannot be."""
+        """This prior with a compiled network. Raises UsageError if it does not support that."""
         raise UsageError(f"the prior {self.identity.id!r} cannot be compiled; leave --compile out")
 
     def settings(self) -> dict[str, Any]:
-        """What images depend on beside the weights: the network's shape and the diffusion, as they were read."""
+        """What images depend on besides the weights: the network's shape and the diffusion, as read from its files."""
         return {}
 
     @property
     def encoder_identity(self) -> dict[str, Any]:
-        """What turns images into latents: the prior's own codec, or an approximate encoder, its digest and config."""
+        """Id, digest and config of what encodes images: the prior's own codec, or an approximate encoder."""
         own, known = self.encoder is None, self.encoder or self.identity
         codec = (self.encoder or self).codec
         return {
@@ -120,12 +120,12 @@ class Prior(ABC):
         }
 
     def to_json(self) -> dict[str, Any]:
-        """What images depend on, for a run to keep: identity, settings of its own, and the shapes as they were read."""
+        """What images depend on, as a run records it: identity, defaults, settings and codec."""
         return {**self.identity.to_json(), **asdict(self.defaults), **self.settings(), "codec": self.codec.config}
 
     @property
     def image_size(self) -> int:
-        """Side of the square images, in pixels."""
+        """The side of the images in pixels."""
         return self.latent_shape[1] * (self.encoder.codec if self.encoder else self.codec).factor
 
     @property
@@ -138,9 +138,8 @@ class Prior(ABC):
         return (self.encoder.codec if self.encoder else self.codec).encode(images)
 
     def decode(self, latents: Float[Tensor, "b z y x"]) -> UInt8[Tensor, "b h w c"]:
-        """The uint8 images of latents."""
         return self.codec.decode(latents)
 
     def match_classes(self, classes: Sequence[ClassInfo]) -> tuple[ClassInfo, ...]:
-        """The source's `classes` with their rows in this prior's table. Raises MismatchError, see `match_prior`."""
+        """The `classes` with their rows in this prior's table. Raises MismatchError, see `match_prior`."""
         return match_prior(self.identity.id, self.classes, classes)

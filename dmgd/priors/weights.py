@@ -1,4 +1,4 @@
-"""Weights: fetched from the Hub, found in a folder, read as tensors, and known by a digest."""
+"""Weights: downloading from the Hub, finding files, reading tensors, digests."""
 
 import hashlib
 from pathlib import Path
@@ -14,9 +14,9 @@ State = dict[str, Tensor]
 
 
 def fetch(hub_id: str, kind: str = "prior", revision: str | None = None) -> tuple[Path, str]:
-    """The cached snapshot of a Hub model (a prior, vae, encoder or teacher), downloaded if need be, and its commit.
+    """The cached snapshot of a Hub model (a prior, vae, encoder or teacher), downloaded if needed, and its commit.
 
-    Pickled weights (`.bin`) are fetched only for a model that has no others.
+    Pickled weights (`.bin`) are downloaded only for a model that has no others.
     """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -42,9 +42,9 @@ def fetch(hub_id: str, kind: str = "prior", revision: str | None = None) -> tupl
 
 
 def read_weights(path: Path) -> State:
-    """The tensors of a `.safetensors`, or of a `.pt`, `.pth` or `.bin` file that holds nothing but tensors.
+    """The tensors of a `.safetensors` file, or of a `.pt`, `.pth` or `.bin` file with nothing but tensors.
 
-    Of what training wraps them in, an `ema` entry, as in facebookresearch/DiT's checkpoints, is preferred.
+    In a training checkpoint, the state is that of its `ema` entry, as in facebookresearch/DiT, or else of its model.
     Raises ArtifactError if the file is damaged or is a pickle that would run code.
     """
     try:
@@ -63,10 +63,10 @@ def read_weights(path: Path) -> State:
 
 
 def digest_of(paths: list[Path]) -> str:
-    """One SHA-256 over the files' own."""
+    """One SHA-256 over those of the files."""
     return hashlib.sha256("".join(sha256_file(path) for path in paths).encode()).hexdigest()
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of weights in a folder, the preferred one last."""
+    """The weight files in a folder, the preferred one last."""
     return sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))

@@ -1,4 +1,4 @@
-"""What is wrong with a run on disk, file by file."""
+"""The check of a run on disk against its records."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -8,7 +8,7 @@ import numpy as np
 from numpy import ndarray
 
 from dmgd.errors import ArtifactError
-from dmgd.files import LOCK, file_problem, sha256_bytes
+from dmgd.files import GUARD, file_problem, sha256_bytes
 from dmgd.images import decode
 from dmgd.runs.directory import MANIFEST, PREVIEW, RunDirectory, image_path
 from dmgd.runs.preview import preview_pixels
@@ -16,11 +16,11 @@ from dmgd.runs.record import ImageRecord
 
 
 def run_problems(run: RunDirectory) -> Iterator[str]:
-    """One line, beginning with the file, for each thing that differs from the run's records: checksums of files and
-    pixels, missing and additional images and files, labels."""
+    """One line per difference from the run's records, beginning with the file: checksums of files and pixels, missing
+    and extra images and files, labels."""
     if not run.complete:
         yield f"{MANIFEST}: the run is unfinished"
-    expected = {MANIFEST, LOCK, PREVIEW}
+    expected = {MANIFEST, GUARD, PREVIEW}
     seen = set()
     for name in run.batch_names():
         expected |= {f"batches/{name}.json", f"batches/{name}.safetensors"}
@@ -46,16 +46,16 @@ def _preview_problems(run: RunDirectory) -> Iterator[str]:
     path = run.path / PREVIEW
     if run.complete and not path.is_file():
         yield f"{PREVIEW}: is missing"
-    with suppress(ArtifactError):  # an image that is missing or was changed has been named already
+    with suppress(ArtifactError):  # a missing or changed image is reported above
         if path.is_file() and run.batch_names() and not _shows(path, preview_pixels(run)):
             yield f"{PREVIEW}: does not show the run's images"
 
 
 def _shows(path: Path, pixels: ndarray) -> bool:
-    """Whether the file is a picture of these pixels; its bytes depend on the compressor."""
+    """Whether the file is an image of these pixels; its bytes depend on the compressor."""
     try:
         return np.array_equal(decode(path.read_bytes()), pixels)
-    except (OSError, SyntaxError, ValueError):  # whatever Pillow says of bytes that are no PNG file
+    except (OSError, SyntaxError, ValueError):  # what Pillow raises for damaged files
         return False
 
 

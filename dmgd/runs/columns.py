@@ -1,4 +1,4 @@
-"""A run's images as rows of a table: the columns, with their types in Hugging Face's words."""
+"""A run's images as rows of a table: the columns, with the types of Hugging Face datasets."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from dmgd.runs.record import ImageRecord
 if TYPE_CHECKING:  # slow to import
     from datasets import Features
 
-# What is known of each image, with its type.
+# The metadata of each image, with types.
 COLUMN_TYPES = {
     **dict.fromkeys(("key", "class_name", "wnid"), "string"),
     **dict.fromkeys(("prior_index", "image_index", "seed", "other_class"), "int64"),
@@ -19,14 +19,13 @@ COLUMN_TYPES = {
 
 
 def metadata(record: ImageRecord, info: ClassInfo, sha256: str) -> dict[str, Any]:
-    """Where an image comes from, by the names in COLUMN_TYPES: `sha256` of its file, `pixels_sha256` of the run's own
-    pixels."""
+    """The metadata of an image, by the names in COLUMN_TYPES; `sha256` is that of its file."""
     known = {**vars(record), **vars(info), "key": record.key, "class_name": info.name, "sha256": sha256}
     return {name: known[name] for name in COLUMN_TYPES}
 
 
 def features(classes: Sequence[ClassInfo]) -> "Features":
-    """The columns of a Hugging Face dataset: the image, its label, and the metadata."""
+    """The columns of a Hugging Face dataset: image, label and metadata."""
     from datasets import ClassLabel, Features, Image, Value
 
     types = {name: Value(kind) for name, kind in COLUMN_TYPES.items()}
@@ -34,8 +33,8 @@ def features(classes: Sequence[ClassInfo]) -> "Features":
 
 
 def label_names(classes: Sequence[ClassInfo]) -> list[str]:
-    """The names for a ClassLabel, which must differ: a name that several classes share is told apart by WordNet id,
-    or by class index."""
+    """The names for a ClassLabel, which must be unique: a name of several classes is extended by WordNet id or class
+    index."""
     names = [info.name for info in classes]
     shared = {name for name in names if names.count(name) > 1}
     return [

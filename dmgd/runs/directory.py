@@ -1,13 +1,13 @@
 """The run directory: distilled images, their records and what made them.
 
     preview.png                   the first images at a glance
-    run.json                      what names data and weights, configuration, classes, digests, versions, status
+    run.json                      specs, configuration, plan, classes, digests, versions, status
     images/<class>-<name>/<i>.png
     batches/<batch>.safetensors   the latents of the batch's images, float32
-    batches/<batch>.json          the records of its images; written last: its presence says that the batch is whole
+    batches/<batch>.json          the records of its images, written last: the batch is complete if it exists
 
-A batch is sampled as a whole. The directory may be left at any instant: what has no record file is made again. Only one
-process writes at a time, the holder of the folder's guard.
+A process may be killed at any time: batches without a record file are sampled again. Only the holder of the folder
+guard writes.
 """
 
 import json
@@ -24,10 +24,10 @@ from safetensors.numpy import load_file, save
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.files import (
-    LOCK,
+    GUARD,
     file_problem,
+    guarded,
     is_temporary,
-    locked,
     read_json,
     remove_temporaries,
     safe_name,
@@ -44,7 +44,7 @@ from dmgd.runs.manifest import differences, grows, published, specs_of
 from dmgd.runs.record import ImageRecord
 from dmgd.specs import PriorSpec, SourceSpec
 
-if TYPE_CHECKING:  # torch is slow to import, and reading images does without
+if TYPE_CHECKING:  # torch is slow to import, and not needed to read images
     from datasets import Dataset
     from torch import Tensor
 
@@ -64,14 +64,14 @@ class RunDirectory:
     @classmethod
     @contextmanager
     def writer(cls, path: Path, manifest: dict[str, Any]) -> "Iterator[RunDirectory]":
-        """The run at `path`, new, continued or growing, for its only writer.
+        """The run at `path`, new, continued or growing, with the folder guard held.
 
-        A greedy run grows: asked for more images per class, it keeps those it has. Raises UsageError if `path` holds
-        something else, MismatchError with the differing keys if it holds another run, ArtifactError if another process
-        writes there.
+        A greedy run grows: with a larger number of images per class, it keeps its images. Raises UsageError if `path`
+        contains something else, MismatchError, listing the differences, if it contains another run, ArtifactError if
+        another process is writing there.
         """
         wanted = {"format": FORMAT, **manifest}
-        with locked(path):
+        with guarded(path):
             require_own(path)
             remove_temporaries(path)
             if (path / MANIFEST).is_file():
@@ -82,21 +82,21 @@ class RunDirectory:
             yield run
 
     def _continued(self, wanted: dict[str, Any]) -> "RunDirectory":
-        """The run with the manifest `wanted`, if that is its own or one it can grow to."""
+        """The run with the manifest `wanted`. Raises MismatchError unless it is the same run or one it can grow to."""
         found = {key: value for key, value in self.manifest.items() if key != "status"}
-        differing = differences(published(found), published(wanted))  # the same data and weights may lie elsewhere now
+        differing = differences(published(found), published(wanted))  # data and weights may have moved
         if differing and not grows(found, wanted):
             points, more_points = (one["statistics"].get("k") for one in (found, wanted))
             if points != more_points and grows({**wanted, "config": found["config"]}, wanted):
                 raise MismatchError(
-                    f"{self.path} was made with {points} support points a class, as its images ask for; "
-                    f"more images ask for {more_points}. Choose another --out and begin with --k {more_points}: such a "
-                    "run grows"
+                    f"{self.path} was made with {points} support points per class, the default for its number of "
+                    f"images; for more images it is {more_points}. Choose another --out and start with --k "
+                    f"{more_points}: such a run can grow"
                 )
-            # What was settled follows from the rest: it is named only where nothing else differs.
+            # The plan follows from the rest: it is listed only if nothing else differs.
             shown = [line for line in differing if not line.startswith("plan.")] or differing
             raise MismatchError(
-                f"{self.path} holds a run with other settings: {'; '.join(shown)}; "
+                f"{self.path} contains a run with other settings: {'; '.join(shown)}; "
                 "choose another --out, or repeat the settings of that run to continue it"
             )
         run = RunDirectory(self.path, {**wanted, "status": "running" if differing else self.manifest["status"]})
@@ -106,7 +106,7 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path | str) -> "RunDirectory":
-        """The run at `path`. Raises UsageError if there is none, ArtifactError for a damaged one or another format."""
+        """The run at `path`. Raises UsageError if there is none, ArtifactError for damage or another format."""
         path = Path(path)
         missing = UsageError(f"{path} is not a run (it has no {MANIFEST}); make one with dmgd distill --out")
         return cls(path, read_json(path / MANIFEST, FORMAT, MANIFEST_KEYS, missing=missing, remedy="distil it again"))
@@ -133,15 +133,15 @@ class RunDirectory:
         return self.manifest["status"] == "complete"
 
     def complete_records(self) -> list[ImageRecord]:
-        """The records of all images. Raises ArtifactError, with the way to go on, if any is not there."""
+        """The records of all images. Raises ArtifactError for an unfinished run."""
         records = self.records()
         if not self.complete or sorted((r.class_index, r.image_index) for r in records) != sorted(self.indices):
             raise ArtifactError(f"{self.path} is unfinished; repeat its dmgd distill command to continue it")
         return records
 
     def to_dataset(self) -> "Dataset":
-        """The finished run as a Hugging Face dataset, with the columns of its export as Parquet; the images are read
-        from the run when they are asked for. Raises ArtifactError for an unfinished one."""
+        """The run as a Hugging Face dataset with the columns of a Parquet export; images are read from the run on
+        access. Raises ArtifactError for an unfinished run."""
         from datasets import Dataset
 
         classes = self.classes
@@ -172,11 +172,10 @@ class RunDirectory:
         return picture + table([repr(self), ""], [row for row in settings.items() if row[1] is not None])
 
     def has(self, batch: Batch) -> bool:
-        """Whether the batch is finished."""
         return self._record_path(batch).is_file()
 
     def damage(self, batch: Batch) -> Path | None:
-        """The first file of a finished batch that is missing or was changed, or None if all is well."""
+        """The first file of a finished batch that is missing or was changed, or None."""
         try:
             records, latents_sha256 = self.read_batch(batch.name)
         except ArtifactError:
@@ -186,8 +185,8 @@ class RunDirectory:
         return next((self.path / name for name, sha in digests.items() if file_problem(self.path, name, sha)), None)
 
     def write_batch(self, batch: Batch, images: ndarray, latents: "Tensor", measured: list[dict[str, Any]]) -> None:
-        """Store a batch: uint8 `images` (b, h, w, c), `latents` (b, …) and per image what was `measured`: seed,
-        other_class and ot_cost. The records come last."""
+        """Write a batch: uint8 `images` (b, h, w, c), `latents` (b, …) and per image the `measured` fields seed,
+        other_class and ot_cost of its record. The records are written last."""
         records = []
         for (c, i), pixels, record in zip(batch.indices(), images, measured, strict=True):
             data, path = encode(pixels), image_path(self.classes, c, i)
@@ -206,14 +205,14 @@ class RunDirectory:
         return torch.from_numpy(load_file(self._latent_path(batch))["latents"])
 
     def finish(self) -> "RunDirectory":
-        """Say that the run is complete."""
+        """The run, marked as complete."""
         run = RunDirectory(self.path, {**self.manifest, "status": "complete"})
         if not self.complete:
             write_json(self.path / MANIFEST, run.manifest)
         return run
 
     def records(self) -> list[ImageRecord]:
-        """The records of all finished images, by class and image index."""
+        """The records of all finished images, sorted by class and image index."""
         found = [record for name in self.batch_names() for record in self.read_batch(name)[0]]
         return sorted(found, key=lambda record: (record.class_index, record.image_index))
 
@@ -222,7 +221,7 @@ class RunDirectory:
         return decode(self.image_bytes(record))
 
     def image_bytes(self, record: ImageRecord) -> bytes:
-        """The bytes of one image's file, checked. Raises ArtifactError if it is missing or was changed."""
+        """The bytes of one image's file, verified. Raises ArtifactError if it is missing or was changed."""
         try:
             data = (self.path / record.path).read_bytes()
         except FileNotFoundError as error:
@@ -232,7 +231,6 @@ class RunDirectory:
         return data
 
     def batch_names(self) -> list[str]:
-        """The names of the finished batches."""
         return sorted(file.stem for file in (self.path / "batches").glob("*.json"))
 
     def read_batch(self, name: str) -> tuple[list[ImageRecord], str]:
@@ -243,7 +241,7 @@ class RunDirectory:
             return [ImageRecord.from_json(fields) for fields in content["images"]], content["latents_sha256"]
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
-                f"{file} is damaged; remove it and repeat the dmgd distill command, which makes it again"
+                f"{file} is damaged; remove it and repeat the dmgd distill command, which regenerates it"
             ) from error
 
     def _record_path(self, batch: Batch) -> Path:
@@ -257,16 +255,16 @@ open_run = RunDirectory.open
 
 
 def image_path(classes: Sequence[ClassInfo], class_index: int, image_index: int) -> str:
-    """Where an image lies in its run."""
+    """The path of an image, relative to the run directory."""
     return f"images/{class_index:04d}-{safe_name(classes[class_index].identity)}/{image_index:05d}.png"
 
 
 def require_own(path: Path) -> None:
-    """Raise UsageError if the folder holds something, and no run."""
+    """Raise UsageError if the folder is neither empty nor a run."""
     others = [
         other.name
         for other in (path.iterdir() if path.is_dir() else ())
-        if other.name != LOCK and not is_temporary(other.name, of=MANIFEST)
+        if other.name != GUARD and not is_temporary(other.name, of=MANIFEST)
     ]
     if others and MANIFEST not in others:
         raise UsageError(f"{path} exists and is not a run (it holds {min(others)}); choose a new or empty --out folder")

@@ -1,8 +1,8 @@
-"""A small file, to be committed, that says what a distilled set must look like.
+"""The lock file: a small file to commit, which records what a distilled set must look like.
 
-Per class it holds one digest over the pixels of its images, and a sketch: the mean over the images of their 4×4
-thumbnails. Equal digests mean equal pixels. Another processor may round a few pixels otherwise; then the sketches must
-agree within the lock file's own `tolerance`, in grey levels of 255.
+Per class it has one digest over the pixels of its images, and a sketch: the mean of their 4×4 thumbnails. Equal digests
+mean equal pixels. Another processor may round a few pixels differently; then the sketches must agree within the lock
+file's own `tolerance`, in grey levels of 255.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from numpy import ndarray
 from PIL import Image
 
 from dmgd.errors import ArtifactError
-from dmgd.files import read_json, write_json
+from dmgd.files import read_json
 from dmgd.runs.manifest import differences
 
 FORMAT = 1
@@ -25,7 +25,7 @@ TOLERANCE = 0.5
 
 
 def make_lock(manifest: dict[str, Any], images: Iterable[tuple[int, ndarray]]) -> dict[str, Any]:
-    """The lock of a run with this manifest and these (class index, uint8 pixels (h, w, c)), in order."""
+    """The lock file's content for a manifest and (class index, uint8 pixels (h, w, c)) of every image, in order."""
     spec, identity = manifest["specs"]["prior"], manifest["prior"]
     names = {  # without local paths
         "source": manifest["statistics"]["source"]["name"],
@@ -62,20 +62,15 @@ def sketch(pixels: ndarray) -> ndarray:
     return np.concatenate([np.array(c.resize((SKETCH, SKETCH), Image.Resampling.BOX)).ravel() for c in channels])
 
 
-def write_lock(path: Path, lock: dict[str, Any]) -> None:
-    """Write a lock file, whole or not at all."""
-    write_json(path, lock)
-
-
 def read_lock(path: Path) -> dict[str, Any]:
-    """The lock at `path`. Raises ArtifactError if it is missing, damaged or of another version."""
+    """The content of the lock file. Raises ArtifactError if it is missing, damaged or has another format."""
     remedy = "make it with --write-lock"
     missing = ArtifactError(f"the lock file {path} does not exist; {remedy}")
     return read_json(path, FORMAT, ("classes", "tolerance"), missing=missing, remedy=remedy)
 
 
 def compare_locks(locked: dict[str, Any], found: dict[str, Any]) -> tuple[list[str], str]:
-    """What differs between a lock and the lock of what was found, and how the pixels were found equal."""
+    """The differences between a lock file and that of the set found, and in which sense the pixels are equal."""
     settings = ("config", "prior")
     problems = differences({key: locked[key] for key in settings}, {key: found[key] for key in settings})
     inexact = 0

@@ -1,4 +1,4 @@
-"""`preview.png`: the first images of the first classes of a run, a row for each class."""
+"""`preview.png`: the first images of the first classes of a run, one row per class."""
 
 import numpy as np
 from numpy import ndarray
@@ -12,12 +12,12 @@ ROWS, COLUMNS, CELL, GAP = 20, 10, 64, 4
 
 
 def write_preview(run: RunDirectory) -> None:
-    """Write the run's preview, the same bytes for the same images."""
+    """Write the run's preview; the same images give the same bytes."""
     write_bytes(run.path / PREVIEW, encode(preview_pixels(run)))
 
 
 def preview_pixels(run: RunDirectory) -> ndarray:
-    """uint8 (h, w, c) of at most 20 × 10 images, 64 pixels high each. Raises ArtifactError if one is missing."""
+    """uint8 (h, w, c): at most 20 × 10 images of 64 × 64 pixels. Raises ArtifactError if one is missing."""
     shown = [r for r in run.records() if r.class_index < ROWS and r.image_index < COLUMNS]
     pitch = CELL + GAP
     height, width = (1 + max(getattr(r, index) for r in shown) for index in ("class_index", "image_index"))
@@ -29,7 +29,7 @@ def preview_pixels(run: RunDirectory) -> ndarray:
 
 
 def _cell(pixels: ndarray) -> ndarray:
-    """The image at the size of a cell: small ones keep their pixels visible, large ones are averaged."""
+    """The image resized to a cell: small ones by nearest neighbour, large ones by averaging."""
     is_small = pixels.shape[0] <= CELL
     resized = to_image(pixels).resize((CELL, CELL), Image.Resampling.NEAREST if is_small else Image.Resampling.BOX)
     return np.array(resized).reshape(CELL, CELL, -1)

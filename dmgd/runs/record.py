@@ -1,4 +1,4 @@
-"""What a run keeps of each image."""
+"""The record that a run keeps of each image."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What is known of one distilled image.
+    """The record of one distilled image.
 
-    `path` is relative to the run directory. `other_class` is the index of y* (None without soft labels), `ot_cost`
-    the last transport cost seen while sampling (None without distribution matching). `sha256` is of the file's
-    bytes, `pixels_sha256` of the decoded uint8 array, row by row.
+    `path` is relative to the run directory. `other_class` is the index of y* (None without soft labels), `ot_cost` the
+    last transport cost during sampling (None without distribution matching). `sha256` is of the file's bytes,
+    `pixels_sha256` of the decoded uint8 array, row by row.
     """
 
     class_index: int

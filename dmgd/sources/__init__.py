@@ -1,1 +1,1 @@
-"""Labelled images behind one interface: classes, and samples of a split."""
+"""Sources: labelled image datasets behind one interface."""

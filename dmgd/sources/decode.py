@@ -1,4 +1,4 @@
-"""Images read and squared in worker processes, in the source's order."""
+"""Images read and cropped to squares in worker processes, in the source's order."""
 
 import hashlib
 import itertools
@@ -19,20 +19,20 @@ from PIL import Image
 from dmgd.errors import DmgdError
 from dmgd.images import BadImage, read_image, square_pixels
 from dmgd.sources.detail import detail
-from dmgd.sources.source import Item
+from dmgd.sources.source import SourceImage
 
 Task, Result = TypeVar("Task"), TypeVar("Result")
 
 CHUNK = 64
 MAX_WORKERS = 16
-AHEAD = 2  # chunks in flight for each worker: what bounds the memory
+AHEAD = 2  # pending chunks per worker, which bounds the memory
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """`size` consecutive items. `pixels` uint8 (n, s, s, c), `labels`, SHA-256 `digests` of the pixels and their
-    `detail` are of those that could be read, each followed by its mirror image if that was asked for; `bad` has name
-    and reason of the rest.
+    """`size` consecutive images, decoded: `pixels` uint8 (n, s, s, c), `labels`, SHA-256 `digests` of the pixels and
+    their `detail`, for the readable ones, each followed by its mirror image if requested; `bad` lists the name of each
+    unreadable one and the reason.
     """
 
     pixels: ndarray
@@ -44,19 +44,19 @@ class Chunk:
     bad: list[tuple[str, str]]
 
 
-def decode(items: list[Item], size: int, channels: int, mirror: bool = False) -> Chunk:
-    """The items' images as squares of `size` pixels, with `mirror` each followed by its mirror image."""
+def decode_chunk(images: list[SourceImage[int]], size: int, channels: int, mirror: bool = False) -> Chunk:
+    """The images as squares of `size` pixels, with `mirror` each followed by its mirror image."""
     views: list[tuple[ndarray, int, bool]] = []
     bad: list[tuple[str, str]] = []
-    for item in items:
+    for image in images:
         try:
-            pixels = square_pixels(read_image(item.image), size, channels)
+            pixels = square_pixels(read_image(image.image), size, channels)
         except BadImage as error:
-            bad.append((item.name, str(error)))
+            bad.append((image.name, str(error)))
             continue
-        views.append((pixels, item.label, False))
+        views.append((pixels, image.label, False))
         if mirror:
-            views.append((np.ascontiguousarray(pixels[:, ::-1]), item.label, True))
+            views.append((np.ascontiguousarray(pixels[:, ::-1]), image.label, True))
     stacked = np.stack([view[0] for view in views]) if views else np.empty((0, size, size, channels), np.uint8)
     return Chunk(
         pixels=stacked,
@@ -64,44 +64,43 @@ def decode(items: list[Item], size: int, channels: int, mirror: bool = False) ->
         digests=[hashlib.sha256(pixels.tobytes()).digest() for pixels, _, _ in views],
         mirrored=[mirrored for _, _, mirrored in views],
         detail=detail(stacked).tolist(),
-        size=len(items),
+        size=len(images),
         bad=bad,
     )
 
 
-def decoded(
-    items: Iterable[Item], size: int, channels: int, *, mirror: bool = False, workers: int | None = None
+def decoded_chunks(
+    images: Iterable[SourceImage[int]], size: int, channels: int, *, mirror: bool = False, workers: int | None = None
 ) -> Iterator[Chunk]:
-    """All items as chunks, in order; a bounded number of them is in flight.
+    """All images as chunks, in order, a bounded number at a time in memory.
 
-    `workers` processes do the work; None takes one for each core, and 0 this process. Few images, or images that are
-    in memory already, are not worth starting processes for. Raises DmgdError if a worker dies.
+    `workers` is the number of processes (None: one per core); 0, few images, or images that are in memory already are
+    decoded in this process. Raises DmgdError if a worker dies.
     """
-    iterator = iter(items)
+    iterator = iter(images)
     chunks = iter(lambda: list(itertools.islice(iterator, CHUNK)), [])
     first = list(itertools.islice(chunks, 2))
     in_memory = bool(first) and isinstance(first[0][0].image, Image.Image)
     workers = available_cores() if workers is None else workers
     if workers == 0 or in_memory or len(first) < 2:
         for chunk in itertools.chain(first, chunks):
-            yield decode(chunk, size, channels, mirror)
+            yield decode_chunk(chunk, size, channels, mirror)
         return
-    # "spawn" is safe whatever threads this process has; a forked child could wait for ever for one of their locks.
+    # "spawn" is safe whatever threads this process has; a forked child could deadlock.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, MAX_WORKERS), mp_context=context, initializer=_leave_interrupts) as pool:
-        decoding = partial(decode, size=size, channels=channels, mirror=mirror)
+        decoding = partial(decode_chunk, size=size, channels=channels, mirror=mirror)
         try:
             yield from in_order(pool, decoding, itertools.chain(first, chunks), AHEAD * workers)
         except BrokenProcessPool as error:
             raise DmgdError(
-                "a decoding process died, perhaps for lack of memory or in a script without "
+                "a decoding process died, perhaps out of memory or in a script without "
                 'if __name__ == "__main__"; --workers 0 decodes without processes'
             ) from error
 
 
 def in_order(pool: Executor, function: Callable[[Task], Result], tasks: Iterable[Task], ahead: int) -> Iterator[Result]:
-    """What the function makes of each task, in order; at most `ahead` of them are in the pool beside the one that is
-    waited for."""
+    """The function's result for each task, in order; at most `ahead` tasks are pending beside the next result's."""
     waiting: deque[Future[Result]] = deque()
     try:
         for task in tasks:
@@ -116,14 +115,14 @@ def in_order(pool: Executor, function: Callable[[Task], Result], tasks: Iterable
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _leave_interrupts() -> None:
-    """Ctrl-C is the main process's to answer: the workers end when it does."""
+    """Ignore Ctrl-C: the main process handles it, and the workers end when it does."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""How much fine structure an image has: what fog lacks. No torch: the processes that decode images import this."""
+"""The detail of an image: how much fine structure it has. No torch: the decoding processes import this."""
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -6,7 +6,7 @@ from numpy import ndarray
 
 
 def detail(pixels: UInt8[ndarray, "*n h w c"]) -> Float64[ndarray, "*n"]:
-    """The mean squared Laplacian of each image, halved, with the pixels' grey mean in [-1, 1]; 0 for an even surface.
+    """The mean squared half Laplacian of each image's grey values in [-1, 1]; 0 for a constant image.
 
     `h` and `w` are at least 3. The sums are of whole numbers, so that the result is the same on every machine.
     """
@@ -16,5 +16,5 @@ def detail(pixels: UInt8[ndarray, "*n h w c"]) -> Float64[ndarray, "*n"]:
         v += pixels[..., channel]
     laplacian = 4 * v[..., 1:-1, 1:-1] - v[..., :-2, 1:-1] - v[..., 2:, 1:-1] - v[..., 1:-1, :-2] - v[..., 1:-1, 2:]
     squared = np.square(laplacian, dtype=np.int64).sum((-2, -1))
-    grey_levels = 2 * channels * 127.5  # a half of the Laplacian, in units of the sum over the channels
+    grey_levels = 2 * channels * 127.5  # half the Laplacian, in units of the sum over the channels
     return squared / ((height - 2) * (width - 2) * grey_levels**2)

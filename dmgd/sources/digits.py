@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 
 from dmgd.classes.info import ClassInfo
 from dmgd.images import readable
-from dmgd.sources.source import Item
+from dmgd.sources.source import SourceImage
 from dmgd.specs import EMBEDDED, SourceSpec
 
 TEST_IMAGES = 540
@@ -37,12 +37,12 @@ class DigitsSource:
     def __repr__(self) -> str:
         return f"Source('{self.name}', {len(self.classes)} classes, {self.variant})"
 
-    def items(self, split: str) -> Iterator[Item]:
+    def images(self, split: str) -> Iterator[SourceImage[int]]:
         for row in self._rows[split]:
-            yield Item(Image.fromarray(self._images[row]), int(self._labels[row]), f"row {row}")
+            yield SourceImage(Image.fromarray(self._images[row]), int(self._labels[row]), f"row {row}")
 
-    def samples(self, split: str) -> Iterator[tuple[Image.Image, int]]:
-        return readable((item.image, item.label) for item in self.items(split))
+    def decoded(self, split: str) -> Iterator[tuple[Image.Image, int]]:
+        return readable((one.image, one.label) for one in self.images(split))
 
     def fingerprint(self, split: str) -> str:
         rows = self._rows[split]

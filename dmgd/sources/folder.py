@@ -1,4 +1,4 @@
-"""Image folders: one subfolder for each class, with `train/` and `val/` above them or not."""
+"""Image folders: one subfolder per class, with or without `train/` and `val/` above them."""
 
 import json
 import os
@@ -9,12 +9,12 @@ from pathlib import Path
 from dmgd.classes.info import natural_key
 from dmgd.errors import UsageError
 from dmgd.images import IMAGE_SUFFIXES
-from dmgd.sources.source import TEST_NAMES, Found, fingerprint_files, missing_split
+from dmgd.sources.source import TEST_NAMES, SourceImage, fingerprint_files, missing_split
 
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """`train` and `test` hold one subfolder for each class; `names` are labels of those called otherwise."""
+    """`train` and `test` hold one subfolder per class; `names` maps folder names to labels where the two differ."""
 
     root: Path
     train: Path
@@ -22,9 +22,9 @@ class FolderLayout:
     names: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, place: str) -> "FolderLayout":
-        """The layout at `place`. Raises UsageError if there is no folder, or none with class folders."""
-        root = Path(place).expanduser()
+    def open(cls, location: str) -> "FolderLayout":
+        """The layout at `location`. Raises UsageError if there is no folder there or it has no class folders."""
+        root = Path(location).expanduser()
         if not root.is_dir():
             raise UsageError(f"the image folder {root} does not exist")
         train = root / "train" if (root / "train").is_dir() else root
@@ -35,7 +35,7 @@ class FolderLayout:
         return layout
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return str(self.root)
 
     @property
@@ -45,9 +45,9 @@ class FolderLayout:
     def labels(self) -> list[str]:
         return [self._label(folder) for folder in class_folders(self.train)]
 
-    def found(self, split: str, skip: Collection[str] = ()) -> Iterator[Found]:
+    def images(self, split: str, skip: Collection[str] = ()) -> Iterator[SourceImage[str]]:
         for label, file in self._files(split, skip):
-            yield Found(file, label, str(file.relative_to(self.root)))
+            yield SourceImage(file, label, str(file.relative_to(self.root)))
 
     def fingerprint(self, split: str) -> str:
         return fingerprint_files(self.root, (file for _, file in self._files(split)))
@@ -55,7 +55,7 @@ class FolderLayout:
     def _files(self, split: str, skip: Collection[str] = ()) -> Iterator[tuple[str, Path]]:
         top = self.train if split == "train" else self.test
         if top is None:
-            raise missing_split(self.place, split)
+            raise missing_split(self.location, split)
         for folder in class_folders(top):
             if (label := self._label(folder)) not in skip:
                 for file in image_files(folder):
@@ -66,7 +66,7 @@ class FolderLayout:
 
 
 def exported_names(root: Path) -> dict[str, str]:
-    """The WordNet ids or names of the class folders of an export in `root`, which numbers them; else none."""
+    """Folder name → WordNet id or name if `root` is an export, whose class folders are numbered; else empty."""
     try:
         classes = json.loads((root / "index.json").read_text())["run"]["classes"]
         names = {f"{number:04d}": info["wnid"] or info["name"] for number, info in enumerate(classes)}
@@ -77,7 +77,7 @@ def exported_names(root: Path) -> dict[str, str]:
 
 
 def class_folders(top: Path) -> list[Path]:
-    """The folders in `top` that may hold a class; none if there is no `top`."""
+    """The non-hidden folders in `top` in natural order; none if `top` does not exist."""
     if not top.is_dir():
         return []
     return sorted(
@@ -87,7 +87,7 @@ def class_folders(top: Path) -> list[Path]:
 
 
 def image_files(folder: Path) -> Iterator[Path]:
-    """The image files below `folder` by their suffix, in a fixed order."""
+    """The files below `folder` with the suffix of an image, in a fixed order."""
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
         for name in sorted(names):

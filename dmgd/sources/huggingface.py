@@ -1,4 +1,4 @@
-"""Hugging Face datasets: local parquet or saved ones, and those on the Hub."""
+"""Hugging Face datasets: local parquet, saved to disk, or on the Hub."""
 
 import hashlib
 import os
@@ -13,24 +13,24 @@ from urllib.parse import urlparse
 
 from dmgd.classes.info import natural_key
 from dmgd.errors import ArtifactError, DmgdError, UsageError, listed
-from dmgd.sources.source import TEST_NAMES, Found, fingerprint_files, missing_split
+from dmgd.sources.source import TEST_NAMES, SourceImage, fingerprint_files, missing_split
 
 LABEL_COLUMNS = ("label", "labels", "class", "cls", "fine_label")
 REACH_SECONDS = 3.0
 
 
 class HubUnreachable(DmgdError):
-    """A dataset is not in the cache and the Hub cannot be asked."""
+    """A dataset is not in the cache and the Hub cannot be reached."""
 
 
 @dataclass(frozen=True)
 class HuggingFaceLayout:
-    """The splits of a dataset, their image column, not decoded, and their label column.
+    """The splits of a dataset and the names of its image and label columns.
 
-    `files` are what the splits are read from, for the fingerprint; `revision` is the Hub's commit, if known.
+    `files`, which the splits are read from, are for the fingerprint; `revision` is the Hub's commit, if known.
     """
 
-    place: str
+    location: str
     splits: Mapping[str, Any]
     image: str
     label: str
@@ -47,7 +47,7 @@ class HuggingFaceLayout:
             return list(names)
         return sorted({str(row[self.label]) for row in train.select_columns([self.label])}, key=natural_key)
 
-    def found(self, split: str, skip: Collection[str] = ()) -> Iterator[Found]:
+    def images(self, split: str, skip: Collection[str] = ()) -> Iterator[SourceImage[str]]:
         from datasets import Image
 
         data = self._split(split)
@@ -59,11 +59,11 @@ class HuggingFaceLayout:
         for number, row in enumerate(columns):
             image, label = row[self.image], row[self.label]
             if label is None or label == -1:
-                raise ArtifactError(f"{self.place}, row {number} has the label {label}; choose a split that has labels")
+                raise ArtifactError(f"{self.location}, row {number} has the label {label}; choose a labelled split")
             inside, text = image["bytes"] if image else b"", names[label] if names else str(label)
             if text not in skip:
                 source = inside if inside is not None else Path(image["path"])
-                yield Found(source, text, f"row {number} of {split}", label if isinstance(label, int) else None)
+                yield SourceImage(source, text, f"row {number} of {split}", label if isinstance(label, int) else None)
 
     def fingerprint(self, split: str) -> str:
         self._split(split)
@@ -77,25 +77,25 @@ class HuggingFaceLayout:
                 return self.splits[name]
         if split == "train" and len(self.splits) == 1:
             return next(iter(self.splits.values()))
-        raise missing_split(self.place, split)
+        raise missing_split(self.location, split)
 
 
-def open_hugging_face(place: str, variant: str | None, columns: str | None) -> HuggingFaceLayout:
-    """The dataset in a local folder or parquet file, or with that id on the Hub (or in its cache).
+def open_hugging_face(location: str, variant: str | None, columns: str | None) -> HuggingFaceLayout:
+    """The dataset at a local path (folder or parquet file), or with that id on the Hub or in the cache.
 
-    Raises UsageError if it cannot be found or read or its columns are unclear, HubUnreachable if it is neither cached
-    nor to be had.
+    Raises UsageError if it cannot be found or read or its columns are ambiguous, HubUnreachable if it is not in the
+    cache and cannot be downloaded.
     """
-    path = Path(place).expanduser()
+    path = Path(location).expanduser()
     if path.exists():
         splits, files, revision = *_open_local(path, variant), None
-    elif place.count("/") == 1 and not place.startswith((".", "/", "~")):
-        splits, files, revision = _open_hub(place, variant)
+    elif location.count("/") == 1 and not location.startswith((".", "/", "~")):
+        splits, files, revision = _open_hub(location, variant)
     else:
-        raise UsageError(f"the dataset {place} does not exist; give a folder, a .parquet file or a Hub id")
+        raise UsageError(f"the dataset {location} does not exist; give a folder, a .parquet file or a Hub id")
     features = next(iter(splits.values())).features
-    image, label = find_columns(features, columns, place)
-    return HuggingFaceLayout(place, splits, image, label, tuple(files), revision)
+    image, label = find_columns(features, columns, location)
+    return HuggingFaceLayout(location, splits, image, label, tuple(files), revision)
 
 
 def _open_local(path: Path, variant: str | None) -> tuple[Mapping[str, Any], list[Path]]:
@@ -124,8 +124,8 @@ def _open_hub(hub_id: str, variant: str | None) -> tuple[Mapping[str, Any], list
         splits = load_dataset(hub_id, variant)
     except (ValueError, OSError, RuntimeError) as error:
         raise HubUnreachable(
-            f"the Hub's dataset {hub_id!r} cannot be had: {_one_line(error)}; a gated dataset wants its terms accepted "
-            "on its page and HF_TOKEN set"
+            f"the Hub's dataset {hub_id!r} cannot be loaded: {_one_line(error)}; for a gated dataset, accept the "
+            "terms on its page and set HF_TOKEN"
         ) from error
     files = [Path(entry["filename"]) for split in splits.values() for entry in split.cache_files]
     urls = " ".join(next(iter(splits.values())).info.download_checksums or {})
@@ -134,16 +134,16 @@ def _open_hub(hub_id: str, variant: str | None) -> tuple[Mapping[str, Any], list
 
 
 def datasets_cache() -> Path:
-    """Where `datasets` keeps what it has prepared, found without importing it."""
+    """The cache folder of `datasets`, found without importing it."""
     from huggingface_hub import constants
 
     return Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets").expanduser()
 
 
 def hub_reachable(seconds: float = REACH_SECONDS) -> bool:
-    """Whether the Hub (HF_ENDPOINT, through a proxy if one is set) takes a connection within `seconds`.
+    """Whether the Hub (HF_ENDPOINT, through a proxy if one is set) accepts a connection within `seconds`.
 
-    Asked beforehand because the Hub's client tries again for a long while, and looking up a name has no time limit.
+    Checked first because the Hub's client retries for a long time, and DNS lookups have no timeout.
     """
     from huggingface_hub import constants
 
@@ -152,35 +152,35 @@ def hub_reachable(seconds: float = REACH_SECONDS) -> bool:
     proxy = next((os.environ[key] for key in ("HTTPS_PROXY", "https_proxy") if os.environ.get(key)), None)
     url = urlparse(proxy or constants.ENDPOINT)
     port = url.port or (80 if url.scheme == "http" else 443)
-    answered = threading.Event()
+    connected = threading.Event()
 
     def connect() -> None:
         try:
             with socket.create_connection((url.hostname or "", port), timeout=seconds):
-                answered.set()
+                connected.set()
         except OSError:
             return
 
-    asking = threading.Thread(target=connect, daemon=True)
-    asking.start()
-    asking.join(seconds)
-    return answered.is_set()
+    attempt = threading.Thread(target=connect, daemon=True)
+    attempt.start()
+    attempt.join(seconds)
+    return connected.is_set()
 
 
-def find_columns(features: Mapping[str, Any] | None, columns: str | None, place: str) -> tuple[str, str]:
-    """The image and the label column: those given as "IMAGE,LABEL", else by their types, else by their usual names.
+def find_columns(features: Mapping[str, Any] | None, columns: str | None, location: str) -> tuple[str, str]:
+    """The names of the image and the label column: as given ("IMAGE,LABEL"), else by type, else by usual name.
 
-    Raises UsageError, with the columns that there are, for one that is not there or not clear.
+    Raises UsageError, listing the columns, for a missing or an ambiguous one.
     """
     from datasets import ClassLabel, Image
 
     if not features:
-        raise UsageError(f"{place} does not say what its columns are")
+        raise UsageError(f"{location} does not say what its columns are")
     if columns is not None:
         image, _, label = (part.strip() for part in columns.partition(","))
         if unknown := [name for name in (image, label) if name not in features]:
             raise UsageError(
-                f"{place} has no column {unknown[0]!r}; it has {', '.join(features)}: --columns IMAGE,LABEL"
+                f"{location} has no column {unknown[0]!r}; it has {', '.join(features)}: --columns IMAGE,LABEL"
             )
         return image, label
     images = [name for name, feature in features.items() if isinstance(feature, Image)]
@@ -190,7 +190,7 @@ def find_columns(features: Mapping[str, Any] | None, columns: str | None, place:
     for kind, found in (("image", images), ("label", labels)):
         if len(found) != 1:
             raise UsageError(
-                f"the {kind} column of {place} is not clear: "
+                f"the {kind} column of {location} is not clear: "
                 f"{'none' if not found else ' or '.join(found)} of {listed(list(features))}; say --columns IMAGE,LABEL"
             )
     return images[0], labels[0]

@@ -1,4 +1,4 @@
-"""A source from any layout: which of its labels is which class, by WordNet id, by name or by a mapping file."""
+"""A source from any layout: its labels matched to classes by WordNet id, by name or by a class map."""
 
 import csv
 import hashlib
@@ -15,13 +15,13 @@ from dmgd.classes.matching import NEXT_STEP
 from dmgd.errors import MismatchError, UsageError, listed
 from dmgd.files import canonical_json
 from dmgd.images import readable
-from dmgd.sources.source import Item, Layout
+from dmgd.sources.source import Layout, SourceImage
 from dmgd.specs import SourceSpec
 
 
 @dataclass(frozen=True)
 class LabelledSource:
-    """`rows` maps the data's labels to `classes`, None for classes that are left out. `test` may lie elsewhere."""
+    """`rows` maps the data's labels to class indices (None: left out). `test` is separate test data, if any."""
 
     spec: SourceSpec
     name: str
@@ -35,22 +35,22 @@ class LabelledSource:
     def __repr__(self) -> str:
         return f"Source('{self.name}', {len(self.classes)} classes, {self.variant})"
 
-    def items(self, split: str) -> Iterator[Item]:
+    def images(self, split: str) -> Iterator[SourceImage[int]]:
         layout, inner = self._where(split)
         left_out = frozenset(label for label, row in self.rows.items() if row is None)
-        for found in layout.found(inner, left_out):
+        for one in layout.images(inner, left_out):
             try:
-                row = self.rows[found.label]
+                row = self.rows[one.label]
             except KeyError:
                 raise MismatchError(
-                    f"{found.name} in {layout.place} has the label {found.label!r}, which the training split lacks; "
+                    f"{one.name} in {layout.location} has the label {one.label!r}, which the training split lacks; "
                     f"{NEXT_STEP}"
                 ) from None
             if row is not None:  # always: the others were skipped
-                yield Item(found.image, row, found.name)
+                yield SourceImage(one.image, row, one.name)
 
-    def samples(self, split: str) -> Iterator[tuple[Image, int]]:
-        return readable((item.image, item.label) for item in self.items(split))
+    def decoded(self, split: str) -> Iterator[tuple[Image, int]]:
+        return readable((one.image, one.label) for one in self.images(split))
 
     def fingerprint(self, split: str) -> str:
         layout, inner = self._where(split)
@@ -58,15 +58,15 @@ class LabelledSource:
         return hashlib.sha256((layout.fingerprint(inner) + canonical_json(matching)).encode()).hexdigest()
 
     def _where(self, split: str) -> tuple[Layout, str]:
-        """The layout that holds the split, and which of its splits it is."""
+        """The layout that holds the split, and the split's name there."""
         if split == "test" and self.test:
-            # Data without a test split is the test split as a whole, which layouts call "train".
+            # Separate test data without a test split of its own: all of it, which layouts call "train".
             return self.test, "test" if self.test.has_test else "train"
         return self.layout, split
 
 
 def read_class_map(path: Path) -> dict[str, str]:
-    """The mapping in a JSON object or a CSV file of two columns. Raises UsageError if it is neither."""
+    """The mapping in a JSON object or a two-column CSV file. Raises UsageError if the file is neither."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".json":
@@ -76,27 +76,27 @@ def read_class_map(path: Path) -> dict[str, str]:
     except FileNotFoundError as error:
         raise UsageError(f"the class map {path} does not exist") from error
     except ValueError as error:
-        raise UsageError(f"the class map {path} is no JSON object and no CSV of two columns ({error})") from error
+        raise UsageError(f"the class map {path} is neither a JSON object nor a two-column CSV ({error})") from error
     if not isinstance(mapping, dict) or not all(isinstance(target, str) for target in mapping.values()):
         raise UsageError(f'the class map {path} must be an object of strings: {{"the data\'s label": "WordNet id"}}')
     return mapping
 
 
-def translate(labels: Sequence[str], class_map: str | None, place: str) -> dict[str, str]:
-    """Every label and what the class map makes of it; itself without one.
+def translate(labels: Sequence[str], class_map: str | None, location: str) -> dict[str, str]:
+    """Each label and what the class map maps it to; itself where the map lacks it or there is none.
 
-    Raises UsageError if the map names labels that the data lacks: most likely a slip of the pen.
+    Raises UsageError if the map has labels that the data lacks: most likely a typo.
     """
     mapping = read_class_map(Path(class_map)) if class_map else {}
     if unknown := sorted(set(mapping) - set(labels)):
-        raise UsageError(f"the class map {class_map} names labels that {place} lacks: {listed(unknown)}")
+        raise UsageError(f"the class map {class_map} has labels that {location} lacks: {listed(unknown)}")
     return {label: mapping.get(label, label) for label in labels}
 
 
-def classes_from_labels(texts: Mapping[str, str], place: str) -> tuple[tuple[ClassInfo, ...], dict[str, int | None]]:
-    """A class for every label, in the order of their ids and names, and each label's row.
+def classes_from_labels(texts: Mapping[str, str], location: str) -> tuple[tuple[ClassInfo, ...], dict[str, int | None]]:
+    """A class for every label, sorted by WordNet id or name, and each label's class index.
 
-    A WordNet id of ImageNet's brings its readable name along. Raises MismatchError if two labels mean one class.
+    A WordNet id of ImageNet gets its readable name. Raises MismatchError if two labels mean the same class.
     """
     by_wnid = {info.wnid: info for info in imagenet_classes()}
     infos = {
@@ -105,5 +105,5 @@ def classes_from_labels(texts: Mapping[str, str], place: str) -> tuple[tuple[Cla
     ordered = sorted(infos, key=lambda label: natural_key(infos[label].identity))
     identities = [infos[label].identity for label in ordered]
     if twice := sorted({one for one in identities if identities.count(one) > 1}):
-        raise MismatchError(f"several labels of {place} mean the same class: {listed(twice)}; {NEXT_STEP}")
+        raise MismatchError(f"several labels of {location} mean the same class: {listed(twice)}; {NEXT_STEP}")
     return tuple(infos[label] for label in ordered), {label: row for row, label in enumerate(ordered)}

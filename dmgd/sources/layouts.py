@@ -1,4 +1,4 @@
-"""The layouts of labelled data by kind: what `folder:PATH` means, and which kind lies at a path."""
+"""The registry of source layouts: what `folder:PATH` means, and which layout the data at a path has."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ if TYPE_CHECKING:  # the command line lists the kinds without the libraries that
     from dmgd.sources.source import Layout
 
 
-def _is_shards(place: str) -> bool:
-    is_tar = place.endswith((".tar", ".tar.gz", ".tgz"))
-    return is_tar or any(any(Path(place).expanduser().glob(pattern)) for pattern in ("*.tar", "data/*.tar"))
+def _is_shards(location: str) -> bool:
+    is_tar = location.endswith((".tar", ".tar.gz", ".tgz"))
+    return is_tar or any(any(Path(location).expanduser().glob(pattern)) for pattern in ("*.tar", "data/*.tar"))
 
 
-def _is_hugging_face(place: str) -> bool:
-    path = Path(place).expanduser()
+def _is_hugging_face(location: str) -> bool:
+    path = Path(location).expanduser()
     patterns = ("dataset_dict.json", "dataset_info.json", "state.json", "*.parquet", "*/*.parquet", "*.arrow")
     return path.suffix == ".parquet" or any(any(path.glob(pattern)) for pattern in patterns)
 
@@ -27,20 +27,22 @@ def _is_hugging_face(place: str) -> bool:
 class Kind:
     """How the data of one kind is opened.
 
-    `open(place, **options)` gives the layout, or raises UsageError for data that is not there; as "module:name" it is
-    imported when it is used. `argument` is what help says behind the colon, `options` which of "variant" and "columns"
-    it takes. `recognises(place)` says whether data that was named without a kind is of this one.
+    `open(location, **options)` returns the layout, or raises UsageError for missing data; as "module:name" it is
+    imported on first use. `argument` is the metavar after the colon in the help, `options` which of "variant" and
+    "columns" `open` takes. `recognises(location)`: whether data named without a kind has this layout.
     """
 
     open: "Callable[..., Layout] | str"
     argument: str = "PATH"
     options: tuple[str, ...] = ()
-    recognises: Callable[[str], bool] = lambda place: False
+    recognises: Callable[[str], bool] = lambda location: False
 
 
 # A new layout is one more entry.
 KINDS: dict[str, Kind] = {
-    "folder": Kind("dmgd.sources.folder:FolderLayout.open", recognises=lambda place: Path(place).expanduser().exists()),
+    "folder": Kind(
+        "dmgd.sources.folder:FolderLayout.open", recognises=lambda location: Path(location).expanduser().exists()
+    ),
     "hf": Kind(
         "dmgd.sources.huggingface:open_hugging_face",
         argument="ID_OR_PATH",
@@ -56,14 +58,14 @@ def prefixes() -> list[str]:
     return [f"{name}:{kind.argument}" for name, kind in KINDS.items()]
 
 
-def open_layout(place: str, variant: str | None = None, columns: str | None = None) -> "Layout":
-    """The layout of the data at `place`, "kind:…", or without a kind, which is then seen from the files.
+def open_layout(location: str, variant: str | None = None, columns: str | None = None) -> "Layout":
+    """The layout of the data at `location`, "kind:…"; without a kind it is inferred from the files.
 
-    Raises UsageError if there is nothing, or an option that this layout does not have.
+    Raises UsageError for missing data, and for an option that the layout does not take.
     """
-    name, _, rest = place.partition(":")
+    name, _, rest = location.partition(":")
     if name not in KINDS or not rest:
-        name, rest = _kind_of(place), place
+        name, rest = _kind_of(location), location
     kind, options = KINDS[name], {"variant": variant, "columns": columns}
     if misplaced := [f"--{key}" for key, value in options.items() if value is not None and key not in kind.options]:
         raise UsageError(f"{' and '.join(misplaced)} belong to Hugging Face datasets, not to {name}:{rest}")
@@ -71,9 +73,9 @@ def open_layout(place: str, variant: str | None = None, columns: str | None = No
     return opened(rest, **{key: options[key] for key in kind.options})
 
 
-def _kind_of(place: str) -> str:
-    """The kind of what lies at `place`; those that were added last are asked first. Raises UsageError for nothing."""
+def _kind_of(location: str) -> str:
+    """The kind of the data at `location`, the last registered that recognises it. Raises UsageError if none does."""
     for name in reversed(KINDS):
-        if KINDS[name].recognises(place):
+        if KINDS[name].recognises(location):
             return name
-    raise UsageError(f"the data {place} does not exist; give --data a folder, parquet or WebDataset shards")
+    raise UsageError(f"the data {location} does not exist; give --data a folder, parquet or WebDataset shards")

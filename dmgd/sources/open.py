@@ -17,10 +17,10 @@ IMAGENET_LICENCE = "ImageNet terms of access: non-commercial research and educat
 UNKNOWN_LICENCE = "unknown; see the data's own terms"
 
 
-# Where the Hub has a named source, and its configurations, the default first.
+# The Hub ids of named sources and their configurations, the default first.
 _FASTAI = ("full_size", "320px", "160px")
 HUB_COPIES = {"imagenette": ("frgfm/imagenette", _FASTAI), "imagewoof": ("frgfm/imagewoof", _FASTAI)}
-IMAGENET_1K = ("ILSVRC/imagenet-1k", ())  # the subsets are taken out of it where they have no copy of their own
+IMAGENET_1K = ("ILSVRC/imagenet-1k", ())  # also the source of subsets without a dataset of their own
 
 
 def open_source(
@@ -35,16 +35,16 @@ def open_source(
     """The source of a spec or a name: `digits`, one of ImageNet's family, `folder:PATH`, `hf:ID_OR_PATH`, `wds:PATTERN`
     or another kind that is registered in `dmgd.sources.layouts`.
 
-    `data` is a local copy of a named source, a folder, parquet or WebDataset shards (the prefixes above decide where
-    that is not clear). `test_data` holds the test split where the data brings none. `variant` is the Hub's
-    configuration name, `columns` "IMAGE,LABEL" of a Hugging Face dataset. `class_map` is a JSON or CSV file from the
-    data's labels to WordNet ids or class names. What is given here goes before what a spec says.
+    `data` is a local copy of a named source: a folder, parquet or WebDataset shards (prefix it as above if ambiguous).
+    `test_data` is the test split where the data has none. `variant` is the dataset's configuration on the Hub,
+    `columns` "IMAGE,LABEL" of a Hugging Face dataset. `class_map` is a JSON or CSV file that maps the data's labels to
+    WordNet ids or class names. Arguments override the spec.
 
-    Raises UsageError for what cannot be found or does not go together, MismatchError for classes that do not match.
+    Raises UsageError for missing data and conflicting options, MismatchError for classes that do not match.
     """
     options = {"data": data, "test_data": test_data, "variant": variant, "columns": columns}
     spec = SourceSpec.of(source, **options, class_map=str(class_map) if class_map else None).located()
-    kind, _, place = spec.name.partition(":")
+    kind, _, location = spec.name.partition(":")
     if spec.name == EMBEDDED:
         from dmgd.sources.digits import DigitsSource
 
@@ -54,27 +54,27 @@ def open_source(
         return DigitsSource()
     if spec.name in NAMED:
         return _named_source(spec)
-    if kind in KINDS and place:
+    if kind in KINDS and location:
         if spec.data is not None:
             raise UsageError(f"--data goes with a named source; {spec.name} already says where the data is")
-        return _any_source(spec, kind, place)
+        return _any_source(spec, kind, location)
     raise unknown_choice("source", spec.name, (*NAMED, *prefixes()))
 
 
 def as_source(source: Source | SourceSpec | str) -> Source:
-    """The source itself, or that of a spec or a name, opened."""
+    """`source` itself, opened first if it is a spec or a name."""
     return open_source(source) if isinstance(source, SourceSpec | str) else source
 
 
-def _any_source(spec: SourceSpec, kind: str, place: str) -> LabelledSource:
-    """The source `kind:place`, whose classes are the data's own labels."""
+def _any_source(spec: SourceSpec, kind: str, location: str) -> LabelledSource:
+    """The source `kind:location`, whose classes are the data's own labels."""
     layout = open_layout(spec.name, spec.variant, spec.columns)
     test = open_layout(spec.test_data, None, spec.columns if kind == "hf" else None) if spec.test_data else None
-    classes, rows = classes_from_labels(translate(layout.labels(), spec.class_map, place), place)
-    local = kind != "hf" or Path(place).exists()
+    classes, rows = classes_from_labels(translate(layout.labels(), spec.class_map, location), location)
+    local = kind != "hf" or Path(location).exists()
     return LabelledSource(
         spec=spec,
-        name=f"{kind}:{Path(place).name if local else place}",  # where it lies on this machine is nobody's business
+        name=f"{kind}:{Path(location).name if local else location}",  # local paths are private
         variant=_hub_variant(layout, spec.variant) if not local else "local copy",
         licence=UNKNOWN_LICENCE,
         classes=classes,
@@ -94,7 +94,7 @@ def _named_source(spec: SourceSpec) -> LabelledSource:
     else:
         layout, described = _on_the_hub(name, spec.variant, spec.columns)
     test = open_layout(spec.test_data) if spec.test_data else None
-    rows = match_table(name, table, translate(layout.labels(), spec.class_map, layout.place), layout.place)
+    rows = match_table(name, table, translate(layout.labels(), spec.class_map, layout.location), layout.location)
     return LabelledSource(spec, name, described, IMAGENET_LICENCE, tuple(table), rows, layout, test)
 
 
@@ -110,7 +110,7 @@ def _on_the_hub(name: str, variant: str | None, columns: str | None) -> tuple[Hu
     except HubUnreachable as error:
         raise HubUnreachable(
             f"no data for {name}: {error}. Three ways to go on: (1) connect once, or set HF_HOME to a cache that has "
-            f"it; (2) give --data PATH, a local copy as image folder, parquet or WebDataset shards; (3) take other "
+            f"it; (2) give --data PATH, a local copy as image folder, parquet or WebDataset shards; (3) use other "
             f"data, --source {', '.join(prefixes())} or digits"
         ) from error
     return layout, _hub_variant(layout, chosen)
@@ -118,4 +118,4 @@ def _on_the_hub(name: str, variant: str | None, columns: str | None) -> tuple[Hu
 
 def _hub_variant(layout: Layout, variant: str | None) -> str:
     revision = getattr(layout, "revision", None)
-    return " ".join([layout.place, *([variant] if variant else []), *([f"revision {revision}"] if revision else [])])
+    return " ".join([layout.location, *([variant] if variant else []), *([f"revision {revision}"] if revision else [])])

@@ -1,29 +1,32 @@
-"""WebDataset shards: tar files in which the files of one sample share the name up to the first dot."""
+"""WebDataset shards: tar files in which the files of one image share their name up to the first dot, the key."""
 
 import glob
 import json
 import re
 import tarfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 from dmgd.classes.info import natural_key
 from dmgd.errors import ArtifactError, UsageError
 from dmgd.images import IMAGE_SUFFIXES
-from dmgd.sources.source import TEST_NAMES, Found, fingerprint_files, missing_split
+from dmgd.sources.source import TEST_NAMES, SourceImage, fingerprint_files, missing_split
 
 _JSON_LABELS = ("wnid", "class_name", "class", "label", "cls")  # the first that is there, before a bare .cls number
-_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)  # a sample's name, and the suffix of one of its files
+_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)  # the key, and the suffix of the file
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+Members = Mapping[str, Callable[[], bytes]]
 
 
 @dataclass(frozen=True)
 class ShardLayout:
     """The tar files of every split, in order."""
 
-    place: str
+    location: str
     shards: dict[str, list[Path]]
 
     @classmethod
@@ -31,7 +34,7 @@ class ShardLayout:
         """The shards of a folder, a glob or a pattern like `train-{000..099}.tar`.
 
         In a folder, shards whose names begin with val, validation or test are the test split. Raises UsageError if
-        there is none or one of a numbered series is missing.
+        there are none, or if one of a numbered series is missing.
         """
         files = _expand(pattern)
         tests = [[file for file in files if file.name.startswith(name)] for name in TEST_NAMES]
@@ -46,21 +49,22 @@ class ShardLayout:
         return bool(self.shards["test"])
 
     def labels(self) -> list[str]:
-        seen = {_label(sample)[0] for file in self.shards["train"] for sample in samples(file)}
+        seen = {_label(*read)[0] for file in self.shards["train"] for read in read_shard(file)}
         return sorted(seen, key=natural_key)
 
-    def found(self, split: str, skip: Collection[str] = ()) -> Iterator[Found]:
+    def images(self, split: str, skip: Collection[str] = ()) -> Iterator[SourceImage[str]]:
         if not self.shards[split]:
-            raise missing_split(f"wds:{self.place}", split)
+            raise missing_split(f"wds:{self.location}", split)
         for file in self.shards[split]:
-            for sample in samples(file):
-                label, number = _label(sample)
-                if label not in skip and (image := sample.image()) is not None:
-                    yield Found(image, label, sample.name, number)
+            for name, members in read_shard(file):
+                label, number = _label(name, members)
+                image = next((read for suffix, read in members.items() if f".{suffix}".endswith(IMAGE_SUFFIXES)), None)
+                if label not in skip and image is not None:
+                    yield SourceImage(image(), label, name, number)
 
     def fingerprint(self, split: str) -> str:
         if not self.shards[split]:
-            raise missing_split(f"wds:{self.place}", split)
+            raise missing_split(f"wds:{self.location}", split)
         return fingerprint_files(Path("/"), [file.resolve() for file in self.shards[split]])
 
 
@@ -90,50 +94,38 @@ def _series(pattern: str) -> list[str]:
     return [one for n in numbers for one in _series(pattern[: match.start()] + n + pattern[match.end() :])]
 
 
-@dataclass
-class Sample:
-    """The members of one sample by suffix, in small letters; their bytes are read when asked for. `name` says where it
-    is, for messages."""
-
-    tar: tarfile.TarFile
-    name: str
-    members: dict[str, tarfile.TarInfo]
-
-    def read(self, suffix: str) -> bytes | None:
-        member = self.members.get(suffix)
-        file = self.tar.extractfile(member) if member else None
-        return file.read() if file else None
-
-    def image(self) -> bytes | None:
-        """The bytes of the sample's image, or None."""
-        return next((self.read(suffix) for suffix in self.members if f".{suffix}".endswith(IMAGE_SUFFIXES)), None)
-
-
-def samples(file: Path) -> Iterator[Sample]:
-    """The samples of one shard, each readable until the next is asked for. Raises ArtifactError if it is damaged."""
+def read_shard(file: Path) -> Iterator[tuple[str, Members]]:
+    """For each image of a shard its name in messages and its files by lower-case suffix, as functions that read them;
+    they are valid until the next image. Raises ArtifactError for a damaged shard."""
     try:
         with tarfile.open(file) as tar:
             files = ((name, member) for member in tar if member.isfile() and (name := _NAME.fullmatch(member.name)))
-            for key, members in groupby(files, key=lambda found: found[0][1]):
-                yield Sample(tar, f"{file.name}, sample {key}", {name[2].lower(): member for name, member in members})
+            for key, group in groupby(files, key=lambda found: found[0][1]):
+                members = {name[2].lower(): partial(_read, tar, member) for name, member in group}
+                yield f"{file.name}, sample {key}", members
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ArtifactError(f"the shard {file} is damaged or is no tar file ({error})") from error
 
 
-def _label(sample: Sample) -> tuple[str, str | int | None]:
-    """What the sample says of its class: by name in its .json if there is one, else the text of its .cls; and the
-    number of its class in either, if it is there."""
+def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    return file.read() if file else b""
+
+
+def _label(name: str, members: Members) -> tuple[str, str | int | None]:
+    """The label of an image, the class name in its .json or else the text of its .cls, and its class number, if it has
+    one."""
     try:
-        fields = json.loads(sample.read("json") or "{}")
+        fields = json.loads(members["json"]()) if "json" in members else {}
     except ValueError as error:
-        raise ArtifactError(f"the .json of {sample.name} is damaged ({error})") from error
+        raise ArtifactError(f"the .json of {name} is damaged ({error})") from error
     fields = fields if isinstance(fields, dict) else {}
     number: str | int | None = None
-    if (text := sample.read("cls")) is not None:
-        number = text.decode(errors="replace").strip()
+    if "cls" in members:
+        number = members["cls"]().decode(errors="replace").strip()
     elif isinstance(fields.get("label"), int):
         number = fields["label"]
     label = next((fields[key] for key in _JSON_LABELS if isinstance(fields.get(key), str)), number)
     if label is None:
-        raise ArtifactError(f"{sample.name} has no label: expected .cls, or .json with a class name")
+        raise ArtifactError(f"{name} has no label: expected .cls, or .json with a class name")
     return str(label), number

@@ -1,10 +1,10 @@
-"""What every source is, and what every layout of labelled images on disk answers."""
+"""The protocols of sources and of layouts: a source is a labelled dataset, a layout how it is stored."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from PIL.Image import Image
 
@@ -15,24 +15,25 @@ from dmgd.specs import SourceSpec
 TEST_NAMES = ("val", "validation", "test")  # ImageNet's "test" has no labels, so it comes last
 
 
-@dataclass(frozen=True)
-class Item:
-    """One image of a source before it is decoded: the bytes of its file, the file's path, or pixels.
+Label = TypeVar("Label", int, str)
 
-    `label` is the index of its class, `name` says where it is within the source, for messages.
+
+@dataclass(frozen=True)
+class SourceImage(Generic[Label]):
+    """One image before it is decoded: its file's bytes or path, or pixels.
+
+    `label` is the class index in a source, the data's own label in a layout. `name` identifies the image in messages.
+    `number` is the class number, unchecked, where the data has one beside a class name.
     """
 
     image: "bytes | Path | Image"
-    label: int
+    label: Label
     name: str
+    number: int | str | None = None
 
 
 class Source(Protocol):
-    """A labelled image dataset.
-
-    `spec` is what it was opened from, `name` what it is called (without local paths), `variant` which of its editions
-    this is, `licence` a line on its terms.
-    """
+    """A labelled image dataset: `spec` reopens it; `name` holds no local path; `licence` is one line on its terms."""
 
     @property
     def spec(self) -> SourceSpec: ...
@@ -45,57 +46,44 @@ class Source(Protocol):
     @property
     def classes(self) -> tuple[ClassInfo, ...]: ...
 
-    def items(self, split: str) -> Iterator[Item]:
-        """The images of "train" or "test", not yet decoded, always in the same order. Raises UsageError if the source
-        has no such split."""
+    def images(self, split: str) -> Iterator[SourceImage[int]]:
+        """The images of "train" or "test" in a fixed order. Raises UsageError for a split that the source lacks."""
 
-    def samples(self, split: str) -> Iterator[tuple[Image, int]]:
-        """The images of the split that can be read, decoded, and their class indices, always in the same order."""
+    def decoded(self, split: str) -> Iterator[tuple[Image, int]]:
+        """The readable images of the split, decoded, with their class indices, in the order of `images`."""
 
     def fingerprint(self, split: str) -> str:
-        """A digest that changes when the split's files do; cheap, and only for use on this machine."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """One image as a layout finds it: its file's bytes or path, the data's own label, and where it is. `number` is that
-    of its class, unchecked, where the data has one beside a name."""
-
-    image: bytes | Path
-    label: str
-    name: str
-    number: int | str | None = None
+        """A digest that changes when the split's files do; cheap, and valid on this machine only."""
 
 
 class Layout(Protocol):
-    """Images with the labels that the data itself gives them. `place` names the data in messages."""
+    """Images with the data's own labels. `location` (a path, a pattern or a Hub id) identifies the data in messages."""
 
     @property
-    def place(self) -> str: ...
+    def location(self) -> str: ...
 
     @property
-    def has_test(self) -> bool:
-        """Whether there is a test split."""
+    def has_test(self) -> bool: ...
 
     def labels(self) -> list[str]:
-        """The labels of the training split, each once."""
+        """The distinct labels of the training split, classes without images included."""
 
-    def found(self, split: str, skip: Collection[str] = ()) -> Iterator[Found]:
-        """The images of "train" or "test" without those whose label is in `skip`, always in the same order. Raises
-        UsageError for a split it lacks."""
+    def images(self, split: str, skip: Collection[str] = ()) -> Iterator[SourceImage[str]]:
+        """The images of "train" or "test" whose label is not in `skip`, in a fixed order. Raises UsageError for a split
+        that the data lacks."""
 
     def fingerprint(self, split: str) -> str:
         """A digest that changes when the split's files do."""
 
 
-def missing_split(place: str, split: str) -> UsageError:
+def missing_split(location: str, split: str) -> UsageError:
     """The error for data without a test split."""
     looked = " or ".join(TEST_NAMES)
-    return UsageError(f"{place} has no {split} split ({looked}); name one with --test-data PATH")
+    return UsageError(f"{location} has no {split} split ({looked}); give one with --test-data PATH")
 
 
 def fingerprint_files(root: Path, files: Iterable[Path]) -> str:
-    """A digest of the files' paths below `root`, sizes and times of change; their content is not read."""
+    """A digest of the files' paths below `root`, sizes and modification times; their content is not read."""
     digest = hashlib.sha256()
     for file in files:
         status = file.stat()

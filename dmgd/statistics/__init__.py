@@ -1,1 +1,1 @@
-"""The statistics of every class in a prior's latent space: encoding, k-means, and the file."""
+"""Class statistics in a prior's latent space: encoding, the latent cache, k-means, and the file."""

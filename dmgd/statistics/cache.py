@@ -1,10 +1,10 @@
-"""The latents of a source's split in the cache: numbered parts, and a record beside each that is written last.
+"""The latent cache of a source's split: numbered parts, each with a record that is written last.
 
     part-00000.npy        the latents, memory-mapped when read
     part-00000.index.npy  of each: class, image, digest, detail
-    part-00000.json       how many items of the source it covers, the unreadable ones, the SHA-256 of both files
+    part-00000.json       how many images of the source it covers, the unreadable ones, the SHA-256 of both files
 
-A part counts when its record and its checksum are right; the first that is not, and all behind it, are made again.
+A part is valid if its record and checksums are; the first invalid part and all after it are computed again.
 """
 
 import hashlib
@@ -24,10 +24,9 @@ from dmgd.files import sha256_file, write_json, written_whole
 
 @dataclass(frozen=True)
 class PartRecord:
-    """`items` of the source, readable or not, the `bad` ones with name and reason; `last`: the split ends here.
-
-    `batch_invariant`: whether the encoder was seen to give a picture the same latent whatever shares its batch.
-    """
+    """The part covers `items` images of the source, unreadable ones included; `bad` lists name and reason of these.
+    `last`: it is the last part of the split. `batch_invariant`: the encoder's latent of an image was found not to
+    depend on the rest of its batch."""
 
     items: int
     rows: int
@@ -37,14 +36,14 @@ class PartRecord:
     sha256: tuple[str, ...] = ()
 
 
-# What is known of a latent: the class index `label`, the ordinal `sample` among the split's readable images, the
-# `digest` of the pixels, whether they were `mirrored`, and their `detail`.
+# Per latent: the class index `label`, the image's ordinal `sample` among the split's readable images, the `digest` of
+# its pixels, whether they are `mirrored`, and their `detail`.
 INDEX = np.dtype([("label", "<i4"), ("sample", "<i8"), ("digest", ">u8", (4,)), ("mirrored", "?"), ("detail", "<f8")])
 
 
 @dataclass
 class LatentParts:
-    """The parts in `folder`, which may be unfinished."""
+    """The parts in `folder`, perhaps not all of the split."""
 
     folder: Path
     records: list[PartRecord] = field(default_factory=list)
@@ -52,7 +51,7 @@ class LatentParts:
 
     @classmethod
     def open(cls, folder: Path) -> "LatentParts":
-        """The whole parts in `folder`, from the first on; `damaged` says what is wrong with the next, if anything."""
+        """The valid parts in `folder`, up to the first invalid one, whose problem is `damaged`."""
         parts = cls(folder)
         while not parts.complete and parts._record_path(len(parts.records)).is_file():
             number = len(parts.records)
@@ -84,7 +83,7 @@ class LatentParts:
         return tuple(sha256_file(path) for path in (self.path(number), self.index_path(number)))
 
     def append(self, latents: ndarray, index: ndarray, record: PartRecord) -> None:
-        """Store the next part, float32 `latents` (n, d) and their `index` (n,) of type INDEX; its record comes last."""
+        """Write the next part: float32 `latents` (n, d), their `index` (n,) of type INDEX, and last the record."""
         number = len(self.records)
         for path, rows in ((self.path(number), latents), (self.index_path(number), index)):
             with written_whole(path) as temporary, temporary.open("wb") as file:
@@ -103,35 +102,34 @@ class LatentParts:
 
 @dataclass(frozen=True)
 class ClassLatents:
-    """The flattened latents `rows` (n, d), float32, of one class, and of which image each is: `samples` (n,) holds its
-    ordinal among the readable images of the source's split. They are in the order of the pixels' digests, which is
-    the same however the source is stored or shuffled."""
+    """The flattened latents `rows` (n, d), float32, of one class, and the `ordinals` (n,) of their images among the
+    readable images of the split, in the order of the pixels' digests: the same however the source is stored."""
 
     rows: ndarray
-    samples: ndarray
+    ordinals: ndarray
 
 
 class Latents(Sequence[ClassLatents]):
-    """All latents of a split, class by class, read from the parts when asked for: one class is in memory at a time.
+    """The latents of a split by class, read from the parts on access: one class is in memory at a time.
 
-    `content` is a digest of the split's pixels and classes, whatever their order and the files they came in; `total`
-    counts the images, `detail` is their mean, `bad` lists those that could not be read.
+    `content` is a digest of the split's pixels and classes, independent of their order and files; `total` is the number
+    of images, `detail` their mean detail, `bad` lists the unreadable ones.
     """
 
     def __init__(self, parts: LatentParts, identities: Sequence[str]):
         indices = [parts.read_index(number) for number in range(len(parts.records))]
         index = np.concatenate(indices)
-        digests, mirrored = index["digest"].astype(">u8"), index["mirrored"]  # concatenate turns bytes round
-        self._parts, self._samples = parts, index["sample"].copy()
+        digests, mirrored = index["digest"].astype(">u8"), index["mirrored"]  # concatenate swaps the byte order
+        self._parts, self._ordinals = parts, index["sample"].copy()
         self._starts = np.cumsum([0, *(len(rows) for rows in indices)])
-        self._order = np.lexsort((self._samples, *digests.T[::-1], index["label"]))
+        self._order = np.lexsort((self._ordinals, *digests.T[::-1], index["label"]))
         self._bounds = np.searchsorted(index["label"][self._order], np.arange(len(identities) + 1))
         self.dimension: int = parts.read(0).shape[1]
         self.total = int((~mirrored).sum())
         self.detail = math.fsum(index["detail"][~mirrored]) / max(self.total, 1)  # fsum: the same in any order
         self.bad = [(name, reason) for record in parts.records for name, reason in record.bad]
         self.batch_invariant = all(record.batch_invariant for record in parts.records)
-        plain = [places[~mirrored[places]] for places in map(self._places, range(len(self)))]
+        plain = [rows[~mirrored[rows]] for rows in map(self._rows_of, range(len(self)))]
         self.content = content_digest(identities, [[row.tobytes() for row in digests[own]] for own in plain])
 
     def __len__(self) -> int:
@@ -142,32 +140,33 @@ class Latents(Sequence[ClassLatents]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"class {index} of {len(self)}")
-        places = self._places(index % len(self))
-        return ClassLatents(self._gather(places), self._samples[places])
+        rows = self._rows_of(index % len(self))
+        return ClassLatents(self._gather(rows), self._ordinals[rows])
 
     def images(self, index: int) -> int:
-        """How many images class `index` has, mirrored ones not counted."""
-        return len(np.unique(self._samples[self._places(index)]))
+        """The number of images of class `index`, without mirror images."""
+        return len(np.unique(self._ordinals[self._rows_of(index)]))
 
-    def _places(self, index: int) -> ndarray:
+    def _rows_of(self, index: int) -> ndarray:
+        """The row numbers of a class, counted over all parts."""
         return self._order[self._bounds[index] : self._bounds[index + 1]]
 
-    def _gather(self, places: ndarray) -> ndarray:
-        """The latents at `places`. Each part is mapped only while it is read, or the pages of all would add up."""
-        rows = np.empty((len(places), self.dimension), np.float32)
-        owner = np.searchsorted(self._starts, places, side="right") - 1
-        for number in np.unique(owner):
-            mine = owner == number
-            mapped, wanted = self._parts.read(number), places[mine] - self._starts[number]
-            _announce(mapped, wanted)
-            rows[mine] = mapped[wanted]
-        return rows
+    def _gather(self, rows: ndarray) -> ndarray:
+        """The latents in `rows`. Each part is mapped only while it is read, so that resident pages do not add up."""
+        gathered = np.empty((len(rows), self.dimension), np.float32)
+        part_of = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(part_of):
+            mine = part_of == number
+            mapped, wanted = self._parts.read(number), rows[mine] - self._starts[number]
+            _prefetch(mapped, wanted)
+            gathered[mine] = mapped[wanted]
+        return gathered
 
 
-def _announce(mapped: np.memmap, rows: ndarray) -> None:
-    """Ask the system for just these rows of a memory-mapped array, where it takes advice.
+def _prefetch(mapped: np.memmap, rows: ndarray) -> None:
+    """Advise the operating system, where it supports that, to read just these rows of a memory-mapped array.
 
-    Its own read-ahead fetches many times as much when a class is scattered over a file that is not in memory.
+    Its read-ahead would fetch many times as much when a class is scattered over the file.
     """
     memory = mapped.base
     if not isinstance(memory, mmap.mmap) or not hasattr(mmap, "MADV_WILLNEED"):
@@ -181,7 +180,7 @@ def _announce(mapped: np.memmap, rows: ndarray) -> None:
 
 
 def content_digest(identities: Sequence[str], digests: Sequence[Sequence[bytes]]) -> str:
-    """A digest of the classes and of the `digests` of each class's images, whatever the order of both."""
+    """A digest of the classes and of the `digests` of their images, independent of the order of both."""
     digest = hashlib.sha256()
     for name, own in sorted(zip(identities, digests, strict=True)):
         digest.update(f"{name}\0{len(own)}\n".encode() + b"".join(sorted(own)))

@@ -1,4 +1,4 @@
-"""Whether statistics belong to a source: by a digest of its images as the encoder sees them."""
+"""Whether statistics belong to a source, by a digest of the pixels that the encoder gets."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from dmgd.errors import MismatchError
 from dmgd.files import write_json
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
-from dmgd.sources.decode import decoded
+from dmgd.sources.decode import decoded_chunks
 from dmgd.sources.source import Source
 from dmgd.statistics.cache import content_digest
 from dmgd.statistics.file import Statistics
@@ -20,7 +20,7 @@ def check_statistics(
 ) -> None:
     """Raise MismatchError, saying what differs, unless the statistics belong to this source, prior and k (None: any).
 
-    If the source was not encoded on this machine before, its images are read once to compare them.
+    If the source was never encoded on this machine, its images are read once for that.
     """
     found = statistics.header
     if found["prior"]["digest"] != prior.identity.digest:
@@ -47,7 +47,7 @@ def _other(what: str, found: object, wanted: object) -> MismatchError:
 
 
 def source_content(source: Source, prior: Prior, *, progress: Progress = SILENT) -> str:
-    """The digest of the training images as the prior's encoder sees them, and of their classes; remembered."""
+    """The digest of the training images, as pixels that the prior's encoder gets, and their classes; cached."""
     path = _content_path(source, prior)
     try:
         return str(json.loads(path.read_text())["content"])
@@ -55,7 +55,7 @@ def source_content(source: Source, prior: Prior, *, progress: Progress = SILENT)
         pass  # not there yet, or damaged
     digests: list[list[bytes]] = [[] for _ in source.classes]
     with progress.task("compare images", None, "images") as task:
-        for chunk in decoded(source.items("train"), prior.image_size, prior.image_channels):
+        for chunk in decoded_chunks(source.images("train"), prior.image_size, prior.image_channels):
             for label, digest in zip(chunk.labels, chunk.digests, strict=True):
                 digests[label].append(digest)
             task.advance(chunk.size)
@@ -65,7 +65,7 @@ def source_content(source: Source, prior: Prior, *, progress: Progress = SILENT)
 
 
 def remember_content(source: Source, prior: Prior, content: str) -> None:
-    """Keep the digest of the source's images in the cache, so that `source_content` need not read them again."""
+    """Store the digest of the source's images in the cache for `source_content`."""
     write_json(_content_path(source, prior), {"content": content})
 
 

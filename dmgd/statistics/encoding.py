@@ -1,4 +1,4 @@
-"""A source's images as latents of a prior, class by class: streamed once, kept in the cache, resumed there."""
+"""Encoding a source's images as latents of a prior: streamed, cached, resumable."""
 
 import hashlib
 import itertools
@@ -19,7 +19,7 @@ from dmgd.errors import DmgdError, listed
 from dmgd.files import canonical_json
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress, Task
-from dmgd.sources.decode import Chunk, decoded
+from dmgd.sources.decode import Chunk, decoded_chunks
 from dmgd.sources.source import Source
 from dmgd.statistics.cache import INDEX, LatentParts, Latents, PartRecord
 
@@ -40,14 +40,14 @@ def encode_source(
     cache: bool = True,
     progress: Progress = SILENT,
 ) -> Latents:
-    """The latents of one split's images, one entry for each of the source's classes, in their order.
+    """The latents of one split's images, by class, in the source's order of classes.
 
-    What is in the cache is not computed again; an interrupted call goes on behind its last finished part. `mirror` adds
-    the latent of every image's mirror image. Each batch has the same size (the last is filled up), so that a latent
-    depends on its image alone, not on its neighbours; the first batch is checked for that.
+    Cached latents are not computed again; an interrupted call continues after its last finished part. `mirror` adds
+    the latent of every image's mirror image. All batches have the same size (the last is padded), so that a latent
+    depends on its image alone and not on the rest of its batch; this is checked on the first batch.
 
-    Raises UsageError if there is no such split, DmgdError if more than the share `max_bad` of the images is unreadable
-    or a class has none.
+    Raises UsageError for a split that the source lacks, DmgdError if more than the fraction `max_bad` of the images is
+    unreadable or a class has none.
     """
     key = _cache_key(source, prior, split, mirror)
     folder = user_cache_path("dmgd") / "latents" / key if cache else Path(tempfile.mkdtemp(prefix="dmgd-"))
@@ -55,7 +55,7 @@ def encode_source(
     if not cache:
         weakref.finalize(parts, shutil.rmtree, folder, ignore_errors=True)
     if parts.damaged:
-        progress.warn(f"{parts.damaged}; it is made again")
+        progress.warn(f"{parts.damaged}; it is encoded again")
     if parts.complete:
         progress.note(f"reused latents {folder}")
     else:
@@ -68,7 +68,7 @@ def encode_source(
 
 
 def _cache_key(source: Source, prior: Prior, split: str, mirror: bool) -> str:
-    """What the latents depend on, in short."""
+    """A digest of everything that the latents depend on."""
     settings = {
         "format": FORMAT,
         "source": source.fingerprint(split),
@@ -93,30 +93,29 @@ def _encode_rest(
     workers: int | None,
     progress: Progress,
 ) -> None:
-    """Add the parts that are missing, the last of them marked so."""
     done = sum(record.items for record in parts.records)
-    sample = sum(record.items - len(record.bad) for record in parts.records)
-    items = itertools.islice(source.items(split), done, None)
-    chunks = decoded(items, prior.image_size, prior.image_channels, mirror=mirror, workers=workers)
+    ordinal = sum(record.items - len(record.bad) for record in parts.records)
+    rest = itertools.islice(source.images(split), done, None)
+    chunks = decoded_chunks(rest, prior.image_size, prior.image_channels, mirror=mirror, workers=workers)
     batch_invariant = parts.records[0].batch_invariant if parts.records else None
     with progress.task("encode", None, "images") as task:
         task.advance(done)
         following = next(chunks, None)
         while following is not None or not parts.records:
-            part = _Part(prior, sample, batch_invariant)
+            part = _Part(prior, ordinal, batch_invariant)
             while following is not None and part.items < PART_ITEMS:
                 part.add(following, task)
                 following = next(chunks, None)
             parts.append(*part.rows(), part.record(last=following is None))
-            sample, batch_invariant = part.sample, part.batch_invariant
+            ordinal, batch_invariant = part.ordinal, part.batch_invariant
 
 
 @dataclass
 class _Part:
-    """A part in the making. `sample` is the ordinal of the next readable image; `batch_invariant` None: not checked."""
+    """A part being encoded. `ordinal` is that of the next readable image; `batch_invariant` None: not checked yet."""
 
     prior: Prior
-    sample: int
+    ordinal: int
     batch_invariant: bool | None
     items: int = 0
     bad: list[tuple[str, str]] = field(default_factory=list)
@@ -125,13 +124,13 @@ class _Part:
     index: list[ndarray] = field(default_factory=list)
 
     def add(self, chunk: Chunk, task: Task) -> None:
-        """Take in a chunk and encode the batches that are full."""
+        """Add a chunk and encode full batches."""
         for pixels, label, digest, mirrored, detail in zip(
             chunk.pixels, chunk.labels, chunk.digests, chunk.mirrored, chunk.detail, strict=True
         ):
-            ordinal = self.sample - mirrored
+            ordinal = self.ordinal - mirrored
             self.waiting.append((pixels, (label, ordinal, np.frombuffer(digest, ">u8"), mirrored, detail)))
-            self.sample += not mirrored
+            self.ordinal += not mirrored
         self.items += chunk.size
         self.bad += chunk.bad
         while len(self.waiting) >= ENCODE_BATCH:
@@ -139,7 +138,7 @@ class _Part:
         task.advance(chunk.size)
 
     def rows(self) -> tuple[ndarray, ndarray]:
-        """The latents (n, d) and their index. The last batch is filled up with black images that are dropped."""
+        """The latents (n, d) and their index. The last batch is padded with black images, whose latents are dropped."""
         if self.waiting:
             self._encode()
         empty = np.empty((0, int(np.prod(self.prior.latent_shape))), np.float32)
@@ -161,8 +160,8 @@ class _Part:
         images = torch.from_numpy(pixels)
         latents = self.prior.encode(images).flatten(1).cpu().numpy()
         if self.batch_invariant is None:
-            turned = self.prior.encode(images.roll(1, 0)).flatten(1).cpu().numpy()
-            self.batch_invariant = bool((np.roll(turned, -1, 0) == latents).all())
+            rolled = self.prior.encode(images.roll(1, 0)).flatten(1).cpu().numpy()
+            self.batch_invariant = bool((np.roll(rolled, -1, 0) == latents).all())
         index = np.empty(len(batch), INDEX)
         for column, name in enumerate(INDEX.names or ()):
             index[name] = [about[column] for _, about in batch]
@@ -171,13 +170,13 @@ class _Part:
 
 
 def _check(latents: Latents, source: Source, split: str, max_bad: float, progress: Progress) -> None:
-    """Tell of unreadable images. Raises DmgdError if they are too many or a class has no image left."""
+    """Warn of unreadable images. Raises DmgdError if there are too many or a class has no image left."""
     seen, bad = latents.total + len(latents.bad), len(latents.bad)
     lines = listed([f"{name} ({reason})" for name, reason in latents.bad], 20)
     if bad > max_bad * seen:
         raise DmgdError(
             f"{bad} of {seen} images of {source.name} cannot be read, more than {max_bad:.2%}: {lines}; "
-            "mend or remove them, or allow more with dmgd fit-stats --max-bad"
+            "fix or remove them, or allow more with dmgd fit-stats --max-bad"
         )
     if bad:
         progress.warn(f"{bad} of {seen} images cannot be read and are left out: {lines}")
@@ -185,4 +184,6 @@ def _check(latents: Latents, source: Source, split: str, max_bad: float, progres
     if empty:
         raise DmgdError(f"{source.name} has no {split} image of {listed(empty)}; add images or remove the classes")
     if not latents.batch_invariant:
-        progress.warn("the encoder's last bits depend on the batch: the same data in another order may differ in them")
+        progress.warn(
+            "the encoder's rounding depends on the batch: the same data in another order may differ in the last bits"
+        )

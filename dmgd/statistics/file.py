@@ -1,4 +1,4 @@
-"""`stats.safetensors`: the support points of every class and what they were computed from."""
+"""`stats.safetensors`: the support points of every class, and what they were computed from."""
 
 import json
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ TENSORS = ("support", "mass", "covariance", "count")
 
 @dataclass(frozen=True)
 class Statistics:
-    """Per class `support` points in latent space and their `mass` (sums to 1; 0 for points that a small class lacks),
-    the `covariance` of its images along them (see `covariance_along`), the number of images `count`, the class
-    table, and the `header`: source, prior, settings and versions."""
+    """Per class the `support` points in latent space, their `mass` (sums to 1; 0 for points that a small class lacks),
+    the `covariance` of its latents along them (see `covariance_along`) and the number of images `count`; the class
+    table; and the `header`: source, prior, settings and versions."""
 
     support: Float32[Tensor, "c k d"]
     mass: Float32[Tensor, "c k"]
@@ -40,25 +40,25 @@ class Statistics:
 
     @cached_property
     def within(self) -> float:
-        """The RMS distance between two images of one class, as the support points stand for them."""
+        """The RMS distance between two images of a class, estimated from the support points."""
         centre = (self.mass[:, :, None] * self.support).sum(1, keepdim=True)
         squared = (self.support - centre).square().sum(2)
         return float((2 * (self.mass * squared).sum(1).mean()).sqrt())
 
     @cached_property
     def norm(self) -> Float32[Tensor, " c"]:
-        """The RMS norm of the latents of each class: the support points' own and what the images deviate from them."""
+        """The RMS norm of the latents of each class: that of the support points plus the quantization error."""
         squared = (self.mass * self.support.square().sum(2)).sum(1)
         return (squared + torch.tensor(self.header["quality"]["w2"]).to(squared)).sqrt()
 
     @cached_property
     def residual(self) -> float:
-        """The RMS deviation, in each coordinate, of an image from its nearest support point: √(W₂² / d)."""
+        """The RMS deviation per coordinate of a latent from its nearest support point: √(W₂² / d)."""
         return float((sum(self.header["quality"]["w2"]) / len(self.classes) / self.support.shape[2]) ** 0.5)
 
     @property
     def of_pixels(self) -> bool:
-        """Whether the latents are the pixels themselves, and not an autoencoder's."""
+        """Whether the latents are pixels, grey or RGB, rather than an autoencoder's."""
         return self.header["encoder"]["pixels"]
 
     @cached_property
@@ -69,8 +69,8 @@ class Statistics:
         return float((2 * squared.mean()).sqrt())
 
     def quality(self) -> list[dict[str, Any]]:
-        """Per class the images, the support points, W₂² with the mean alone and with these points, and their ratio: the
-        share of the class's spread that the points leave unexplained."""
+        """Per class the numbers of images and of support points, W₂² with the mean as the only point and with these
+        points, and their ratio: the fraction of the class's variance that the points do not explain."""
         measured = self.header["quality"]
         return [
             {
@@ -87,7 +87,7 @@ class Statistics:
         ]
 
     def of_classes(self, classes: slice, device: torch.device) -> "Statistics":
-        """The statistics of some classes, the support points on a device; float64, which not all have, stays here."""
+        """The statistics of some classes, on a device, except for float64 tensors, which not all devices support."""
         quality = {name: values[classes] for name, values in self.header.get("quality", {}).items()}
         return Statistics(
             support=self.support[classes].to(device),
@@ -100,16 +100,15 @@ class Statistics:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the header and the numbers: what a run knows its statistics by."""
+        """The SHA-256 of the header and the tensors, which a run records."""
         tensors = b"".join(t.numpy().tobytes() for t in self.tensors().values())
         return sha256_bytes(canonical_json(self.header).encode() + tensors)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The numbers, by name."""
         return {name: getattr(self, name) for name in TENSORS}
 
     def save(self, path: Path | str) -> None:
-        """Write the file, whole or not at all; equal statistics give equal bytes."""
+        """Write the file atomically; equal statistics give equal bytes."""
         header = {**self.header, "format": FORMAT, "classes": [info.to_json() for info in self.classes]}
         tensors = self.tensors()
         header["sha256"] = _checksum(header, tensors)
@@ -120,7 +119,7 @@ class Statistics:
 
     @classmethod
     def load(cls, path: Path | str) -> "Statistics":
-        """Read the file. Raises ArtifactError if it is missing, damaged, or of another kind or version."""
+        """The statistics in the file. Raises ArtifactError if it is missing, damaged, or has another format."""
         try:
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {})["dmgd"])
@@ -143,6 +142,6 @@ class Statistics:
 
 
 def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """The SHA-256 of the header and the numbers."""
+    """The SHA-256 of the header and the tensors."""
     content = [canonical_json(header).encode(), *(tensors[name].numpy().tobytes() for name in sorted(tensors))]
     return sha256_bytes(b"".join(content))

@@ -1,4 +1,4 @@
-"""From the latents of every class to its support points and masses."""
+"""Fitting support points, masses and covariances to the latents of every class."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +25,9 @@ BAD_LISTED = 100
 
 @dataclass(frozen=True)
 class ClassFit:
-    """The support points and masses of one class, the covariance of its latents along them (`covariance`), and how well
-    they stand for it: `w2` is W₂², the mean squared distance of a latent to its nearest point, `w2_of_one_point` the
-    same with the mean as the only point."""
+    """The support points and masses of one class, the covariance of its latents along them, and the quantization
+    errors: `w2` is W₂², the mean squared distance of a latent to its nearest point, `w2_of_one_point` the same with the
+    mean as the only point."""
 
     support: ndarray
     mass: ndarray
@@ -39,7 +39,7 @@ class ClassFit:
 def fit_classes(
     latents: Sequence[ClassLatents], classes: Sequence[ClassInfo], config: StatisticsConfig, *, progress: Progress
 ) -> list[ClassFit]:
-    """The fit of every class, one class to a thread and a core; the result does not depend on their number."""
+    """The fit of every class, one thread per core; the result does not depend on their number."""
 
     def fit(index: int) -> ClassFit:
         rows = latents[index].rows
@@ -61,8 +61,8 @@ def fit_classes(
 def covariance_along(
     support: Float[ndarray, "k d"], mass: Float[ndarray, " k"], latents: Float[ndarray, "n d"]
 ) -> Float64[ndarray, "k k"]:
-    """S Σ Sᵀ: the covariance Σ of the latents of a class along the deviations S of its support points from their mean;
-    0 for points without mass."""
+    """S Σ Sᵀ with Σ the covariance of the latents of a class and S (k, d) the deviations of its support points from
+    their mean; 0 for points without mass."""
     deviations = np.where(mass[:, None] > 0, support - mass @ support, 0)
     along = (latents - latents.mean(0, dtype=np.float64)) @ deviations.T
     return along.T @ along / len(latents)
@@ -71,8 +71,8 @@ def covariance_along(
 def statistics_header(
     source: Source, prior: Prior, config: StatisticsConfig, latents: Latents, counts: Sequence[int]
 ) -> dict[str, Any]:
-    """What the statistics were computed from. The fingerprint is of the images as the encoder saw them, so it is the
-    same wherever and in whatever files they lie."""
+    """What the statistics were computed from. The source's fingerprint is of the pixels that the encoder got, so it
+    does not depend on files and their location."""
     shown = [{"name": name, "reason": reason} for name, reason in latents.bad[:BAD_LISTED]]
     return {
         "source": {

@@ -1,4 +1,4 @@
-"""Distribution approximate matching: a class replaced by the k-means centroids of its latents."""
+"""Seeded, reproducible k-means: the support points of a class are the centroids of its latents."""
 
 import hashlib
 import warnings
@@ -18,12 +18,12 @@ from dmgd.errors import DmgdError
 def quantize(
     latents: Float[ndarray, "n d"], num_points: int, seed: int
 ) -> tuple[Float32[ndarray, "k d"], Float64[ndarray, " k"]]:
-    """The support points of one class and their masses, the heaviest first; masses sum to 1.
+    """The support points of one class and their masses, in order of decreasing mass; masses sum to 1.
 
-    A class of fewer than `num_points` different latents has as many points as it has different latents; the rest are
-    zero vectors of mass 0. The result depends on the latents, their order and the seed, not on the number of threads.
+    A class of fewer than `num_points` distinct latents has one point for each; the rest are zero vectors of mass 0. The
+    result depends on the latents, their order and the seed, not on the number of threads.
 
-    Raises DmgdError if there is no latent or one is not finite.
+    Raises DmgdError if there are no latents or some are not finite.
     """
     if len(latents) == 0:
         raise DmgdError("a class without images has no support points; remove the class or add images")
@@ -35,7 +35,7 @@ def quantize(
     order = np.argsort(-counts, kind="stable")
     support = np.zeros((num_points, latents.shape[1]), np.float32)
     mass = np.zeros(num_points)
-    # The means of the members themselves: scikit-learn's centres lag by its tolerance, and stray with equal latents.
+    # Means of the members: scikit-learn's centres are off by its tolerance, and more with duplicate latents.
     centres = np.stack([latents[means.labels_ == label].mean(0, dtype=np.float64) for label in labels])
     support[: len(labels)] = centres[order]
     mass[: len(labels)] = counts[order] / len(latents)
@@ -44,16 +44,16 @@ def quantize(
 
 @contextmanager
 def reproducible() -> Iterator[None]:
-    """K-means on one thread (Lloyd's sums are added up thread by thread in no fixed order, or the last bits differ from
-    run to run), and without its warning of fewer different latents than points, which `quantize` deals with."""
+    """Run k-means on one thread, as threads would add up sums in varying order and change the last bits; and silence
+    its warning about fewer distinct latents than points, which `quantize` handles."""
     with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield
 
 
 def quantization_error(latents: Float[ndarray, "n d"], support: Float[ndarray, "k d"]) -> float:
-    """W₂² between the latents and the support points weighted by what falls to them: the mean squared distance of a
-    latent to its nearest point. `support` holds only points that have mass."""
+    """W₂² between the latents and the support points, weighted by their members: the mean squared distance of a latent
+    to its nearest point. All points in `support` have mass."""
     nearest = np.argmin((support.astype(np.float64) ** 2).sum(1) - 2.0 * (latents @ support.T), axis=1)
     total = 0.0
     for index, point in enumerate(support):  # differences, not the expanded square: exact for near-equal points
@@ -63,5 +63,5 @@ def quantization_error(latents: Float[ndarray, "n d"], support: Float[ndarray, "
 
 
 def class_seed(seed: int, identity: str) -> int:
-    """A 32-bit seed for one class, the same whatever other classes there are and in whatever order."""
+    """A 32-bit seed for one class, independent of other classes and their order."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{identity}".encode()).digest()[:4], "big")

@@ -30,7 +30,7 @@ from dmgd.statistics.content import check_statistics
 from dmgd.statistics.file import Statistics
 from dmgd.workflows.fit_stats import fit_statistics
 
-LEAST_DETAIL = 0.5  # of the source's: below it, warn of fog
+LEAST_DETAIL = 0.5  # of the source's: below it, warn of blur
 
 
 def distill(
@@ -111,7 +111,7 @@ def _is_whole(run: RunDirectory, batch: Batch, progress: Progress) -> bool:
         return False
     damaged = run.damage(batch)
     if damaged:
-        progress.warn(f"{damaged} is missing or was changed; its images are made again")
+        progress.warn(f"{damaged} is missing or was changed; its images are regenerated")
     return damaged is None
 
 

@@ -1,4 +1,4 @@
-"""The workflow `evaluate`: train on a set and on what it is compared with, test on the source's held-out images."""
+"""The workflow `evaluate`: train on a set and on the baselines, test on the source's test images."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ from dmgd.evaluation.imageset import (
     ImageSet,
     Shape,
     first_image,
-    labelled_set,
+    prepared_set,
     prior_of,
     read_sets,
     source_of,
     source_set,
 )
-from dmgd.evaluation.inputs import Labelled
+from dmgd.evaluation.inputs import RawSet
 from dmgd.evaluation.measure import Features, Reference, measure, open_features, open_reference, projection, train_probe
 from dmgd.evaluation.networks import parameter_count, smallest_size
 from dmgd.evaluation.probe import L2
@@ -39,11 +39,11 @@ from dmgd.sources.open import as_source
 from dmgd.sources.source import Source
 from dmgd.specs import PriorSpec, SourceSpec
 
-Found = Labelled | RunDirectory | Path | str
+SetLike = RawSet | RunDirectory | Path | str
 
 
 def evaluate(
-    sets: Found | Sequence[Found],
+    sets: SetLike | Sequence[SetLike],
     source: Source | SourceSpec | str | None = None,
     prior: Prior | PriorSpec | str | None = None,
     config: EvaluateConfig | None = None,
@@ -54,17 +54,17 @@ def evaluate(
     **settings: Any,
 ) -> Evaluation:
     """Train networks on the first of `sets` (or the only one), on each baseline and on the other sets, and test them on
-    the source's test split: by a configuration, or its `settings`, such as repeats=3, against=("random", "dit").
-    Everything random follows from the seeds `seed`, `seed` + 1, …, one for each repeat.
+    the source's test split, by a configuration or its `settings`, such as repeats=3, against=("random", "dit").
+    All randomness derives from the seeds `seed`, `seed` + 1, …, one per repeat.
 
-    The sets may be runs or paths of anything that `dmgd evaluate` reads. Source and prior are those that the sets were
-    made with, unless others are given. A prior is only used where `EvaluateConfig.needs_prior`.
+    Sets are runs or paths of anything that `dmgd evaluate` reads. Source and prior default to those that the sets were
+    made with. A prior is only used if `EvaluateConfig.needs_prior`.
 
-    The network "probe" and the metrics see images at the set's own size (at most the source's), in the network
-    `features` or else the prior's latents.
+    The network "probe" and the metrics use images at the set's own size (at most the source's), and the features of the
+    network `features` or else the prior's latents.
 
-    `on_header` is told every setting before the first training starts. Raises UsageError, ArtifactError or
-    MismatchError for what cannot be evaluated, DmgdError if a loss is no longer finite or the teacher knows nothing.
+    `on_header` is called with all settings before training starts. Raises UsageError, ArtifactError or MismatchError
+    for what cannot be evaluated, DmgdError if a loss becomes NaN or infinite, or the teacher is hardly above chance.
     """
     started = time.perf_counter()
     config, progress = configured(EvaluateConfig, config, settings), listener(progress)
@@ -74,21 +74,21 @@ def evaluate(
     prior = as_prior(prior or prior_of(sets, source.name), device) if config.needs_prior else None
     measured_in = open_features(config.features, prior, device) if config.probes or config.metrics else None
     probed_in = measured_in if config.probes else None
-    # The images, brought to one shape, their labels in the test source's order.
-    sample = first_image(source, "test")
-    own_size = min(*sample.size, *sets[0].check().images[0].size)
+    # The images in one shape, with labels in the test source's order.
+    test_image = first_image(source, "test")
+    own_size = min(*test_image.size, *sets[0].check().images[0].size)
     chosen = _with_own_size(config, own_size)
-    sizes = {"source_size": min(sample.size), "num_classes": len(source.classes)}
+    sizes = {"source_size": min(test_image.size), "num_classes": len(source.classes)}
     protocol = resolved(chosen, num_images=len(sets[0].images), **sizes)
-    shape = Shape(protocol.resize or 0, protocol.size or 0, channels_of(sample))
+    shape = Shape(protocol.resize or 0, protocol.size or 0, channels_of(test_image))
     training_shape = Shape(shape.size, shape.size, shape.channels)
     measuring_shape = training_shape if config.probes else Shape(own_size, own_size, shape.channels)
-    own, *others = (labelled_set(one, source.classes, training_shape, config.matching) for one in sets)
+    own, *others = (prepared_set(one, source.classes, training_shape, config.matching) for one in sets)
     test = source_set(source, "test", "test", shape, progress=progress)
     if not config.probes:
         _require_network_fits(protocol, own)
 
-    # What is trained, and by which settings.
+    # The settings of the training.
     trained = _described_probe(probed_in, own) if probed_in else _described(protocol, own, config)
     header = _header(config, trained, own, test, source, device)
     loaded = open_teacher(config.teacher, protocol, own) if protocol.loss == "soft" else None
@@ -107,34 +107,34 @@ def evaluate(
         else:
             fitted = resolved(chosen, num_images=len(contender.of_seed(config.seed)), **sizes)
             scores.append(_score(contender, test, fitted, seeds, loaded, device, progress))
-    # How the sets lie among the real images.
-    made, measured = tuple(contender.of_seed(config.seed) for contender in contenders), {}
+    # The set metrics.
+    trained_on, measured = tuple(contender.of_seed(config.seed) for contender in contenders), {}
     if config.metrics and measured_in:
         reference = reference or open_reference(measured_in, source, measuring_shape, progress=progress)
         header |= {"features": reference.features.name, "measured_size": measuring_shape.size}
-        seen: Sequence[ImageSet] = made
+        seen: Sequence[ImageSet] = trained_on
         if measuring_shape != training_shape:
-            seen = [labelled_set(one, source.classes, measuring_shape, config.matching) for one in sets]
+            seen = [prepared_set(one, source.classes, measuring_shape, config.matching) for one in sets]
             seen += [one.of_seed(config.seed) for one in baselines.at(measuring_shape, seeds[:1], progress=progress)]
         measured = measure(seen, reference, progress=progress)
     points: tuple[tuple[ndarray, ndarray], ...] = ()
     if config.report:
-        pair = source_set(source, "train", "real", training_shape, progress=progress), made[0]
+        pair = source_set(source, "train", "real", training_shape, progress=progress), trained_on[0]
         points = tuple((rows, data.labels.numpy()) for rows, data in zip(projection(pair, prior), pair, strict=True))
-    return Evaluation(header, tuple(scores), measured, made, points, time.perf_counter() - started)
+    return Evaluation(header, tuple(scores), measured, trained_on, points, time.perf_counter() - started)
 
 
-def _read(sets: Found | Sequence[Found]) -> Sequence[Labelled]:
-    """The sets as images and labels, those that were read already first."""
-    several = [sets] if isinstance(sets, Found) else sets
-    read = [one for one in several if isinstance(one, Labelled)]
-    others = [one for one in several if not isinstance(one, Labelled)]
+def _read(sets: SetLike | Sequence[SetLike]) -> Sequence[RawSet]:
+    """The sets, read from disk where needed; sets that were read already come first."""
+    several = [sets] if isinstance(sets, SetLike) else sets
+    read = [one for one in several if isinstance(one, RawSet)]
+    others = [one for one in several if not isinstance(one, RawSet)]
     paths = [one.path if isinstance(one, RunDirectory) else Path(one) for one in others]
     return [*read, *(read_sets(paths) if paths else [])]
 
 
 def _with_own_size(config: EvaluateConfig, own_size: int) -> Protocol:
-    """The chosen protocol; a probe's images keep their own size, unless another was asked for."""
+    """The chosen protocol; a probe uses the images' own size unless `size` is set."""
     chosen = config.chosen()
     return replace(chosen, size=own_size, resize=own_size) if config.probes and not config.size else chosen
 
@@ -148,7 +148,6 @@ def _score(
     device: str,
     progress: Progress,
 ) -> Score:
-    """Train and test once for each seed."""
     trainings, labels = [], teacher.to(device) if teacher and protocol.loss == "soft" else None
     with progress.task(f"train {contender.name}", len(seeds) * (protocol.epochs or 1), "epochs") as task:
         for repeat, seed in enumerate(seeds):
@@ -159,7 +158,7 @@ def _score(
 
 
 def _score_probe(contender: Contender, reference: Reference, seeds: range, progress: Progress) -> Score:
-    """Train and test a probe for each seed; one that saw the same images is the same."""
+    """Fit and test a probe per seed; the same images give the same probe."""
     trainings: list[Training] = []
     data = contender.of_seed(seeds[0])
     with progress.task(f"probe {contender.name}", len(seeds), "repeats") as task:
@@ -176,7 +175,7 @@ def _score_probe(contender: Contender, reference: Reference, seeds: range, progr
 def _header(
     config: EvaluateConfig, trained: dict[str, Any], own: ImageSet, test: ImageSet, source: Source, device: str
 ) -> dict[str, Any]:
-    """Every setting of the evaluation, as it is printed first and kept in the report."""
+    """All settings of the evaluation, as printed first and kept in the report."""
     return {
         **trained,
         "set": {"name": own.name, "images": len(own), "images_per_class": own.counts},
@@ -190,7 +189,7 @@ def _header(
 
 
 def _described(protocol: Protocol, own: ImageSet, config: EvaluateConfig) -> dict[str, Any]:
-    """How networks are trained, and how large they are."""
+    """The protocol of networks, and their number of parameters."""
     return {
         "protocol": protocol.to_json(),
         "parameters": parameter_count(seeded_network(protocol, own, config.seed)),
@@ -198,7 +197,7 @@ def _described(protocol: Protocol, own: ImageSet, config: EvaluateConfig) -> dic
 
 
 def _described_probe(features: Features, own: ImageSet) -> dict[str, Any]:
-    """How linear probes are trained, and how large they are."""
+    """The protocol of linear probes, and their number of parameters."""
     one = features.rows(own.select([0], "one image"))
     return {
         "protocol": {
@@ -216,7 +215,7 @@ def _described_probe(features: Features, own: ImageSet) -> dict[str, Any]:
 
 
 def _require_network_fits(protocol: Protocol, data: ImageSet) -> None:
-    """Raise UsageError if the images are too small for the network: its last maps would be single pixels, which
+    """Raise UsageError if the images are too small for the network: its last feature maps would be single pixels, which
     instance norm sets to zero."""
     least = smallest_size(protocol.network)
     if protocol.norm == "instance" and (protocol.size or 0) < least:

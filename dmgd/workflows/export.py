@@ -1,4 +1,4 @@
-"""The workflow `export`: a finished run in a layout that other tools open."""
+"""The workflow `export`: a finished run as a dataset that other tools can load."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -36,11 +36,11 @@ def export(
     """Write the run to `out` and return the export's index. The same run and settings give the same bytes.
 
     `layout` is "webdataset", "parquet", "imagefolder" or "tensors", `image_format` "png", "webp" or "jpg". `teacher` is
-    a folder of soft labels, see dmgd.exporters.soft_labels; `evaluation` a JSON of `dmgd evaluate`, whose scores the
-    card then shows.
+    a folder of soft labels, see dmgd.exporters.soft_labels; `evaluation` is a JSON of `dmgd evaluate`, whose scores are
+    added to the card.
 
-    An `out` that holds this very export already is left as it is. Raises ArtifactError for an unfinished or damaged
-    run, UsageError if `out` holds something else, MismatchError if it holds another export.
+    If `out` already contains this export, nothing is written. Raises ArtifactError for an unfinished or damaged run,
+    UsageError if `out` contains something else, MismatchError if it contains another export.
     """
     run = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
     out, progress = Path(out), listener(progress)
@@ -73,7 +73,7 @@ def _settings(
     logits: Mapping[str, ndarray] | None,
     results: str | None,
 ) -> dict[str, Any]:
-    """The part of the index that says what is exported and how."""
+    """The part of the index that identifies the export: the run and the settings."""
     return {
         "format": FORMAT,
         "layout": layout,

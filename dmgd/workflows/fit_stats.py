@@ -1,4 +1,4 @@
-"""The workflow `fit-stats`: source images → latents → support points and masses of every class."""
+"""The workflow `fit-stats`: source images → latents → support points, masses and covariances of every class."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
 from dmgd.statistics.fitting import fit_classes, statistics_header
 
-HEADER = 4  # raised when a header says more: statistics with less are fitted again instead of taken from the cache
+HEADER = 4  # incremented when headers get new fields, so that cached statistics without them are fitted again
 
 
 def fit_statistics(
@@ -38,13 +38,13 @@ def fit_statistics(
     progress: Progress | bool = False,
     **settings: Any,
 ) -> Statistics:
-    """The statistics of the source's training split in the latent space of the prior (None: the source's own), by a
+    """The statistics of the source's training split in the latent space of the prior (None: the source's default), by a
     configuration or its `settings`, such as k=20.
 
-    Latents and fitted statistics are kept in the user's cache and reused when source, prior and settings are the same;
-    `cache` False neither reads nor writes it. `workers` processes decode the images (None: one for each core).
-    Source and prior may be opened ones, specs or names; a prior that is not loaded yet is loaded onto `device`.
-    Raises MismatchError if the prior lacks a class of the source, DmgdError if too many images cannot be read.
+    Latents and statistics are cached and reused for the same source, prior and settings; `cache` False neither reads
+    nor writes the cache. `workers` processes decode the images (None: one per core). Source and prior may be open
+    objects, specs or names; a prior is loaded onto `device`. Raises MismatchError if the prior lacks a class of the
+    source, DmgdError if too many images are unreadable.
     """
     config = configured(StatisticsConfig, config, settings)
     source = as_source(source)
@@ -59,7 +59,7 @@ def fit_statistics(
             _warn_of_edition(source, statistics.count.tolist(), progress)
             return statistics
         except ArtifactError as error:
-            progress.warn(f"{error}; fitting anew")
+            progress.warn(f"{error}; fitting again")
 
     latents = encode_source(
         source,

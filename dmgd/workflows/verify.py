@@ -1,4 +1,4 @@
-"""The workflow `verify`: a run or an export against its own records, a lock file, or its making."""
+"""The workflow `verify`: check a run or an export against its records, a lock file, and regenerated images."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from dmgd.config import StatisticsConfig, VerifyConfig, configured
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.exporters.check import export_problems
 from dmgd.exporters.distilled import DistilledSet
+from dmgd.files import write_json
 from dmgd.generation.plan import Plan
 from dmgd.generation.regeneration import regenerate, spread
 from dmgd.images import LOSSLESS
@@ -20,7 +21,7 @@ from dmgd.priors.prior import Prior
 from dmgd.progress import Progress, listener
 from dmgd.runs.check import run_problems
 from dmgd.runs.directory import RunDirectory
-from dmgd.runs.lockfile import compare_locks, make_lock, read_lock, write_lock
+from dmgd.runs.lockfile import compare_locks, make_lock, read_lock
 from dmgd.runs.manifest import differences
 from dmgd.sources.source import Source
 from dmgd.specs import PriorSpec, SourceSpec
@@ -30,7 +31,7 @@ from dmgd.workflows.fit_stats import fit_statistics
 
 @dataclass
 class Report:
-    """What was checked, one statement each, and every problem that was found."""
+    """What was checked, and all problems found, one line each."""
 
     checked: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -46,22 +47,22 @@ def verify(
     progress: Progress | bool = False,
     **settings: Any,
 ) -> Report:
-    """What was checked of a run or an export: every file, count and label against its own records, its pixels against
-    a lock file, and some of its images, made again from its source and prior, or from those given here. What is checked
-    says a configuration, or its `settings`, such as regenerate=10.
+    """The report on a run or an export: every file, count and label is checked against its records and, by a
+    configuration or its `settings`, such as regenerate=10, its pixels against a lock file, and some of its images are
+    regenerated from its source and prior, or from those given here.
 
     Raises ArtifactError instead of writing a lock file of a damaged set, MismatchError if prior, encoder or statistics
-    are not those of the run, UsageError where images that have lost pixels to JPEG were to be made again.
+    are not those of the run, UsageError if JPEG images were to be compared with regenerated ones.
     """
-    config, place = configured(VerifyConfig, config, settings), torch_device(device)
+    config, on_device = configured(VerifyConfig, config, settings), torch_device(device)
     if not isinstance(target, DistilledSet):
         target = DistilledSet.open(target.path if isinstance(target, RunDirectory) else Path(target))
     report = Report([f"{'run' if target.run else 'export'}: every checksum, count and label"])
     report.problems += run_problems(target.run) if target.run else export_problems(target.path, target.index or {})
     if config.write_lock:
-        if report.problems:  # a lock of damaged images would be worthless
+        if report.problems:
             raise ArtifactError(f"{target.path} is damaged ({report.problems[0]}); no lock file was written")
-        write_lock(Path(config.write_lock), _lock_of(target))
+        write_json(Path(config.write_lock), _lock_of(target))
         report.checked.append(f"wrote {config.write_lock}")
     if config.lock and not report.problems:
         problems, equality = compare_locks(read_lock(Path(config.lock)), _lock_of(target))
@@ -70,13 +71,13 @@ def verify(
     if config.regenerate and not report.problems:
         _require_exact_pixels(target)
         own_source, own_prior = target.specs
-        loaded, told = as_prior(prior or own_prior, place), listener(progress)
+        loaded, progress = as_prior(prior or own_prior, on_device), listener(progress)
         _check_prior(target, loaded)
         if config.stats:
             statistics = _load_statistics(target, config.stats)
         else:
-            statistics = _statistics_again(target, loaded, source or own_source, told)
-        _compare_regenerated(target, config, loaded, statistics, report, told)
+            statistics = _statistics_again(target, loaded, source or own_source, progress)
+        _compare_regenerated(target, config, loaded, statistics, report, progress)
     return report
 
 
@@ -87,13 +88,13 @@ def _lock_of(target: DistilledSet) -> dict[str, Any]:
 def _require_exact_pixels(target: DistilledSet) -> None:
     if target.index is not None and target.index["image_format"] not in LOSSLESS:
         raise UsageError(
-            f"{target.path} holds {target.index['image_format']} images, which have lost pixels; --regenerate needs "
+            f"{target.path} has {target.index['image_format']} images, which are lossy; --regenerate needs "
             "the run itself, or an export as png or webp"
         )
 
 
 def _check_prior(target: DistilledSet, prior: Prior) -> None:
-    """Raise MismatchError unless the prior is as it was: its weights, its configuration and its own settings."""
+    """Raise MismatchError unless the prior's weights, configuration and settings are those of the run."""
     made_with = target.manifest["prior"]
     if prior.identity.digest != made_with["digest"]:
         raise MismatchError(
@@ -104,15 +105,15 @@ def _check_prior(target: DistilledSet, prior: Prior) -> None:
     differing = differences(made_with, prior.to_json())
     if differing or prior.match_classes(classes) != classes:
         raise MismatchError(
-            f"the prior {made_with['id']!r} is not as it was when {target.path} was made "
-            f"({'; '.join(differing) or 'its classes stand in another order'}); restore its configuration"
+            f"the prior {made_with['id']!r} has changed since {target.path} was made "
+            f"({'; '.join(differing) or 'its classes are in another order'}); restore its configuration"
         )
 
 
 def _statistics_again(
     target: DistilledSet, prior: Prior, source: Source | SourceSpec | str, progress: Progress
 ) -> Statistics:
-    """The target's statistics, fitted again. Raises MismatchError if `prior` encodes images in another way."""
+    """The target's statistics, fitted again. Raises MismatchError if `prior` has another encoder."""
     made_with = target.manifest["statistics"]
     if differing := differences(made_with["encoder"], prior.encoder_identity):
         raise MismatchError(
@@ -125,11 +126,11 @@ def _statistics_again(
 
 
 def _load_statistics(target: DistilledSet, path: Path | str) -> Statistics:
-    """The statistics file that the target was made with. Raises MismatchError for another."""
+    """The statistics in the file. Raises MismatchError if they are not those that the target was made with."""
     statistics = Statistics.load(path)
     if statistics.digest != target.manifest["statistics"]["sha256"]:
         raise MismatchError(
-            f"{path} holds other statistics than {target.path} was made with; give the run's own, or leave "
+            f"{path} has other statistics than {target.path} was made with; give the run's own, or leave "
             "--stats out to fit them again"
         )
     return statistics
@@ -143,27 +144,29 @@ def _compare_regenerated(
     report: Report,
     progress: Progress,
 ) -> None:
-    """Make images of the target again, spread over its classes, and report those of which a pixel is further off than
+    """Regenerate images of the target, spread over its classes, and report those with a pixel that differs by more than
     the tolerance."""
     plan, run = Plan.from_json(target.manifest), target.run
-    cells = spread(len(plan.classes), plan.config.ipc, config.regenerate)
-    stored = {(c, i): pixels for c, i, pixels in target.images() if (c, i) in cells}
-    latents = (lambda unit: run.latents(unit) if run.has(unit) else None) if run else (lambda unit: None)
+    indices = spread(len(plan.classes), plan.config.ipc, config.regenerate)
+    stored = {(c, i): pixels for c, i, pixels in target.images() if (c, i) in indices}
+    latents = (lambda batch: run.latents(batch) if run.has(batch) else None) if run else (lambda batch: None)
     equal, largest = 0, 0
-    with progress.task("regenerate", len(cells), "images") as task:
-        for c, i, pixels in regenerate(cells, plan, prior, statistics, latents):
+    with progress.task("regenerate", len(indices), "images") as task:
+        for c, i, pixels in regenerate(indices, plan, prior, statistics, latents):
             distance = _distance(stored.get((c, i)), pixels)
             equal, largest = equal + (distance == 0), max(largest, distance)
             if distance > config.tolerance:
-                report.problems.append(f"class {c}, image {i}: made again, it differs by {distance} of 255 grey levels")
+                report.problems.append(
+                    f"class {c}, image {i}: regenerated, it differs by {distance} of 255 grey levels"
+                )
             task.advance()
-    others = "" if equal == len(cells) else f", the others off by up to {largest} of 255 grey levels"
+    others = "" if equal == len(indices) else f", the others off by up to {largest} of 255 grey levels"
     how = f"{equal} with equal pixels{others}"
-    report.checked.append(f"{len(cells)} images made again: {how} (tolerance {config.tolerance})")
+    report.checked.append(f"{len(indices)} images regenerated: {how} (tolerance {config.tolerance})")
 
 
 def _distance(stored: ndarray | None, pixels: ndarray) -> int:
-    """The largest difference of a pixel; 255 if there is no such image, or of another size."""
+    """The largest difference of a pixel; 255 if the image is missing or has another size."""
     if stored is None or stored.shape != pixels.shape:
         return 255
     return int(np.abs(stored.astype(int) - pixels).max())

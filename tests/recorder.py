@@ -1,10 +1,10 @@
-"""A listener to a workflow's progress that keeps its warnings."""
+"""A progress that records a workflow's warnings."""
 
 from dmgd.progress import SILENT
 
 
-class Remarks:
-    """Silent, but for `warnings`."""
+class Recorder:
+    """Silent, except that it collects `warnings`."""
 
     def __init__(self):
         self.warnings, self.task, self.note = [], SILENT.task, SILENT.note
