@@ -23,9 +23,13 @@ class _Spec(ABC):
     choices: ClassVar[tuple[str, ...]] = ()  # the fields that name nothing, and hold for whatever is named
 
     @classmethod
-    def of(cls: type[Spec], named: "Spec | str", **options: str | None) -> Spec:
-        """The spec, made from a name or given, with the options that are not None."""
-        return (cls(named) if isinstance(named, str) else named).with_options(**options)
+    def of(cls: type[Spec], named: "Spec | Path | str", **options: str | None) -> Spec:
+        """The spec, made from a name or path or given, with the options that are not None. Raises UsageError for
+        anything else."""
+        spec = cls(str(named)) if isinstance(named, Path | str) else named
+        if not isinstance(spec, cls):
+            raise UsageError(f"{named!r} is neither a name nor a path nor a {cls.__name__}")
+        return spec.with_options(**options)
 
     def with_options(self: Spec, **options: str | None) -> Spec:
         """The spec with the options that are not None. Another name or data path resets all other fields, as they may

@@ -138,6 +138,18 @@ def test_settings_of_another_kind_are_refused(given, said):
     assert Settings(pair=[1, 4]) == Settings(pair=(1, 4))
 
 
+@pytest.mark.parametrize("wrong", [None, 3, ["digits"]])
+def test_what_names_nothing_is_refused(wrong, run, tmp_path):
+    with pytest.raises(UsageError, match="is neither a name nor a path nor a SourceSpec"):
+        dmgd.distill(wrong, out=tmp_path / "run")
+    with pytest.raises(UsageError, match="is neither a name nor a path nor a PriorSpec"):
+        PriorSpec.of(wrong)
+    with pytest.raises(UsageError, match="unknown baseline 'randon'; did you mean 'random'"):
+        dmgd.evaluate(run, against=("randon",))
+    with pytest.raises(UsageError, match="unknown baseline"):
+        dmgd.evaluate(run, against="randoms")
+
+
 def test_what_is_not_a_run_is_refused_before_work_starts(tmp_path):
     (tmp_path / "photo.png").touch()
     with pytest.raises(UsageError, match="is not a run"):

@@ -126,6 +126,17 @@ def test_an_edited_prior_continues_no_run_and_verify_reports_it(local, weights, 
     assert said.removeprefix("prior.") in inline("verify", tmp_path / "run", "--regenerate", 2, code=1).stderr
 
 
+def test_a_run_of_other_images_is_not_regenerated(local, photos, weights, tmp_path, inline):
+    shutil.copytree(photos, tmp_path / "photos")
+    source = ("--source", f"folder:{tmp_path / 'photos'}", "--prior", weights)
+    inline("distill", *source, *SETTINGS, "--out", tmp_path / "run")
+    inline("verify", tmp_path / "run", "--regenerate", 1)
+    first, *_, last = sorted((tmp_path / "photos" / "train").rglob("*.*"))
+    shutil.copy(last, first)
+    refused = inline("verify", tmp_path / "run", "--regenerate", 1, code=1).stderr
+    assert "was made from other images of folder:photos" in refused
+
+
 def test_a_plan_has_the_rows_of_the_prior_that_is_sampled(local, weights, photos, tmp_path):
     """And not those of the prior, of the same weights, that statistics were fitted with."""
     source, prior = open_source(f"folder:{photos}"), load_prior(str(weights))

@@ -174,6 +174,9 @@ class EvaluateConfig:
         for name, value in (("repeats", self.repeats), ("epochs", self.epochs)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
+        unknown = [name for name in self.against if name not in BASELINES]
+        if isinstance(self.against, str) or unknown:
+            raise unknown_choice("baseline", self.against if isinstance(self.against, str) else unknown[0], BASELINES)
         if self.size is not None and self.size < 4:
             raise UsageError(f"the image size must be at least 4 pixels, not {self.size}")
         if self.probes:

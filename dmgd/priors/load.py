@@ -34,7 +34,7 @@ ENCODERS = {"taesd": "madebyollin/taesd"}
 
 
 def load_prior(
-    prior: PriorSpec | str,
+    prior: PriorSpec | Path | str,
     *,
     vae: str | None = None,
     encoder: str | None = None,
@@ -85,7 +85,7 @@ def _load_dit(spec: PriorSpec, device: torch.device) -> Prior:
 def as_prior(prior: Prior | PriorSpec | str, device: torch.device | str, classes: Sequence[ClassInfo] = ()) -> Prior:
     """`prior` itself, loaded onto `device` first if it is a spec or a name. Raises MismatchError if it lacks one of the
     `classes`, before its weights are downloaded if its class table is known without them."""
-    if not isinstance(prior, PriorSpec | str):
+    if isinstance(prior, Prior):
         return prior
     check_classes(PriorSpec.of(prior), classes)
     return load_prior(prior, device=device)

@@ -63,7 +63,7 @@ def open_source(
 
 def as_source(source: Source | SourceSpec | str) -> Source:
     """`source` itself, opened first if it is a spec or a name."""
-    return open_source(source) if isinstance(source, SourceSpec | str) else source
+    return source if isinstance(source, Source) else open_source(source)
 
 
 def _any_source(spec: SourceSpec, kind: str, location: str) -> LabelledSource:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from PIL.Image import Image
 
@@ -32,6 +32,7 @@ class SourceImage(Generic[Label]):
     number: int | str | None = None
 
 
+@runtime_checkable
 class Source(Protocol):
     """A labelled image dataset: `spec` reopens it; `name` holds no local path; `licence` is one line on its terms."""
 

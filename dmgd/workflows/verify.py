@@ -113,7 +113,7 @@ def _check_prior(target: DistilledSet, prior: Prior) -> None:
 def _statistics_again(
     target: DistilledSet, prior: Prior, source: Source | SourceSpec | str, progress: Progress
 ) -> Statistics:
-    """The target's statistics, fitted again. Raises MismatchError if `prior` has another encoder."""
+    """The target's statistics, fitted again. Raises MismatchError for another encoder or other images."""
     made_with = target.manifest["statistics"]
     if differing := differences(made_with["encoder"], prior.encoder_identity):
         raise MismatchError(
@@ -122,7 +122,13 @@ def _statistics_again(
             "statistics with --stats"
         )
     settings = StatisticsConfig(made_with["k"], made_with["seed"], made_with["mirror"])
-    return fit_statistics(source, prior, settings, progress=progress)
+    statistics = fit_statistics(source, prior, settings, progress=progress)
+    if statistics.header["source"]["fingerprint"] != made_with["source"]["fingerprint"]:
+        raise MismatchError(
+            f"{target.path} was made from other images of {made_with['source']['name']} than those that are there now; "
+            "restore the data, name it with --source or --data, or give the statistics with --stats"
+        )
+    return statistics
 
 
 def _load_statistics(target: DistilledSet, path: Path | str) -> Statistics:
