@@ -48,15 +48,15 @@ def sample_batch(
         label_noise(seeds, null, uniform=method.uniform_label_noise),
     )
     # Distribution matching: the guide.
-    known = statistics.of_classes(slice(batch.classes[0], batch.classes[-1] + 1), device)
-    finished = torch.cat([known.support[:, :0], *frozen], dim=1)
+    statistics = statistics.of_classes(slice(batch.classes[0], batch.classes[-1] + 1), device)
+    finished = torch.cat([statistics.support[:, :0], *frozen], dim=1)
 
     latents, cost = sample(
         denoise or micro_batched(prior.denoise, plan.batch_size),
         prior.schedule(method.steps, method.solver),
         SeededNoise(seeds, prior.latent_shape, device),
         conditions,
-        method.guide(known, finished, list(batch.images)),
+        method.guide(statistics, finished, list(batch.images)),
         plan.guidance,
     )
     costs = [None] * len(classes) if cost is None else [round(value, 6) for value in cost.tolist()]
