@@ -8,6 +8,7 @@ Soft labels and guides have modules of their own, imported when images are made,
 is Any here has their types.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, TypeVar
@@ -154,7 +155,7 @@ class SoftLabels(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistributionMatching(Method):
+class DistributionMatching(Method, ABC):
     """A method whose images are to cover the data's distribution, which `k` support points per class stand for.
 
     `window` (first, last) are the step indices in which it acts; None begins where the modes of a class begin to show:
@@ -196,8 +197,9 @@ class DistributionMatching(Method):
         begins = speciation_step(alpha_bar, statistics.within, VISIBLE)
         return 0, begins if statistics.within else len(alpha_bar) - 1  # one support point shows no modes
 
+    @abstractmethod
     def _matching(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
-        raise NotImplementedError
+        """The Guide within the window."""
 
 
 @dataclass(frozen=True, kw_only=True)
