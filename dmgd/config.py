@@ -16,14 +16,14 @@ Config = TypeVar("Config")
 def setting(default: Any, help: str = "", **facts: Any) -> Any:
     """A dataclass field with metadata: `help` is the help text of its option (empty: no option); `at_least`, `above`
     and `at_most` are bounds; `of_steps` marks a pair of step indices; `needs` names the switch without which the
-    setting has no effect."""
+    setting has no effect; `by_data` is the rule for a method's None, see `Method.settled`."""
     return field(default=default, metadata={"help": help, **facts})
 
 
-def preset(settings: type, name: str, default: Any) -> Any:
-    """The field `name` of a settings class with another default."""
+def preset(settings: type, name: str, default: Any, **facts: Any) -> Any:
+    """The field `name` of a settings class with another default, and other facts."""
     (like,) = (one for one in fields(settings) if one.name == name)
-    return field(default=default, metadata=like.metadata)
+    return field(default=default, metadata={**like.metadata, **facts})
 
 
 def check_settings(settings: Any) -> None:

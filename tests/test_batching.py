@@ -1,4 +1,4 @@
-"""The batch size: what fits, what happens when memory runs out, and the background writer."""
+"""The batch size: what fits, what happens when memory runs out, and the writing of batches."""
 
 import dataclasses
 import json
@@ -11,9 +11,9 @@ from recorder import Recorder
 
 from dmgd.config import StatisticsConfig
 from dmgd.errors import DmgdError
-from dmgd.generation.background import BackgroundWriter
 from dmgd.generation.config import DistillConfig
 from dmgd.generation.micro_batches import MicroBatcher, fitting, micro_batched, suitable_batch
+from dmgd.generation.sampling import sample_batch
 from dmgd.matching.methods import method_named
 from dmgd.priors.load import load_prior
 from dmgd.runs.directory import RunDirectory
@@ -129,46 +129,38 @@ def test_micro_batches_of_the_network_are_the_network(prior):
     torch.testing.assert_close(in_two, prior.denoise(z, step, condition), rtol=1e-5, atol=1e-5)
 
 
-def test_work_in_the_background_is_done_in_order_and_its_errors_are_raised():
-    done, gate = [], threading.Event()
+@pytest.mark.parametrize("failing", [0, 4])
+def test_a_batch_that_cannot_be_written_fails_the_run(failing, prior, tmp_path, monkeypatch):
+    """Batches are written while the next ones are sampled; no failure is lost, not even the last one's."""
+    write, written = RunDirectory.write_batch, []
 
-    def work(i):
-        gate.wait()
-        if i == 2:
+    def fail(run, batch, *content):
+        if len(written) == failing:
             raise OSError("disk full")
-        done.append(i)
+        written.append(batch)
+        write(run, batch, *content)
 
-    def begin():
-        with BackgroundWriter() as writer:
-            writer.run(work, 0)
-            writer.run(work, 1)
-            assert not done
-            gate.set()
-            for i in (2, 3, 4, 5):
-                writer.run(work, i)
-
+    monkeypatch.setattr(RunDirectory, "write_batch", fail)
     with pytest.raises(OSError, match="disk full"):
-        begin()
-    assert done[:2] == [0, 1]
-
-    def begin_the_last():
-        with BackgroundWriter() as writer:
-            writer.run(work, 2)
-
-    with pytest.raises(OSError, match="disk full"):
-        begin_the_last()
+        distill("digits", prior, out=tmp_path / "run", method="dit", ipc=4, steps=2, batch_size=10)
+    assert not RunDirectory.open(tmp_path / "run").complete
 
 
-def test_an_interrupt_waits_for_calls_in_progress():
-    done, gate = [], threading.Event()
+def test_an_interrupt_loses_no_batch_that_was_made(prior, tmp_path, monkeypatch):
+    write, interrupted = RunDirectory.write_batch, threading.Event()
 
-    def begin():
-        with BackgroundWriter() as writer:
-            writer.run(gate.wait)
-            writer.run(done.append, 1)
-            threading.Timer(0.1, gate.set).start()
+    def sample(batch, *rest):
+        if batch.classes[0] > 0:
+            threading.Timer(0.1, interrupted.set).start()
             raise KeyboardInterrupt
+        return sample_batch(batch, *rest)
 
+    def write_later(run, batch, *content):
+        interrupted.wait()
+        write(run, batch, *content)
+
+    monkeypatch.setattr("dmgd.workflows.distill.sample_batch", sample)
+    monkeypatch.setattr(RunDirectory, "write_batch", write_later)
     with pytest.raises(KeyboardInterrupt):
-        begin()
-    assert done == [1]
+        distill("digits", prior, out=tmp_path / "run", method="dit", ipc=4, steps=2, batch_size=10)
+    assert len(RunDirectory.open(tmp_path / "run").batch_names()) == 1

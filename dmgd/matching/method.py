@@ -74,7 +74,12 @@ class Method:
 
     def settled(self: AnyMethod, schedule: Any, statistics: Any, ipc: int) -> AnyMethod:
         """The method with everything that it leaves to the data, from Schedule, Statistics and `ipc`."""
-        return self
+        method, alpha_bar = self, [step.alpha_bar for step in schedule]
+        for one in reversed(fields(self)):  # a rule may ask for settings declared after its own
+            rule, needed = one.metadata.get("by_data"), one.metadata.get("needs")
+            if rule and getattr(method, one.name) is None and (not needed or getattr(method, needed)):
+                method = replace(method, **{one.name: rule(method, alpha_bar, statistics, ipc)})
+        return method
 
     def conditions(self, label: Any, null: Any, other: Any, noise: Any) -> Callable[..., Any]:
         """The Conditions of a batch: of its classes `label`, of no class, of an `other` class, and label noise."""
@@ -117,6 +122,45 @@ class Method:
         return [one.name for one in fields(self) if one.metadata.get("of_steps") and getattr(self, one.name)]
 
 
+def hidden_from(alpha_bar: Sequence[float], deviation: float) -> int:
+    """The last step index, counted from the noise, at which noise still hides a deviation in every coordinate: σ/α, the
+    noise in units of the clean latent, is at least as large. `alpha_bar` falls with the step index; its own last if it
+    never does.
+
+    What a step does to an image before then, the prior can still make a picture of.
+    """
+    hidden = [k for k, a in enumerate(alpha_bar) if (1 - a) ** 0.5 >= deviation * a**0.5]
+    return min(hidden, default=len(alpha_bar) - 1)
+
+
+def speciation_step(alpha_bar: Sequence[float], distance: float, deviations: float) -> int:
+    """The first step index, counted from the noise, at which two latents `distance` apart can be distinguished.
+
+    In z_t they lie √ᾱ_t·distance apart under noise of deviation √(1−ᾱ_t): each is √ᾱ_t·distance/2 from the middle,
+    which must be at least `deviations` times the noise. At VISIBLE (½) their order begins to show, at EVEN (1) signal
+    and noise are equal, at CLEAR (2) an image has chosen between them. 0 if they never can. `alpha_bar` falls with the
+    step index.
+    Source: the speciation time of Biroli et al. 2024, "Dynamical regimes of diffusion models", for two points.
+    """
+    clear = [k for k, a in enumerate(alpha_bar) if a**0.5 * distance / 2 >= deviations * (1 - a) ** 0.5]
+    return max(clear, default=0)
+
+
+def stages_by_data(method: "SoftLabels", alpha_bar: Sequence[float], statistics: Any, ipc: int) -> Pair:
+    """Soft labels while the classes are beginning to show, plain ones from when they are clear."""
+    if not statistics.between:  # of one class, or of classes that are the same: always plain
+        return len(alpha_bar) - 1, len(alpha_bar)
+    show, clear = (speciation_step(alpha_bar, statistics.between, deviations) for deviations in (VISIBLE, CLEAR))
+    clear = max(clear, hidden_from(alpha_bar, LATEST))
+    return clear, max(show, clear + 1)
+
+
+def window_by_data(method: "DistributionMatching", alpha_bar: Sequence[float], statistics: Any, ipc: int) -> Pair:
+    """From when the modes of a class begin to show to the end."""
+    begins = speciation_step(alpha_bar, statistics.within, VISIBLE)
+    return 0, max(1, begins if statistics.within else len(alpha_bar) - 1)  # one support point shows no modes
+
+
 @dataclass(frozen=True, kw_only=True)
 class SoftLabels(Method):
     """Semantic matching by soft labels in the paper's form. `stages` (refine until, explore from): labels are soft from
@@ -126,19 +170,12 @@ class SoftLabels(Method):
     beta_n: float = setting(0.06, "β_n, noise in the soft label.", at_least=0, needs="semantic")
     beta_s: float = setting(0.01, "β_s, another class in the soft label.", at_least=0, needs="semantic")
     stages: Pair | None = setting(
-        None, "Step indices REFINE EXPLORE of the soft label's stages.", of_steps=True, needs="semantic"
+        None,
+        "Step indices REFINE EXPLORE of the soft label's stages.",
+        of_steps=True,
+        needs="semantic",
+        by_data=stages_by_data,
     )
-
-    def settled(self: AnyMethod, schedule: Any, statistics: Any, ipc: int) -> AnyMethod:
-        method: Any = super().settled(schedule, statistics, ipc)
-        if not method.semantic or method.stages:
-            return method
-        if not statistics.between:  # of one class, or of classes that are the same: a soft label would never be clear
-            return replace(method, semantic=False)
-        alpha_bar = [step.alpha_bar for step in schedule]
-        show, clear = (speciation_step(alpha_bar, statistics.between, deviations) for deviations in (VISIBLE, CLEAR))
-        clear = max(clear, hidden_from(alpha_bar, LATEST))
-        return replace(method, stages=(clear, max(show, clear + 1)))
 
     def conditions(self, label: Any, null: Any, other: Any, noise: Any) -> Callable[..., Any]:
         if not self.semantic:
@@ -164,21 +201,17 @@ class DistributionMatching(Method, ABC):
 
     distribution: bool = setting(True, "Without distribution matching.")
     window: Pair | None = setting(
-        None, "Step indices FIRST LAST of distribution matching.", of_steps=True, needs="distribution"
+        None,
+        "Step indices FIRST LAST of distribution matching.",
+        of_steps=True,
+        needs="distribution",
+        by_data=window_by_data,
     )
     k: int | None = setting(None, "K, support points per class.", at_least=1, needs="distribution")
 
     @property
     def uses_points(self) -> bool:
         return self.distribution
-
-    def settled(self: AnyMethod, schedule: Any, statistics: Any, ipc: int) -> AnyMethod:
-        method: Any = super().settled(schedule, statistics, ipc)
-        if not method.distribution or method.window:
-            return method
-        alpha_bar = [step.alpha_bar for step in schedule]
-        first, last = method._window(alpha_bar, statistics)
-        return replace(method, window=(min(first, max(last, 1) - 1), max(last, 1)))
 
     def guide(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
         if not self.distribution:
@@ -191,11 +224,6 @@ class DistributionMatching(Method, ABC):
             return matching(step, x0, sigma)
 
         return within_window
-
-    def _window(self, alpha_bar: Sequence[float], statistics: Any) -> Pair:
-        """Where matching ends and begins, in step indices."""
-        begins = speciation_step(alpha_bar, statistics.within, VISIBLE)
-        return 0, begins if statistics.within else len(alpha_bar) - 1  # one support point shows no modes
 
     @abstractmethod
     def _matching(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
@@ -227,27 +255,3 @@ def settled_by_data(asked: Method, settled: Method, schedule: Any) -> str:
                 shown = f"{value[0]} {value[1]} (t {first} to {last})"
             options.append(f"--{one.name.replace('_', '-')} {shown}")
     return ", ".join(options)
-
-
-def hidden_from(alpha_bar: Sequence[float], deviation: float) -> int:
-    """The last step index, counted from the noise, at which noise still hides a deviation in every coordinate: σ/α, the
-    noise in units of the clean latent, is at least as large. `alpha_bar` falls with the step index; its own last if it
-    never does.
-
-    What a step does to an image before then, the prior can still make a picture of.
-    """
-    hidden = [k for k, a in enumerate(alpha_bar) if (1 - a) ** 0.5 >= deviation * a**0.5]
-    return min(hidden, default=len(alpha_bar) - 1)
-
-
-def speciation_step(alpha_bar: Sequence[float], distance: float, deviations: float) -> int:
-    """The first step index, counted from the noise, at which two latents `distance` apart can be distinguished.
-
-    In z_t they lie √ᾱ_t·distance apart under noise of deviation √(1−ᾱ_t): each is √ᾱ_t·distance/2 from the middle,
-    which must be at least `deviations` times the noise. At VISIBLE (½) their order begins to show, at EVEN (1) signal
-    and noise are equal, at CLEAR (2) an image has chosen between them. 0 if they never can. `alpha_bar` falls with the
-    step index.
-    Source: the speciation time of Biroli et al. 2024, "Dynamical regimes of diffusion models", for two points.
-    """
-    clear = [k for k, a in enumerate(alpha_bar) if a**0.5 * distance / 2 >= deviations * (1 - a) ** 0.5]
-    return max(clear, default=0)

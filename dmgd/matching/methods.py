@@ -15,7 +15,23 @@ from dmgd.matching.method import (
     OptimalTransport,
     hidden_from,
     speciation_step,
+    window_by_data,
 )
+
+
+def dmgd_window(method: "DMGD", alpha_bar: Sequence[float], statistics: Any, ipc: int) -> Pair:
+    """From when the modes of a class begin to show, to the end, or until images would lose the detail that they keep.
+    Where the norm is matched: from the noise, until the modes are as strong as it."""
+    if method.match_norm:
+        first, last = speciation_step(alpha_bar, statistics.within, EVEN), len(alpha_bar) - 1
+    else:
+        first, last = window_by_data(method, alpha_bar, statistics, ipc)
+        first = hidden_from(alpha_bar, statistics.residual) if method.keep_detail else first
+    return min(first, last - 1), last
+
+
+def match_norm_by_data(method: "DMGD", alpha_bar: Sequence[float], statistics: Any, ipc: int) -> bool:
+    return bool(method.keep_detail) and ipc == 1 and method.order == "joint"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +54,15 @@ class DMGD(OptimalTransport):
     rho: float = setting(
         0.5, "ρ, step size of optimal transport, in [0, 1].", at_least=0, at_most=1, needs="distribution"
     )
+    window: Pair | None = preset(OptimalTransport, "window", None, by_data=dmgd_window)
+    match_covariance: bool = setting(True)
+    match_norm: bool | None = setting(None, needs="distribution", by_data=match_norm_by_data)
     keep_detail: bool | None = setting(
         None,
         "Leave detail to the prior (yes), or move images all the way to means (no). Default: yes with an autoencoder.",
         needs="distribution",
+        by_data=lambda method, alpha_bar, statistics, ipc: not statistics.of_pixels,
     )
-    match_covariance: bool = setting(True)
-    match_norm: bool | None = setting(None)
 
     def support_points(self, ipc: int) -> int:
         """About two for each image, so that the image stands for a part of the class and not for one point."""
@@ -52,20 +70,6 @@ class DMGD(OptimalTransport):
 
     def with_points(self, k: int) -> "DMGD":
         return self if self.k or not self.distribution else replace(self, k=k)
-
-    def settled(self, schedule: Any, statistics: Any, ipc: int) -> "DMGD":
-        method = self
-        if self.distribution and self.keep_detail is None:
-            method = replace(method, keep_detail=not statistics.of_pixels)
-        if self.distribution and self.match_norm is None:
-            method = replace(method, match_norm=bool(method.keep_detail) and ipc == 1 and self.order == "joint")
-        return super(DMGD, method).settled(schedule, statistics, ipc)
-
-    def _window(self, alpha_bar: Sequence[float], statistics: Any) -> Pair:
-        if self.match_norm:
-            return speciation_step(alpha_bar, statistics.within, EVEN), len(alpha_bar) - 1
-        end, begin = super()._window(alpha_bar, statistics)
-        return hidden_from(alpha_bar, statistics.residual) if self.keep_detail else end, begin
 
     def _matching(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
         from dmgd.matching.barycentric import barycentric_guide, span_of

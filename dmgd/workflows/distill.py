@@ -1,6 +1,7 @@
 """The workflow `distill`: statistics → guided sampling → run directory."""
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -10,7 +11,6 @@ from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
 from dmgd.config import StatisticsConfig, configured
-from dmgd.generation.background import BackgroundWriter
 from dmgd.generation.batches import Batch
 from dmgd.generation.config import DistillConfig
 from dmgd.generation.micro_batches import decode, micro_batched
@@ -77,13 +77,14 @@ def distill(
     with (
         RunDirectory.writer(out, plan.to_json()) as run,
         progress.task("distil", len(plan.classes) * config.ipc, "images") as task,
-        BackgroundWriter() as writer,
+        ThreadPoolExecutor(1) as writer,  # left after it has written what was made, whatever happened
     ):
 
         def store(batch: Batch, latents: Tensor, records: list[dict[str, Any]]) -> None:
             run.write_batch(batch, decode(prior, latents, progress).numpy(), latents, records)
             task.advance(len(batch))
 
+        written: Future[None] | None = None  # the batch in the writer's hands, while the next is sampled
         frozen: list[Tensor] = []  # the finished images of the classes being made, each (c, n, d)
         for batch in plan.batches:
             if batch.images[0] == 0:
@@ -94,10 +95,13 @@ def distill(
             else:
                 task.describe(_span(batch, plan.classes))
                 latents, records = sample_batch(batch, plan, prior, statistics, frozen, denoise)
-                writer.run(store, batch, latents, records)
+                if written:
+                    written.result()
+                written = writer.submit(store, batch, latents, records)
             if config.method.matching_order == "greedy":
                 frozen.append(latents.reshape(len(batch.classes), len(batch.images), -1))
-        writer.wait()
+        if written:
+            written.result()
         write_preview(run)
         finished = run.finish()
     if warning := _detail_warning(finished, statistics.header.get("detail"), plan.method):
