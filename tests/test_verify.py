@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from made_run import make_run, tree
+from made_run import forge, make_run, tree
 from PIL import Image
 
 from dmgd.generation.regeneration import spread
@@ -108,9 +108,7 @@ def test_statistics_are_fitted_again_as_the_run_has_them_and_others_are_refused(
 def test_a_run_that_does_not_reproduce_is_reported(digits, tmp_path, inline):
     """The seed in the manifest is not the one that the images were made with."""
     shutil.copytree(digits / "run", tmp_path / "run")
-    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
-    manifest["config"]["seed"] = 1
-    (tmp_path / "run" / "run.json").write_text(json.dumps(manifest))
+    forge(tmp_path / "run" / "run.json", lambda manifest: manifest["config"].update(seed=1))
     stats = ("--stats", digits / "stats.safetensors")
     said = inline("verify", tmp_path / "run", "--regenerate", 3, *stats, code=1).stdout
     assert said.count("regenerated, it differs by") == 3
