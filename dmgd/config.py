@@ -104,8 +104,11 @@ class VerifyConfig:
     with statistics fitted again, whose pixels may differ by `tolerance` of 255 grey levels; and all pixels against the
     lock file `lock`. `write_lock` is a lock file to write."""
 
-    regenerate: int = 0
-    tolerance: int = 2
+    regenerate: int = setting(0, at_least=0)
+    tolerance: int = setting(2, at_least=0, at_most=255)
     stats: Path | str | None = None
     lock: Path | str | None = None
     write_lock: Path | str | None = None
+
+    def __post_init__(self) -> None:
+        check_settings(self)

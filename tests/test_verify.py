@@ -65,6 +65,22 @@ def test_every_file_that_is_changed_removed_or_added_is_named(run, tmp_path, inl
     inline("verify", folder)
 
 
+def test_forged_records_and_numbers_are_refused(run, tmp_path, inline):
+    """With a checksum that is right: paths that lead outside, an image that is there twice, absurd numbers."""
+    (tmp_path / "victim.png").write_bytes((run.path / run.records()[0].path).read_bytes())
+    record = next((run.path / "batches").glob("*.json"))
+    sound = record.read_bytes()
+    for path in ("../../victim.png", str(tmp_path / "victim.png"), run.records()[1].path):
+        forge(record, lambda content, path=path: content["images"][0].update(path=path))
+        assert f"{path!r} is not the path of c0000-i00000" in inline("verify", run.path, code=1).stdout
+        assert "was forged" in inline("export", run.path, "--out", tmp_path / "x", code=1).stderr
+        record.write_bytes(sound)
+    forge(record, lambda content: content["images"].append(content["images"][0]))
+    assert "00000.png: is recorded twice" in inline("verify", run.path, code=1).stdout
+    forge(run.path / "run.json", lambda manifest: manifest["config"].update(ipc=10**6))
+    assert "ipc must be at most 100000, not 1000000" in inline("verify", run.path, code=2).stderr
+
+
 def test_a_preview_may_be_compressed_in_another_way(run, inline):
     preview = Image.open(run.path / "preview.png")
     preview.load()

@@ -193,8 +193,8 @@ class RunDirectory:
             records.append(ImageRecord(class_index=c, image_index=i, path=path, **fields))
         stored = save({"latents": np.ascontiguousarray(latents.cpu().numpy())})
         write_bytes(self._latent_path(batch), stored)
-        images = [record.to_json() for record in records]
-        content = {"format": FORMAT, "images": images, "latents_sha256": sha256_bytes(stored)}
+        listed = [record.to_json() for record in records]
+        content = {"format": FORMAT, "images": listed, "latents_sha256": sha256_bytes(stored)}
         write_sealed(self._record_path(batch), content)
 
     def latents(self, batch: Batch) -> "Tensor":
@@ -230,6 +230,8 @@ class RunDirectory:
         return data
 
     def batch_names(self) -> list[str]:
+        if not (self.path / MANIFEST).is_file():
+            raise UsageError(f"{self.path} is no longer there; open the run where it is now")
         return sorted(file.stem for file in (self.path / "batches").glob("*.json"))
 
     def read_batch(self, name: str) -> tuple[list[ImageRecord], str]:
@@ -237,7 +239,11 @@ class RunDirectory:
         file = self.path / "batches" / f"{name}.json"
         remedy = "remove it and repeat the dmgd distill command, which regenerates it"
         content = read_sealed(file, FORMAT, missing=ArtifactError(f"{file} is missing; {remedy}"), remedy=remedy)
-        return [ImageRecord.from_json(fields) for fields in content["images"]], content["latents_sha256"]
+        records = [ImageRecord.from_json(fields) for fields in content["images"]]
+        for record in records:
+            if record.path != image_path(self.classes, record.class_index, record.image_index):
+                raise ArtifactError(f"{file} was forged: {record.path!r} is not the path of {record.key}; {remedy}")
+        return records, content["latents_sha256"]
 
     def _record_path(self, batch: Batch) -> Path:
         return self.path / "batches" / f"{batch.name}.json"
