@@ -30,21 +30,10 @@ class Description:
     guided_channels: int | None = None
     num_heads: int | None = None
     vae: str | None = None
-    classes: list[Any] | None = None
-
-    @property
-    def listed_classes(self) -> tuple[ClassInfo, ...] | None:
-        """The rows of the label table, or None if the description does not list them."""
-        if self.classes is None:
-            return None
-        return tuple(ClassInfo(entry) if isinstance(entry, str) else ClassInfo(**entry) for entry in self.classes)
+    classes: tuple[ClassInfo, ...] | None = None
 
 
-_FACEBOOK = {"numerics": "original", "guidance_scale": 4.0, "guided_channels": 3}
-PUBLISHED = {
-    "dit-xl-2-256": ("facebook/DiT-XL-2-256", Description(id="dit-xl-2-256", **_FACEBOOK)),  # type: ignore[arg-type]
-    "dit-xl-2-512": ("facebook/DiT-XL-2-512", Description(id="dit-xl-2-512", **_FACEBOOK)),  # type: ignore[arg-type]
-}
+PUBLISHED = {"dit-xl-2-256": "facebook/DiT-XL-2-256", "dit-xl-2-512": "facebook/DiT-XL-2-512"}
 
 
 class Family(NamedTuple):
@@ -71,7 +60,10 @@ def prior_names() -> tuple[str, ...]:
 
 def published_prior(name: str) -> tuple[str, Description] | None:
     """The Hub id and the description of a published prior, by its short name or its Hub id; None for others."""
-    return next((known for short, known in PUBLISHED.items() if name in (short, known[0])), None)
+    for short, hub_id in PUBLISHED.items():
+        if name in (short, hub_id):
+            return hub_id, Description(id=short, numerics="original", guided_channels=3)
+    return None
 
 
 def local_path(name: str) -> Path | None:
@@ -85,13 +77,10 @@ def local_path(name: str) -> Path | None:
 def check_classes(spec: PriorSpec, classes: Sequence[ClassInfo]) -> None:
     """Raise MismatchError if the prior lacks one of the source's classes, if its class table is known without its
     weights: before they are downloaded."""
-    path = local_path(spec.name)
-    table: Sequence[ClassInfo] | None
     if family := family_of(spec.name):
         table = family.classes(spec)
-    elif path is not None:
-        described = read_description(path)
-        table = described.listed_classes if described else None
+    elif path := local_path(spec.name):
+        table = read_description(path).classes
     else:
         table = imagenet_classes() if published_prior(spec.name) else None
     if table:
@@ -103,15 +92,17 @@ def description_path(path: Path) -> Path:
     return path / "dmgd.json" if path.is_dir() else path.with_suffix(".dmgd.json")
 
 
-def read_description(path: Path) -> Description | None:
-    """The prior's own description, or None. Raises ArtifactError for one with unknown fields."""
+def read_description(path: Path, default: Description = Description()) -> Description:
+    """The prior's own description, or the default. Raises ArtifactError for one with unknown fields."""
     file = description_path(path)
     if not file.is_file():
-        return None
+        return default
     content = read_config(file)
     known = {field.name for field in fields(Description)}
     if unknown := sorted(set(content) - known):
         raise ArtifactError(f"{file} has unknown fields {', '.join(unknown)} (known: {', '.join(sorted(known))})")
+    if (listed := content.get("classes")) is not None:
+        content["classes"] = tuple(ClassInfo(one) if isinstance(one, str) else ClassInfo(**one) for one in listed)
     return Description(**{**content, "guidance_scale": float(content.get("guidance_scale", 4.0))})
 
 
