@@ -6,32 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Task as RichTask
 from rich.text import Text
 
 PLAIN_INTERVAL = 10.0
 
 
-class _Rate(ProgressColumn):
+class _Rate(progress.ProgressColumn):
     """Units a second, as "12.3 images/s"."""
 
-    def render(self, task: RichTask) -> Text:
+    def render(self, task: progress.Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text(f"{speed:.1f} {task.fields['unit']}/s" if speed else "", style="progress.data.speed")
 
 
 class _Bar:
-    def __init__(self, bars: Progress, name: str, total: int | None, unit: str):
+    def __init__(self, bars: progress.Progress, name: str, total: int | None, unit: str):
         self._bars, self._id = bars, bars.add_task(name, total=total, unit=unit, now="")
 
     def advance(self, amount: int = 1) -> None:
@@ -52,15 +43,12 @@ class _Lines:
     def advance(self, amount: int = 1) -> None:
         self._done += amount
         if time.monotonic() - self._printed >= PLAIN_INTERVAL:
-            self._print(self._now)
+            self.print(self._now)
 
     def describe(self, text: str) -> None:
         self._now = text
 
-    def close(self) -> None:
-        self._print("")
-
-    def _print(self, now: str) -> None:
+    def print(self, now: str = "") -> None:
         self._printed = time.monotonic()
         seconds = self._printed - self._started
         of = f"/{self._total}" if self._total is not None else ""
@@ -82,18 +70,18 @@ class Display:
         if not self._draws_bars:
             lines = _Lines(self._console, name, total, unit)
             yield lines
-            lines.close()
+            lines.print()
             return
         columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=20),
+            progress.MofNCompleteColumn(),
             _Rate(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[now]}", style="dim"),
+            progress.TimeRemainingColumn(compact=True),
+            progress.TextColumn("{task.fields[now]}", style="dim"),
         )
-        with Progress(*columns, console=self._console) as bars:
+        with progress.Progress(*columns, console=self._console) as bars:
             yield _Bar(bars, name, total, unit)
 
     def note(self, text: str) -> None:
