@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from dmgd.generation.config import DistillConfig
-from dmgd.matching.methods import DEFAULT_METHOD, method_named
+from dmgd.matching.methods import DEFAULT_METHOD, METHODS, method_named
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
+from dmgd_cli.options import optional
 from dmgd_cli.output import print_json
 
 DEFAULTS = DistillConfig()
@@ -19,7 +20,7 @@ def command(
     out: options.OutFolder,
     ipc: Annotated[int, typer.Option(help="Images per class.")] = DEFAULTS.ipc,
     method: Annotated[
-        str, typer.Option(autocompletion=options.methods, help="{methods}; see their settings below.")
+        str, typer.Option(autocompletion=lambda: METHODS, help="{methods}; see their settings below.")
     ] = DEFAULT_METHOD,
     data: options.Data = None,
     variant: options.Variant = None,
@@ -29,15 +30,9 @@ def command(
     prior_revision: options.PriorRevision = None,
     vae: options.Vae = None,
     encoder: options.Encoder = None,
-    stats: Annotated[
-        Path | None,
-        options.optional("Statistics of dmgd fit-stats. Default: fitted and cached."),
-    ] = None,
+    stats: Annotated[Path | None, optional("Statistics of dmgd fit-stats. Default: fitted and cached.")] = None,
     seed: options.Seed = DEFAULTS.seed,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="Images per network call. Default: by device and memory.", show_default=False),
-    ] = None,
+    batch_size: Annotated[int | None, optional("Images per network call. Default: by device and memory.")] = None,
     precision: options.Precision = "fp32",
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the network, which takes a minute; for GPUs.")

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from dmgd.display import Display
+from dmgd.errors import UsageError
+from dmgd.exporters.formats import LAYOUTS
 from dmgd_cli import options
 from dmgd_cli.options import optional
 from dmgd_cli.output import print_json
@@ -16,12 +18,7 @@ def command(
     out: options.OutFolder,
     format: Annotated[
         str,
-        typer.Option(
-            "--format",
-            "-f",
-            autocompletion=options.formats,
-            help="{formats}. DD-Ranking reads tensors.",
-        ),
+        typer.Option("--format", "-f", autocompletion=lambda: LAYOUTS, help="{formats}. DD-Ranking reads tensors."),
     ] = "webdataset",
     image_format: Annotated[str, typer.Option(help="png (the run's bytes), webp (lossless) or jpg.")] = "png",
     shard_images: Annotated[int, typer.Option(help="Maximum images per shard.", min=1)] = 10_000,
@@ -47,7 +44,6 @@ def command(
       dmgd export runs/digits --format webdataset --out digits-wds
       dmgd export runs/digits --format parquet --out digits-hf --push-to-hub me/digits
     """
-    from dmgd.errors import UsageError
     from dmgd.exporters.example import Limits
     from dmgd.exporters.hub import check_push, publish
     from dmgd.workflows.export import export

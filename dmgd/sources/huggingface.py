@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,11 @@ class HuggingFaceLayout:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def _split(self, split: str) -> Any:
-        names = ("train",) if split == "train" else TEST_NAMES
-        for name in names:
+        if split == "train" and len(self.splits) == 1:  # whatever it is called
+            return next(iter(self.splits.values()))
+        for name in ("train",) if split == "train" else TEST_NAMES:
             if name in self.splits:
                 return self.splits[name]
-        if split == "train" and len(self.splits) == 1:
-            return next(iter(self.splits.values()))
         raise missing_split(self.location, split)
 
 
@@ -116,7 +116,11 @@ def _open_local(path: Path, variant: str | None) -> tuple[Mapping[str, Any], lis
 
 
 def _open_hub(hub_id: str, variant: str | None) -> tuple[Mapping[str, Any], list[Path], str | None]:
-    if not (datasets_cache() / hub_id.replace("/", "___")).is_dir() and not hub_reachable():
+    from huggingface_hub import constants
+
+    # The cache folder of `datasets`, which is slow to import.
+    cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets").expanduser()
+    if not (cache / hub_id.replace("/", "___")).is_dir() and not hub_reachable():
         raise HubUnreachable(f"the dataset {hub_id!r} is not in the cache and the Hub cannot be reached")
     from datasets import load_dataset
 
@@ -133,15 +137,8 @@ def _open_hub(hub_id: str, variant: str | None) -> tuple[Mapping[str, Any], list
     return splits, files, commit.group(1) if commit else None
 
 
-def datasets_cache() -> Path:
-    """The cache folder of `datasets`, found without importing it."""
-    from huggingface_hub import constants
-
-    return Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets").expanduser()
-
-
-def hub_reachable(seconds: float = REACH_SECONDS) -> bool:
-    """Whether the Hub (HF_ENDPOINT, through a proxy if one is set) accepts a connection within `seconds`.
+def hub_reachable() -> bool:
+    """Whether the Hub (HF_ENDPOINT, through a proxy if one is set) accepts a connection within REACH_SECONDS.
 
     Checked first because the Hub's client retries for a long time, and DNS lookups have no timeout.
     """
@@ -155,15 +152,12 @@ def hub_reachable(seconds: float = REACH_SECONDS) -> bool:
     connected = threading.Event()
 
     def connect() -> None:
-        try:
-            with socket.create_connection((url.hostname or "", port), timeout=seconds):
-                connected.set()
-        except OSError:
-            return
+        with suppress(OSError), socket.create_connection((url.hostname or "", port), timeout=REACH_SECONDS):
+            connected.set()
 
     attempt = threading.Thread(target=connect, daemon=True)
     attempt.start()
-    attempt.join(seconds)
+    attempt.join(REACH_SECONDS)
     return connected.is_set()
 
 

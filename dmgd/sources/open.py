@@ -6,7 +6,7 @@ from pathlib import Path
 from dmgd.classes.imagenet import imagenet_classes, imagenet_subset, imagenet_subsets
 from dmgd.classes.matching import match_table
 from dmgd.errors import UsageError, unknown_choice
-from dmgd.sources.huggingface import HubUnreachable, HuggingFaceLayout, open_hugging_face
+from dmgd.sources.huggingface import HubUnreachable, open_hugging_face
 from dmgd.sources.labelled import LabelledSource, classes_from_labels, translate
 from dmgd.sources.layouts import KINDS, open_layout, prefixes
 from dmgd.sources.source import Layout, Source
@@ -15,7 +15,6 @@ from dmgd.specs import EMBEDDED, SourceSpec
 NAMED = (EMBEDDED, *imagenet_subsets(), "imagenet-1k")
 IMAGENET_LICENCE = "ImageNet terms of access: non-commercial research and education"
 UNKNOWN_LICENCE = "unknown; see the data's own terms"
-
 
 # The Hub ids of named sources and their configurations, the default first.
 _FASTAI = ("full_size", "320px", "160px")
@@ -71,34 +70,26 @@ def _any_source(spec: SourceSpec, kind: str, location: str) -> LabelledSource:
     layout = open_layout(spec.name, spec.variant, spec.columns)
     test = open_layout(spec.test_data, None, spec.columns if kind == "hf" else None) if spec.test_data else None
     classes, rows = classes_from_labels(translate(layout.labels(), spec.class_map, location), location)
-    local = kind != "hf" or Path(location).exists()
-    return LabelledSource(
-        spec=spec,
-        name=f"{kind}:{Path(location).name if local else location}",  # local paths are private
-        variant=_hub_variant(layout, spec.variant) if not local else "local copy",
-        licence=UNKNOWN_LICENCE,
-        classes=classes,
-        rows=rows,
-        layout=layout,
-        test=test,
-    )
+    is_local = kind != "hf" or Path(location).exists()
+    name = f"{kind}:{Path(location).name if is_local else location}"  # local paths are private
+    variant = "local copy" if is_local else _hub_variant(layout, spec.variant)
+    return LabelledSource(spec, name, variant, UNKNOWN_LICENCE, classes, rows, layout, test)
 
 
 def _named_source(spec: SourceSpec) -> LabelledSource:
     """A source of ImageNet's family, from the local copy `data` or from the Hub."""
     name = spec.name
-    layout: Layout
     table = imagenet_classes() if name == "imagenet-1k" else imagenet_subset(name)
-    if spec.data is not None:
-        layout, described = open_layout(spec.data, spec.variant, spec.columns), "local copy"
-    else:
+    if spec.data is None:
         layout, described = _on_the_hub(name, spec.variant, spec.columns)
+    else:
+        layout, described = open_layout(spec.data, spec.variant, spec.columns), "local copy"
     test = open_layout(spec.test_data) if spec.test_data else None
     rows = match_table(name, table, translate(layout.labels(), spec.class_map, layout.location), layout.location)
     return LabelledSource(spec, name, described, IMAGENET_LICENCE, tuple(table), rows, layout, test)
 
 
-def _on_the_hub(name: str, variant: str | None, columns: str | None) -> tuple[HuggingFaceLayout, str]:
+def _on_the_hub(name: str, variant: str | None, columns: str | None) -> tuple[Layout, str]:
     hub_id, variants = HUB_COPIES.get(name, IMAGENET_1K)
     if variant is not None and variant not in variants:
         if not variants:
