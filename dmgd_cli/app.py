@@ -1,11 +1,9 @@
 """The `dmgd` command: subcommands, `--version`, and the handling of errors."""
 
-import functools
 import os
-import shlex
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -34,23 +32,8 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_root)
     for name, command in COMMANDS.items():
-        app.command(name, cls=options.Command)(_interruptible(with_method_options(command)))
+        app.command(name, cls=options.Command)(with_method_options(command))
     return app
-
-
-def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, with a message when it is interrupted."""
-
-    @functools.wraps(command)
-    def interruptible(*arguments: Any, **options: Any) -> None:
-        try:
-            command(*arguments, **options)
-        except KeyboardInterrupt:
-            _print_error("interrupted; finished work is kept, the same command continues:")
-            _print_error("  " + shlex.join(["dmgd", *sys.argv[1:]]))
-            raise typer.Exit(130) from None
-
-    return interruptible
 
 
 def _print_version(wanted: bool) -> None:
@@ -68,7 +51,7 @@ def _root(
 
 
 def main() -> None:
-    """The console script. Exit codes: 0 done, 1 failed or mismatch, 2 wrong usage, 130 interrupted."""
+    """Run the command in sys.argv. Exit codes: 0 done, 1 failed or mismatch, 2 wrong usage."""
     try:
         make_app()(standalone_mode=True)
     except DmgdError as error:
@@ -79,9 +62,7 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         path = f" ({error.filename})" if error.filename else ""
-        _print_error(
-            f"error: {error.strerror or error}{path}; finished work is kept: fix the cause and repeat the command"
-        )
+        _print_error(f"error: {error.strerror or error}{path}; fix the cause and repeat the command")
         sys.exit(1)
 
 

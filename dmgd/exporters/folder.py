@@ -2,6 +2,7 @@
 files with their digests, comes last: an export with an index is complete."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.files import GUARD, guarded, read_json
+from dmgd.files import GUARD, guarded, read_json, sync
 from dmgd.progress import Progress
 
 FORMAT = 3
@@ -57,7 +58,11 @@ def staged(out: Path) -> Iterator[Path]:
         files = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
         for path in sorted(files, key=lambda path: (path == Path(INDEX), path)):
             (out / path).parent.mkdir(parents=True, exist_ok=True)
+            if path == Path(INDEX):
+                for folder in {out / parent for other in files for parent in other.parents}:
+                    sync(folder)
             (staging / path).replace(out / path)
+        sync(out)
         shutil.rmtree(staging)
     except BaseException:
         _remove_leftover(out)
@@ -136,6 +141,8 @@ class HashedFile:
     def close(self) -> None:
         if not self.closed:
             self.flush()
+            self._file.flush()
+            os.fsync(self._file.fileno())
             self._file.close()
 
     @property

@@ -2,12 +2,10 @@
 
 import hashlib
 import itertools
-import shutil
-import tempfile
 import weakref
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from numpy import ndarray
 from platformdirs import user_cache_path
 
 from dmgd.errors import DmgdError, listed
-from dmgd.files import canonical_json
+from dmgd.files import canonical_json, remove_temporaries, scratch_folder
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress, Task
 from dmgd.sources.decode import Chunk, decoded_chunks
@@ -50,10 +48,12 @@ def encode_source(
     unreadable or a class has none.
     """
     key = _cache_key(source, prior, split, mirror)
-    folder = user_cache_path("dmgd") / "latents" / key if cache else Path(tempfile.mkdtemp(prefix="dmgd-"))
+    scratch = ExitStack()
+    if cache:
+        remove_temporaries(user_cache_path("dmgd"))
+    folder = user_cache_path("dmgd") / "latents" / key if cache else scratch.enter_context(scratch_folder())
     parts = LatentParts.open(folder)
-    if not cache:
-        weakref.finalize(parts, shutil.rmtree, folder, ignore_errors=True)
+    weakref.finalize(parts, scratch.close)
     if parts.damaged:
         progress.warn(f"{parts.damaged}; it is encoded again")
     if parts.complete:
@@ -98,7 +98,7 @@ def _encode_rest(
     rest = itertools.islice(source.images(split), done, None)
     chunks = decoded_chunks(rest, prior.image_size, prior.image_channels, mirror=mirror, workers=workers)
     batch_invariant = parts.records[0].batch_invariant if parts.records else None
-    with progress.task("encode", None, "images") as task:
+    with closing(chunks), progress.task("encode", None, "images") as task:
         task.advance(done)
         following = next(chunks, None)
         while following is not None or not parts.records:
