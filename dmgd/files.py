@@ -1,5 +1,6 @@
 """Atomic writes, digests, portable file names, and the folder guard, which allows one writer at a time in a folder."""
 
+import errno
 import fcntl
 import functools
 import hashlib
@@ -9,12 +10,13 @@ import platform
 import re
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dmgd.errors import ArtifactError, DmgdError, UsageError
 
@@ -32,10 +34,28 @@ def sha256_bytes(data: bytes) -> str:
 def sha256_file(path: Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes, read in blocks."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """The file, open for reading. Raises OSError for a FIFO or a device, which might never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def load_json(path: Path) -> Any:
+    """The JSON value in a file. Raises OSError if it cannot be read, ValueError if it is damaged."""
+    with open_regular(path) as file:
+        try:
+            return json.loads(file.read())
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
 
 
 def file_problem(folder: Path, name: str, sha256: str) -> str | None:
@@ -167,10 +187,10 @@ def read_json(path: Path, format: int, keys: Iterable[str], *, missing: DmgdErro
     Raises `missing` if there is no file, ArtifactError, with the `remedy`, if it is damaged or has another format.
     """
     try:
-        value = json.loads(path.read_text())
+        value = load_json(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise missing from error
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); {remedy}") from error
     if not isinstance(value, dict) or value.get("format") != format:
         raise ArtifactError(f"{path} was written by another version of dmgd; {remedy}")
