@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from made_run import make_run, tree
 
-from dmgd.errors import UsageError
+from dmgd.errors import ArtifactError, UsageError
 from dmgd.files import GUARD, TEMPORARY, guarded, remove_temporaries, scratch_folder, write_bytes, written_whole
+from dmgd.runs.directory import open_run
 
 
 def test_what_a_killed_process_left_beside_a_file_is_removed_and_nothing_else(tmp_path):
@@ -101,3 +102,16 @@ def test_a_link_in_the_place_of_a_file_is_replaced(tmp_path):
     write_bytes(tmp_path / "one", b"1")
     assert (tmp_path / "precious").read_text() == "dear"
     assert (tmp_path / "one").read_bytes() == b"1"
+
+
+def test_a_file_that_never_ends_and_deep_json_are_damage(tmp_path, inline):
+    run = make_run(tmp_path / "run").path
+    manifest = run / "run.json"
+    for spoil in (lambda: os.mkfifo(manifest), lambda: manifest.symlink_to("/dev/zero")):
+        manifest.unlink()
+        spoil()
+        with pytest.raises(ArtifactError, match=r"run\.json is damaged .*Not a regular file"):
+            open_run(run)
+    manifest.unlink()
+    manifest.write_text("[" * 100_000)
+    assert "run.json is damaged (it is nested too deeply)" in inline("verify", run, code=1).stderr
