@@ -30,11 +30,14 @@ from PIL import Image
 DMGD = Path(sys.executable).parent / "dmgd"
 MARK = "DMGD_KILL_OFTEN"  # the environment variable that marks all processes of a trial
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+FIT = "fit-stats --source folder:{base}/photos --prior digits --k 2 --workers 2 --out {trial}/out/stats"
+DISTIL = "distill --source digits --ipc 2 --method dit --steps 3 --stats {base}/stats"
 COMMANDS = {
-    "fit-stats": "--source folder:{base}/photos --prior digits --k 2 --workers 2 --out {trial}/out/stats.safetensors",
-    "distill": "--source digits --ipc 2 --method dit --steps 3 --batch-size 4 --stats {base}/stats --out {trial}/out",
-    "export": "{base}/run --format webdataset --shard-images 5 --out {trial}/out",
-    "evaluate": "{base}/run --against random --repeats 1 --epochs 2 --json --report {trial}/out",
+    "fit-stats": FIT,
+    "fit-stats without cache": FIT + " --no-cache",
+    "distill": f"{DISTIL} --batch-size 4 --out {{trial}}/out",
+    "export": "export {base}/run --format webdataset --shard-images 5 --out {trial}/out",
+    "evaluate": "evaluate {base}/run --against random --repeats 1 --epochs 2 --json --report {trial}/out",
 }
 
 
@@ -42,9 +45,8 @@ class Trial:
     """One command in a folder of its own, with its own cache and temporary folder."""
 
     def __init__(self, base: Path, name: str, number: object) -> None:
-        self.folder, self.name = base / f"trial-{number}", name
-        arguments = COMMANDS[name].format(base=base, trial=self.folder).split()
-        self.command = [str(DMGD), name, *arguments]
+        self.folder = base / f"trial-{number}"
+        self.command = [str(DMGD), *COMMANDS[name].format(base=base, trial=self.folder).split()]
         own = {"TMPDIR": "tmp", "XDG_CACHE_HOME": "cache", "HOME": "home"}
         self.environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", MARK: str(self.folder)}
         for variable, folder in own.items():
@@ -103,7 +105,7 @@ def handles_sigterm(pid: int) -> bool:
 
 def undisturbed(base: Path, name: str) -> dict:
     """The result of the command, the seconds it takes, and the beginnings of the lines that it prints on stderr."""
-    trial = Trial(base, name, f"whole-{name}")
+    trial = Trial(base, name, f"whole-{name}".replace(" ", "-"))
     process = trial.start()
     started = time.perf_counter()
     if process.wait():
@@ -169,10 +171,8 @@ def make_inputs(base: Path) -> None:
         folder = base / "photos" / ("test" if index < 4 else "train") / str(index % 2)
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (12, 12), dtype=np.uint8)).save(folder / f"{index}.png")
-    statistics = ["fit-stats", "--source", "digits", "--k", "2", "--out", base / "stats"]
-    run = ["distill", "--source", "digits", "--ipc", "2", "--stats", base / "stats", "--out", base / "run"]
-    for arguments in (statistics, [*run, "--method", "dit", "--steps", "3"]):
-        subprocess.run([DMGD, *arguments], check=True, capture_output=True)
+    for command in ("fit-stats --source digits --k 2 --out {base}/stats", DISTIL + " --out {base}/run"):
+        subprocess.run([DMGD, *command.format(base=base).split()], check=True, capture_output=True)
 
 
 def main() -> None:

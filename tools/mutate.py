@@ -41,7 +41,7 @@ GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 LAYOUTS = ("webdataset", "parquet", "imagefolder", "tensors")
 SMALL = "--source folder:{base}/photos --prior digits"
 DISTIL = f"distill {SMALL} --ipc 2 --method dit --steps 2 --stats {{base}}/stats/stats.safetensors"
-FIT = "fit-stats --prior digits --k 1 --workers 0 --max-bad 0.4 --json --out {case}/out/stats --source"
+FIT = "fit-stats --prior digits --k 1 --workers 0 --max-bad 0.4 --json --out {case}/out/stats --no-cache --source"
 PROBE = "evaluate {target} --network probe --repeats 1 --against random --json"
 WITH_PRIOR = "distill --source folder:{base}/photos --ipc 1 --method dit --steps 2 --out {case}/out"
 
@@ -117,7 +117,7 @@ KINDS = {
     "saved dataset": Kind("saved", f"{FIT} hf:{{target}}", counted, counts=True),
     "class map, JSON": Kind("maps", f"{FIT} folder:{{base}}/named --class-map {{target}}/map.json"),
     "class map, CSV": Kind("maps", f"{FIT} folder:{{base}}/named --class-map {{target}}/map.csv"),
-    "latent cache": Kind("cache", f"{FIT} folder:{{base}}/photos", statistics),
+    "latent cache": Kind("cached", f"{FIT.replace('--no-cache ', '')} folder:{{base}}/photos", statistics),
     "statistics": Kind("stats", DISTIL.replace("{base}/stats", "{target}") + " --out {case}/out", written),
     "run, verify": Kind("run", "verify {target}", everything_read),
     "run, export": Kind("run", "export {target} --out {case}/out", written),
@@ -210,6 +210,8 @@ def make_originals(base: Path) -> None:
     keys = [f"c{c:04d}-i{i:05d}" for c in range(2) for i in range(2)]
     logits = {"logits": rng.normal(size=(4, 2)).astype(np.float32)}
     save_file(logits, base / "soft" / "soft_labels.safetensors", {"keys": json.dumps(keys)})
+    without = f"{FIT.replace('--no-cache ', '')} folder:{base}/photos"
+    forked(base / "case", without.format(case=base / "case"), cache=base / "cached")
     shutil.rmtree(base / "case")
 
 
@@ -302,7 +304,7 @@ class Running:
         shutil.copytree(base / self.kind.original, target, symlinks=True)
         self.what, self.moved = mutate(target, rng)
         shutil.copytree(base / "victim", self.case / "victim")
-        cache = target if self.kind.original == "cache" else base / "cache"
+        cache = target if self.kind.original == "cached" else base / "cache"
         command = self.kind.command.format(base=base, case=self.case, target=target)
         self.pid, self.deadline = start(self.case, command, cache, self.kind.read), time.monotonic() + SECONDS
 
@@ -329,7 +331,7 @@ def warm_up(base: Path) -> dict[str, str]:
         case.mkdir()
         shutil.copytree(base / kind.original, case / "target")
         command = kind.command.format(base=base, case=case, target=case / "target")
-        cache = case / "target" if kind.original == "cache" else base / "cache"
+        cache = case / "target" if kind.original == "cached" else base / "cache"
 
         def read(case: Path, stdout: str, kind: Kind = kind) -> Any:
             (case / "modules").write_text("\n".join(sys.modules))
