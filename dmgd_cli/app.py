@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dmgd import __version__
-from dmgd.errors import DmgdError
+from dmgd.errors import DmgdError, one_line
 from dmgd_cli import distill, evaluate, export, fit_stats, options, verify
 from dmgd_cli.method_options import with_method_options
 
@@ -67,4 +67,4 @@ def main() -> None:
 
 
 def _print_error(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(one_line(text), file=sys.stderr)
