@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -52,6 +53,9 @@ def _root(
 
 def main() -> None:
     """Run the command in sys.argv. Exit codes: 0 done, 1 failed or mismatch, 2 wrong usage."""
+    for stream in (sys.stdout, sys.stderr):  # never fail for a character that the encoding lacks
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         make_app()(standalone_mode=True)
     except DmgdError as error:
