@@ -66,6 +66,11 @@ def file_problem(folder: Path, name: str, sha256: str) -> str | None:
     return None if sha256_file(folder / name) == sha256 else f"{name}: was changed (its checksum differs)"
 
 
+def is_inside(name: str) -> bool:
+    """Whether `name` is a plain relative path, which leads nowhere but into the folder that it is relative to."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts and "\0" not in name
+
+
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and a final newline: equal values give equal bytes. NaN and infinities are refused."""
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"

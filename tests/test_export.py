@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import replace
 
 import datasets
 import numpy as np
@@ -171,6 +172,9 @@ def test_soft_labels_of_another_run_are_refused(run, tmp_path, inline):
     save_file({"logits": np.zeros((1, 2))}, tmp_path / "teacher" / "soft_labels.safetensors", metadata)
     foreign = inline("export", run.path, "--soft-labels", tmp_path / "teacher", "--out", tmp_path / "out", code=1)
     assert "lacks 5 of the run's 6 images, first c0000-i00001" in foreign.stderr
+    save_file({"logits": np.full((1, 2), -np.inf)}, tmp_path / "teacher" / "soft_labels.safetensors", metadata)
+    infinite = inline("export", run.path, "--soft-labels", tmp_path / "teacher", "--out", tmp_path / "out", code=1)
+    assert "has NaN or infinite logits" in infinite.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -250,6 +254,20 @@ def test_exporting_again_into_the_same_folder_changes_nothing(run, tmp_path, inl
     refused = inline("export", run.path, "--format", "parquet", "--out", tmp_path / "out", code=1)
     assert "another export" in refused.stderr
     assert tree(tmp_path / "out") == before
+    shard = next((tmp_path / "out").rglob("*.tar"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert f"{shard.name}: was changed" in inline("export", run.path, "--out", tmp_path / "out", code=1).stderr
+
+
+def test_a_layout_that_loses_images_is_noticed(run, tmp_path, monkeypatch, inline):
+    from dmgd.exporters import formats
+
+    sound = formats.layout_named("imagefolder")
+    losing = replace(sound, write=lambda folder, examples, of: sound.write(folder, list(examples)[:-1], of))
+    monkeypatch.setitem(formats.LAYOUTS, "imagefolder", losing)
+    refused = inline("export", run.path, "--format", "imagefolder", "--out", tmp_path / "out", code=1)
+    assert "wrote 5 of 6 images; nothing was exported" in refused.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_images_are_stored_as_they_are(run, tmp_path):

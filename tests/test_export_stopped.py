@@ -32,6 +32,24 @@ def test_wrong_input_is_refused_and_nothing_is_written(run, tmp_path, inline):
     assert tree(other) == {"thesis.txt": hashlib.sha256(b"dear").hexdigest()}
 
 
+def test_nothing_outside_is_deleted_and_nothing_in_other_sets_is_written(run, tmp_path, inline):
+    """A forged index, also that of an unfinished export, and folders within a run or an export."""
+    (tmp_path / "victim").write_text("dear")
+    out = tmp_path / "out"
+    inline("export", run.path, "--out", out)
+    for path in ("../victim", str(tmp_path / "victim")):
+        forge(out / "index.json", lambda index, path=path: index["files"][0].update(path=path))
+        assert f"{path!r} is not in the folder" in inline("verify", out, code=1).stderr
+    (out / ".dmgd-unfinished").mkdir()
+    (out / "index.json").rename(out / ".dmgd-unfinished" / "index.json")
+    assert "is not in the folder" in inline("export", run.path, "--out", out, code=1).stderr
+    assert (tmp_path / "victim").read_text() == "dear"
+    inside = ("--out", run.path / "images" / "x")
+    assert f"lies in {run.path}, which is a run" in inline("export", run.path, *inside, code=2).stderr
+    assert "which is a run" in inline("distill", "--source", "digits", *inside, code=2).stderr
+    assert not (run.path / "images" / "x").exists()
+
+
 def test_an_unfinished_or_changed_run_is_not_exported(run, tmp_path, inline):
     image = run.path / run.records()[3].path
     data = image.read_bytes()

@@ -80,6 +80,9 @@ def test_a_branch_is_made_and_files_of_an_earlier_export_go(hub, client, run, tm
     ("call", "statuses", "advice"),
     [
         ("create", [401, 401], "hf auth login"),
+        ("create", [400], "check the name me/digits"),
+        ("upload", [402], "no storage left"),
+        ("upload", [413], "smaller --shard-mb"),
         ("create", [500], "repeat the command later"),
         ("create", [429], "in a few minutes"),
         ("create", [0], "check the network"),
@@ -124,6 +127,8 @@ def test_nothing_is_done_without_a_token_a_name_or_a_network(hub, client, run, t
         arguments = ("export", run.path, "--out", tmp_path / "out", "--push-to-hub", name)
         assert "user/name" in inline(*arguments, code=2).stderr
     assert "--push-to-hub" in inline("export", run.path, "--out", tmp_path / "out", "--private", code=2).stderr
+    monkeypatch.setenv("HF_TOKEN", "hf_ключ")
+    assert "characters that no token has" in inline(*push(run, tmp_path / "out"), code=1).stderr
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
     assert "hf auth login" in inline(*push(run, tmp_path / "out"), code=1).stderr

@@ -59,7 +59,11 @@ def test_every_file_that_is_changed_removed_or_added_is_named(run, tmp_path, inl
     if what != "run":
         export(run, what, folder)
     for path in sorted(tree(folder)):
-        if path in ("run.json", "index.json"):
+        if path in ("run.json", "index.json"):  # which are known by these
+            text = (folder / path).read_text()
+            (folder / path).write_text(text.replace("cat", "cow"))
+            assert f"{path} was changed (its checksum differs)" in inline("verify", folder, code=1).stderr
+            (folder / path).write_text(text)
             continue
         content = (folder / path).read_bytes()
         flip(folder / path)
@@ -101,9 +105,8 @@ def test_a_preview_may_be_compressed_in_another_way(run, inline):
 def test_images_labels_and_counts_must_agree_with_the_index(run, tmp_path, inline):
     export(run, "imagefolder", tmp_path / "out")
     index = json.loads((tmp_path / "out" / "index.json").read_text())
-    wrong = {**index, "images_per_class": [2, 4]}
-    wrong["run"] = {**index["run"], "classes": index["run"]["classes"][::-1]}
-    (tmp_path / "out" / "index.json").write_text(json.dumps(wrong))
+    wrong = {"images_per_class": [2, 4], "run": {**index["run"], "classes": index["run"]["classes"][::-1]}}
+    forge(tmp_path / "out" / "index.json", lambda content: content.update(wrong))
     said = inline("verify", tmp_path / "out", code=1).stdout
     assert "class 0: has 3 images, index.json says 2" in said
     assert "c0000-i00000: has label 0, but is of class 'cat'" in said

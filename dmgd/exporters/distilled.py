@@ -10,7 +10,7 @@ from typing import Any
 from numpy import ndarray
 
 from dmgd.classes.info import ClassInfo
-from dmgd.errors import ArtifactError, UsageError
+from dmgd.errors import ArtifactError, DmgdError, UsageError
 from dmgd.exporters.folder import INDEX, read_index
 from dmgd.exporters.formats import layout_named
 from dmgd.files import GUARD, file_problem, sha256_bytes
@@ -72,6 +72,16 @@ class DistilledSet:
                 raise ArtifactError(
                     f"{self.path} is damaged ({error}); dmgd verify {self.path} names the files"
                 ) from error
+
+
+def require_outside_sets(out: Path) -> None:
+    """Raise UsageError if `out` lies in a run or an export, of which whatever is written there is no part."""
+    for parent in out.absolute().parents:
+        try:
+            DistilledSet.open(parent)
+        except DmgdError:
+            continue
+        raise UsageError(f"{out} lies in {parent}, which is a run or an export; choose a place outside")
 
 
 def export_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:

@@ -11,20 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.files import GUARD, guarded, read_json, sync
+from dmgd.files import GUARD, file_problem, guarded, is_inside, read_sealed, sync
 from dmgd.progress import Progress
 
-FORMAT = 3
+FORMAT = 4
 INDEX = "index.json"
 STAGING = ".dmgd-unfinished"
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """The index of a finished export. Raises UsageError if the folder has none, ArtifactError if it is damaged or has
-    another format."""
+    """The index of a finished export. Raises UsageError if the folder has none, ArtifactError if it is damaged, has
+    another format, or lists files outside the folder."""
     missing = UsageError(f"{folder} is not an export (it has no {INDEX}); make one with dmgd export")
     remedy = "export the run again to a new folder"
-    return read_json(folder / INDEX, FORMAT, ("files", "run"), missing=missing, remedy=remedy)
+    index = read_sealed(folder / INDEX, FORMAT, missing=missing, remedy=remedy)
+    for file in index["files"]:
+        if not is_inside(file["path"]):
+            raise ArtifactError(f"{folder / INDEX} was forged: {file['path']!r} is not in the folder; {remedy}")
+    return index
 
 
 @contextmanager
@@ -82,16 +86,17 @@ def _remove_leftover(out: Path) -> None:
 
 
 def same_export(out: Path, wanted: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """The index of the export at `out`. Raises MismatchError if it is not the one wanted."""
+    """The index of the export at `out`. Raises MismatchError if it is not the one wanted, ArtifactError if a file of it
+    is missing or was changed."""
     index = read_index(out)
     if differing := sorted(key for key in wanted if index.get(key) != wanted[key]):
         raise MismatchError(
             f"{out} contains another export (other {', '.join(differing)}); choose another --out folder"
         )
-    missing = [file["path"] for file in index["files"] if not (out / file["path"]).exists()]
-    if missing:
-        raise ArtifactError(f"{out / missing[0]} is missing from the export; choose another --out folder")
-    progress.note(f"{out} contains this export already; dmgd verify {out} checks it")
+    problems = (file_problem(out, file["path"], file["sha256"]) for file in index["files"])
+    if problem := next(filter(None, problems), None):
+        raise ArtifactError(f"{out} is damaged ({problem}); remove it and repeat the command, or choose another --out")
+    progress.note(f"{out} contains this export already, and all its files are sound")
     return index
 
 

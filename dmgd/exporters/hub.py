@@ -25,8 +25,10 @@ def check_push(repo_id: str) -> None:
         raise UsageError(f"{repo_id!r} is not a dataset name on the Hub; write it as user/name")
     if constants.HF_HUB_OFFLINE:
         raise ArtifactError("HF_HUB_OFFLINE is set, so nothing can be pushed; unset it")
-    if not get_token():
+    if not (token := get_token()):
         raise ArtifactError("there is no Hub token; run `hf auth login`, or set HF_TOKEN to one with write access")
+    if not token.isascii() or not token.isprintable():
+        raise ArtifactError("the Hub token has characters that no token has; copy it again into HF_TOKEN")
 
 
 def publish(
@@ -105,13 +107,16 @@ def hub_errors(repo_id: str, endpoint: str) -> Iterator[None]:
 
 def _advice(status: int | None, repo_id: str, endpoint: str, error: BaseException) -> str:
     known = {
+        400: f"{endpoint} refuses what was sent (400): check the name {repo_id} and the revision",
         401: f"{endpoint} does not accept the token, or {repo_id} does not exist (401): log in again with `hf auth "
         "login`, or set HF_TOKEN to a token with write access",
+        402: f"the account of {repo_id} has no storage left (402): free some, or push to another",
         403: f"the token may not write to {repo_id} (403): use one with write access, or push to a name of your own",
         404: f"{repo_id} is not available as a dataset (404): it is hidden from this token, or the name is taken by a "
         "repository of another type; choose another name",
         409: f"{repo_id} was changed by somebody else meanwhile, or its name is taken (409): repeat the command, or "
         "choose another name",
+        413: f"{endpoint} refuses files of this size (413): export with a smaller --shard-mb",
         429: f"{endpoint} limits the rate of requests (429): repeat the command in a few minutes",
     }
     if status is None:

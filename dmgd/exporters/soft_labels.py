@@ -23,18 +23,20 @@ def read_soft_labels(folder: Path, keys: list[str], num_classes: int) -> Mapping
     Raises ArtifactError if the file is missing or damaged, MismatchError if it does not fit the run.
     """
     path = folder / FILE
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist; a teacher folder has its soft labels there")
     try:
         with safe_open(path, "numpy") as file:
-            listed = json.loads((file.metadata() or {})["keys"])
+            listed = [str(key) for key in json.loads((file.metadata() or {})["keys"])]
             logits = np.asarray(file.get_tensor("logits"), dtype=np.float32)
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} does not exist; a teacher folder has its soft labels there") from error
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError, OSError) as error:
         raise ArtifactError(f"{path} has no logits with keys ({error}); see docs/export.md for the format") from error
     if logits.shape != (len(listed), num_classes):
         raise MismatchError(
             f"{path} has logits of shape {logits.shape} for {len(listed)} keys; the run has {num_classes} classes"
         )
+    if not np.isfinite(logits).all():
+        raise ArtifactError(f"{path} has NaN or infinite logits; label the images again")
     found = dict(zip(listed, logits, strict=True))
     if missing := [key for key in keys if key not in found]:
         raise MismatchError(f"{path} lacks {len(missing)} of the run's {len(keys)} images, first {missing[0]}")

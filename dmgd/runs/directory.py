@@ -27,6 +27,7 @@ from dmgd.files import (
     file_problem,
     guarded,
     is_temporary,
+    open_regular,
     read_sealed,
     remove_temporaries,
     safe_name,
@@ -222,9 +223,10 @@ class RunDirectory:
     def image_bytes(self, record: ImageRecord) -> bytes:
         """The bytes of one image's file, verified. Raises ArtifactError if it is missing or was changed."""
         try:
-            data = (self.path / record.path).read_bytes()
-        except FileNotFoundError as error:
-            raise ArtifactError(f"{self.path / record.path} is missing from the run") from error
+            with open_regular(self.path / record.path) as file:
+                data = file.read()
+        except OSError as error:
+            raise ArtifactError(f"{self.path / record.path} is missing from the run ({error.strerror})") from error
         if sha256_bytes(data) != record.sha256:
             raise ArtifactError(f"{self.path / record.path} was changed after it was made (its checksum differs)")
         return data

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
 from dmgd.config import StatisticsConfig, configured
+from dmgd.exporters.distilled import require_outside_sets
 from dmgd.generation.batches import Batch
 from dmgd.generation.config import DistillConfig
 from dmgd.generation.micro_batches import decode, micro_batched
@@ -59,6 +60,7 @@ def distill(
     config, out, progress = configured(DistillConfig.of, config, settings), Path(out), listener(progress)
     if resume:
         RunDirectory.open(out)
+    require_outside_sets(out)
     require_own(out)
     source = as_source(source)
     if isinstance(statistics, Path | str):

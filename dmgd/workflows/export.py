@@ -5,12 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dmgd.errors import DmgdError
 from dmgd.exporters.card import card, read_results
+from dmgd.exporters.distilled import require_outside_sets
 from dmgd.exporters.example import Description, Limits, examples
 from dmgd.exporters.folder import FORMAT, INDEX, output_folder, same_export, staged, write_hashed
 from dmgd.exporters.formats import layout_named
 from dmgd.exporters.soft_labels import read_soft_labels
-from dmgd.files import sha256_bytes, write_json
+from dmgd.files import sha256_bytes, write_sealed
 from dmgd.images import check_image_format
 from dmgd.progress import Progress, listener
 from dmgd.runs.directory import RunDirectory
@@ -55,17 +57,20 @@ def export(
         "results": results and sha256_bytes(results.encode()),
         "run": published(run.manifest),
     }
+    require_outside_sets(out)
     with output_folder(out):
         if (out / INDEX).exists():
             return same_export(out, wanted, progress)
         with staged(out) as folder, progress.task("export", len(records), "images") as task:
             description = Description(run.classes, image_format, limits, soft_labels=logits is not None)
             files = found.write(folder, examples(run, records, image_format, logits, task), description)
+            if (written := sum(file["images"] for file in files)) != len(records):
+                raise DmgdError(f"the layout {layout} wrote {written} of {len(records)} images; nothing was exported")
             counts = Counter(record.class_index for record in records)
             per_class = [counts[c] for c in range(len(run.classes))]
             text = card(run, description, found, per_class, sum(file["bytes"] for file in files), results)
             files.append(write_hashed(folder, CARD, text.encode()))
             files.sort(key=lambda file: file["path"])
             index = {**wanted, "images": len(records), "images_per_class": per_class, "files": files}
-            write_json(folder / INDEX, index)
+            write_sealed(folder / INDEX, index)
     return index
