@@ -31,7 +31,7 @@ sys.path.insert(0, sys.argv.pop())
 pathlib.Path(sys.path[0], "delicate.py").write_text('''
 import signal
 try: signal.raise_signal(signal.SIG)
-except BaseException: broken = True
+except BaseException: pass
 ''')
 work = types.ModuleType("dmgd.work")
 exec("def run():\\n import delicate, time\\n assert not hasattr(delicate, 'broken')\\n time.sleep(20)", vars(work))
@@ -55,9 +55,20 @@ def run():
 sys.modules["dmgd_cli.app"] = types.SimpleNamespace(main=run)
 """
 
+AS_AN_ERROR = """
+import signal
+from dmgd.errors import DmgdError
+from dmgd_cli import app
+class Damaged:
+    def __call__(self, **options):
+        try: signal.raise_signal(signal.SIG)
+        except BaseException: raise DmgdError("the weights are damaged") from None
+app.make_app = Damaged
+"""
+
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-@pytest.mark.parametrize("moment", [START, IN_AN_IMPORT, IN_A_DESTRUCTOR, CHANGED])
+@pytest.mark.parametrize("moment", [START, IN_AN_IMPORT, IN_A_DESTRUCTOR, CHANGED, AS_AN_ERROR])
 def test_one_line_and_the_exit_code_at_any_moment(moment, sent, tmp_path):
     script = moment.replace("SIG)", f"{sent.name})") + "from dmgd_cli.__main__ import main; main()"
     command = [sys.executable, "-c", script, "distill", "--ipc", "1"]
