@@ -8,7 +8,6 @@ A part is valid if its record and checksums are; the first invalid part and all 
 """
 
 import hashlib
-import json
 import math
 import mmap
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from dmgd.files import sha256_file, write_json, written_whole
+from dmgd.files import load_json, sha256_file, write_json, written_whole
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class LatentParts:
         while not parts.complete and parts._record_path(len(parts.records)).is_file():
             number = len(parts.records)
             try:
-                fields = json.loads(parts._record_path(number).read_text())
+                fields = load_json(parts._record_path(number))
                 record = PartRecord(**fields)
                 if parts._checksums(number) != tuple(record.sha256):
                     raise ValueError("its checksum differs")
