@@ -6,11 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from dmgd.sources.decode import in_order
 
 DMGD = Path(sys.executable).parent / "dmgd"
 LISTEN = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a suite in the background ignores Ctrl-C
@@ -150,3 +154,28 @@ if __name__ == "__main__":
     while own_processes(mark) and time.monotonic() < ends:
         time.sleep(0.05)
     assert not own_processes(mark)
+
+
+def test_a_pool_cancels_its_own_futures(monkeypatch):
+    """Else one that is just being marked as broken prints a traceback."""
+    begun, monitor, cancelling = [], Event(), []
+    cancel = Future.cancel
+
+    def recorded_cancel(future):
+        cancelling.append(sys._getframe(1).f_code.co_filename)
+        return cancel(future)
+
+    monkeypatch.setattr(Future, "cancel", recorded_cancel)
+
+    def work(task):
+        begun.append(task)
+        return task if task == 0 else monitor.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        results = in_order(pool, work, range(9), ahead=4)
+        assert next(results) == 0
+        results.close()
+        monitor.set()
+    assert len(begun) <= 2
+    assert cancelling
+    assert all("concurrent" in file for file in cancelling)
