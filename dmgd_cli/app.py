@@ -10,7 +10,7 @@ import typer
 
 from dmgd import __version__
 from dmgd.errors import DmgdError, one_line
-from dmgd_cli import distill, evaluate, export, fit_stats, options, verify
+from dmgd_cli import distill, evaluate, export, fit_stats, interrupts, options, verify
 from dmgd_cli.method_options import with_method_options
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -71,4 +71,5 @@ def main() -> None:
 
 
 def _print_error(text: str) -> None:
-    print(one_line(text), file=sys.stderr)
+    if not interrupts.received():  # else it is what a library has made of the signal
+        print(one_line(text), file=sys.stderr)

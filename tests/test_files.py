@@ -10,6 +10,7 @@ from made_run import make_run, tree
 from dmgd.errors import ArtifactError, UsageError
 from dmgd.files import GUARD, TEMPORARY, guarded, remove_temporaries, scratch_folder, write_bytes, written_whole
 from dmgd.runs.directory import open_run
+from dmgd.statistics.file import Statistics
 
 
 def test_what_a_killed_process_left_beside_a_file_is_removed_and_nothing_else(tmp_path):
@@ -112,6 +113,8 @@ def test_a_file_that_never_ends_and_deep_json_are_damage(tmp_path, inline):
         spoil()
         with pytest.raises(ArtifactError, match=r"run\.json is damaged .*Not a regular file"):
             open_run(run)
+        with pytest.raises(ArtifactError, match="Not a regular file"):
+            Statistics.load(manifest)
     manifest.unlink()
     manifest.write_text("[" * 100_000)
     assert "run.json is damaged (it is nested too deeply)" in inline("verify", run, code=1).stderr

@@ -6,11 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from dmgd.sources.decode import in_order
 
 DMGD = Path(sys.executable).parent / "dmgd"
 LISTEN = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a suite in the background ignores Ctrl-C
@@ -31,7 +35,7 @@ sys.path.insert(0, sys.argv.pop())
 pathlib.Path(sys.path[0], "delicate.py").write_text('''
 import signal
 try: signal.raise_signal(signal.SIG)
-except BaseException: broken = True
+except BaseException: pass
 ''')
 work = types.ModuleType("dmgd.work")
 exec("def run():\\n import delicate, time\\n assert not hasattr(delicate, 'broken')\\n time.sleep(20)", vars(work))
@@ -55,9 +59,20 @@ def run():
 sys.modules["dmgd_cli.app"] = types.SimpleNamespace(main=run)
 """
 
+AS_AN_ERROR = """
+import signal
+from dmgd.errors import DmgdError
+from dmgd_cli import app
+class Damaged:
+    def __call__(self, **options):
+        try: signal.raise_signal(signal.SIG)
+        except BaseException: raise DmgdError("the weights are damaged") from None
+app.make_app = Damaged
+"""
+
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-@pytest.mark.parametrize("moment", [START, IN_AN_IMPORT, IN_A_DESTRUCTOR, CHANGED])
+@pytest.mark.parametrize("moment", [START, IN_AN_IMPORT, IN_A_DESTRUCTOR, CHANGED, AS_AN_ERROR])
 def test_one_line_and_the_exit_code_at_any_moment(moment, sent, tmp_path):
     script = moment.replace("SIG)", f"{sent.name})") + "from dmgd_cli.__main__ import main; main()"
     command = [sys.executable, "-c", script, "distill", "--ipc", "1"]
@@ -139,3 +154,28 @@ if __name__ == "__main__":
     while own_processes(mark) and time.monotonic() < ends:
         time.sleep(0.05)
     assert not own_processes(mark)
+
+
+def test_a_pool_cancels_its_own_futures(monkeypatch):
+    """Else one that is just being marked as broken prints a traceback."""
+    begun, monitor, cancelling = [], Event(), []
+    cancel = Future.cancel
+
+    def recorded_cancel(future):
+        cancelling.append(sys._getframe(1).f_code.co_filename)
+        return cancel(future)
+
+    monkeypatch.setattr(Future, "cancel", recorded_cancel)
+
+    def work(task):
+        begun.append(task)
+        return task if task == 0 else monitor.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        results = in_order(pool, work, range(9), ahead=4)
+        assert next(results) == 0
+        results.close()
+        monitor.set()
+    assert len(begun) <= 2
+    assert cancelling
+    assert all("concurrent" in file for file in cancelling)

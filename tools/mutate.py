@@ -263,7 +263,7 @@ def forked(case: Path, command: str, cache: Path, read: Callable[[Path, str], An
     return outcome_of(case)
 
 
-def judge(outcome: dict[str, Any], kind: Kind, whole: str, what: str, moved: bool, hung: bool) -> str:
+def judge(outcome: dict[str, Any], kind: Kind, whole: str, moved: bool, hung: bool) -> str:
     """ "refused", "equal", "other data", or a failure, which begins with FAILED."""
     said = outcome["stdout"] + outcome["stderr"]
     if hung:
@@ -310,10 +310,13 @@ class Running:
         if time.monotonic() > self.deadline:
             os.killpg(self.pid, signal.SIGKILL)
             self.hung = True
-        return os.waitpid(self.pid, 0 if self.hung else os.WNOHANG)[0] != 0
+        pid, self.status = os.waitpid(self.pid, 0 if self.hung else os.WNOHANG)
+        return pid != 0
 
     def verdict(self, whole: str) -> str:
-        verdict = judge(outcome_of(self.case), self.kind, whole, self.what, self.moved, self.hung)
+        verdict = judge(outcome_of(self.case), self.kind, whole, self.moved, self.hung)
+        if os.WIFSIGNALED(self.status) and not self.hung:
+            verdict = f"FAILED crash: {signal.Signals(os.WTERMSIG(self.status)).name}"
         if digests(self.case / "victim") != digests(self.case.parent / "victim"):
             verdict = "FAILED another file was changed"
         shutil.rmtree(self.case)

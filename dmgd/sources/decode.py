@@ -101,7 +101,11 @@ def decoded_chunks(
 
 
 def in_order(pool: Executor, function: Callable[[Task], Result], tasks: Iterable[Task], ahead: int) -> Iterator[Result]:
-    """The function's result for each task, in order; at most `ahead` tasks are pending beside the next result's."""
+    """The function's result for each task, in order; at most `ahead` tasks are pending beside the next result's.
+
+    The pool is shut down at the end. It cancels what is pending itself: done here, that would disturb a pool that is
+    marking its futures as broken, as when a signal ends its processes, too.
+    """
     waiting: deque[Future[Result]] = deque()
     try:
         for task in tasks:
@@ -111,8 +115,7 @@ def in_order(pool: Executor, function: Callable[[Task], Result], tasks: Iterable
         while waiting:
             yield waiting.popleft().result()
     finally:
-        for future in waiting:
-            future.cancel()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def available_cores() -> int:

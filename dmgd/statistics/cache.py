@@ -8,7 +8,6 @@ A part is valid if its record and checksums are; the first invalid part and all 
 """
 
 import hashlib
-import json
 import math
 import mmap
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from dmgd.files import sha256_file, write_json, written_whole
+from dmgd.files import load_json, sha256_file, write_json, written_whole
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class LatentParts:
         while not self.complete and self.path(len(self.records), ".json").is_file():
             number = len(self.records)
             try:
-                record = PartRecord(**json.loads(self.path(number, ".json").read_text()))
+                record = PartRecord(**load_json(self.path(number, ".json")))
                 if self._checksums(number) != tuple(record.sha256):
                     raise ValueError("its checksum differs")
             except (OSError, ValueError, TypeError) as error:

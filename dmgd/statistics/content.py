@@ -1,12 +1,11 @@
 """Whether statistics belong to a source, by a digest of the pixels that the encoder gets."""
 
-import json
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from dmgd.errors import MismatchError
-from dmgd.files import write_json
+from dmgd.files import load_json, write_json
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.decode import decoded_chunks
@@ -50,7 +49,7 @@ def source_content(source: Source, prior: Prior, *, progress: Progress = SILENT)
     """The digest of the training images, as pixels that the prior's encoder gets, and their classes; cached."""
     path = _content_path(source, prior)
     try:
-        return str(json.loads(path.read_text())["content"])
+        return str(load_json(path)["content"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there yet, or damaged
     digests: list[list[bytes]] = [[] for _ in source.classes]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError
-from dmgd.files import canonical_json, sha256_bytes, written_whole
+from dmgd.files import canonical_json, open_regular, sha256_bytes, written_whole
 
 FORMAT = 4
 TENSORS = ("support", "mass", "covariance", "count")
@@ -121,6 +121,7 @@ class Statistics:
     def load(cls, path: Path | str) -> "Statistics":
         """The statistics in the file. Raises ArtifactError if it is missing, damaged, or has another format."""
         try:
+            open_regular(Path(path)).close()
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {})["dmgd"])
                 same_format = header.get("format") == FORMAT
