@@ -18,12 +18,12 @@ from dmgd.classes.info import ClassInfo
 from dmgd.exporters.example import Example, Limits
 from dmgd.exporters.parquet import row
 from dmgd.exporters.webdataset import tar_fields
-from dmgd.files import sha256_bytes, write_json
+from dmgd.files import sha256_bytes, write_sealed
 from dmgd.generation.batches import Batch
 from dmgd.generation.config import DistillConfig
 from dmgd.images import encode
 from dmgd.runs.columns import metadata
-from dmgd.runs.directory import RunDirectory
+from dmgd.runs.directory import FORMAT, RunDirectory
 from dmgd.runs.record import ImageRecord
 from dmgd.specs import PriorSpec, SourceSpec
 from dmgd.workflows.export import export
@@ -60,8 +60,8 @@ def make_run(path: Path, images: int) -> RunDirectory:
                 (path / file).parent.mkdir(parents=True, exist_ok=True)
                 (path / file).write_bytes(data)
                 records.append(ImageRecord(c, i, i, None, None, file, sha256_bytes(data), pixels_sha256))
-            content = {"images": [record.to_json() for record in records], "latents_sha256": "0" * 64}
-            write_json(path / "batches" / f"{batch.name}.json", content)
+            content = {"format": FORMAT, "images": [record.to_json() for record in records], "latents_sha256": "0" * 64}
+            write_sealed(path / "batches" / f"{batch.name}.json", content)
         return run.finish()
 
 
