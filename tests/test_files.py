@@ -64,26 +64,6 @@ def test_file_and_folder_are_flushed_to_the_disk_before_and_after_the_rename(tmp
     assert done == [f"flush {temporary.name}", f"rename {temporary.name}", f"flush {tmp_path.name}"]
 
 
-def test_an_export_is_flushed_to_the_disk_before_its_index_appears(tmp_path, monkeypatch, inline):
-    run, flushed, fsync, replace = make_run(tmp_path / "run"), set(), os.fsync, Path.replace
-
-    def recorded_fsync(descriptor):
-        flushed.add(os.fstat(descriptor).st_ino)
-        fsync(descriptor)
-
-    def checked_replace(path, target):
-        if path.name == "index.json":
-            others = [one for one in Path(target).parent.rglob("*") if ".dmgd" not in str(one)]
-            assert {one.stat().st_ino for one in others} <= flushed
-            assert path.stat().st_ino in flushed
-        return replace(path, target)
-
-    monkeypatch.setattr(os, "fsync", recorded_fsync)
-    monkeypatch.setattr(Path, "replace", checked_replace)
-    inline("export", run.path, "--format", "imagefolder", "--out", tmp_path / "out")
-    assert (tmp_path / "out").stat().st_ino in flushed
-
-
 @pytest.mark.parametrize("name", [GUARD, "images"])
 def test_nothing_is_written_through_links(tmp_path, name):
     (tmp_path / "victim").mkdir()

@@ -2,21 +2,22 @@
 files with their digests, comes last: an export with an index is complete."""
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any
 
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.files import GUARD, file_problem, guarded, is_inside, read_sealed, sync
+from dmgd.files import GUARD, file_problem, guarded, is_inside, read_sealed
 from dmgd.progress import Progress
 
 FORMAT = 4
 INDEX = "index.json"
 STAGING = ".dmgd-unfinished"
+BLOCK = 1 << 20
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -60,11 +61,7 @@ def staged(out: Path) -> Iterator[Path]:
         files = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
         for path in sorted(files, key=lambda path: (path == Path(INDEX), path)):
             (out / path).parent.mkdir(parents=True, exist_ok=True)
-            if path == Path(INDEX):
-                for folder in {out / parent for other in files for parent in other.parents}:
-                    sync(folder)
             (staging / path).replace(out / path)
-        sync(out)
         shutil.rmtree(staging)
     except BaseException:
         _remove_leftover(out)
@@ -100,28 +97,34 @@ def same_export(out: Path, wanted: dict[str, Any], progress: Progress) -> dict[s
     return index
 
 
-class HashedFile(BufferedWriter):
-    """A binary file for sequential writing that computes its digest and size."""
+class _HashedBlocks(FileIO):
+    """A file whose digest is computed in `thread`, a block behind the writing."""
 
-    def __init__(self, path: Path):
-        super().__init__(FileIO(path, "wb"))
-        self._digest, self._size = hashlib.sha256(), 0
+    def __init__(self, path: Path, thread: ThreadPoolExecutor):
+        super().__init__(path, "wb")
+        self.digest, self.size, self._thread = hashlib.sha256(), 0, thread
+        self._hashing: Future[None] | None = None
 
-    def write(self, data: Any) -> int:
-        self._digest.update(data)
-        written = super().write(data)
-        self._size += written
+    def write(self, block: Any) -> int:
+        written = super().write(block)
+        if self._hashing:
+            self._hashing.result()  # at most two blocks in memory
+        self._hashing = self._thread.submit(self.digest.update, bytes(memoryview(block)[:written]))
+        self.size += written
         return written
+
+
+class HashedFile(BufferedWriter):
+    """A binary file for sequential writing that computes its digest and size. Its `thread` ends before `entry`."""
+
+    def __init__(self, path: Path, thread: ThreadPoolExecutor):
+        self._blocks = _HashedBlocks(path, thread)
+        super().__init__(self._blocks, BLOCK)
 
     def entry(self, path: str, images: int = 0) -> dict[str, Any]:
         """The entry in the index of the finished file, whose path within the export is `path`."""
-        return {"path": path, "sha256": self._digest.hexdigest(), "bytes": self._size, "images": images}
-
-    def close(self) -> None:
-        if not self.closed:
-            self.flush()
-            os.fsync(self.fileno())
-        super().close()
+        blocks = self._blocks
+        return {"path": path, "sha256": blocks.digest.hexdigest(), "bytes": blocks.size, "images": images}
 
 
 @contextmanager
@@ -130,7 +133,7 @@ def hashed_file(folder: Path, path: str) -> Iterator[HashedFile]:
     whole = folder / path
     whole.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with HashedFile(whole) as file:
+        with ThreadPoolExecutor(1) as thread, HashedFile(whole, thread) as file:
             yield file
     except OSError as error:
         error.filename = error.filename or str(whole)

@@ -186,9 +186,9 @@ class RunDirectory:
     def write_batch(self, batch: Batch, images: ndarray, latents: "Tensor", measured: list[dict[str, Any]]) -> None:
         """Write a batch: uint8 `images` (b, h, w, c), `latents` (b, …) and per image the `measured` fields seed,
         other_class and ot_cost of its record. The records are written last."""
-        records = []
+        records, classes = [], self.classes
         for (c, i), pixels, record in zip(batch.indices(), images, measured, strict=True):
-            data, path = encode(pixels), image_path(self.classes, c, i)
+            data, path = encode(pixels), image_path(classes, c, i)
             write_bytes(self.path / path, data)
             fields = {**record, "sha256": sha256_bytes(data), "pixels_sha256": sha256_bytes(pixels.tobytes())}
             records.append(ImageRecord(class_index=c, image_index=i, path=path, **fields))
@@ -242,8 +242,9 @@ class RunDirectory:
         remedy = "remove it and repeat the dmgd distill command, which regenerates it"
         content = read_sealed(file, FORMAT, missing=ArtifactError(f"{file} is missing; {remedy}"), remedy=remedy)
         records = [ImageRecord.from_json(fields) for fields in content["images"]]
+        classes = self.classes
         for record in records:
-            if record.path != image_path(self.classes, record.class_index, record.image_index):
+            if record.path != image_path(classes, record.class_index, record.image_index):
                 raise ArtifactError(f"{file} was forged: {record.path!r} is not the path of {record.key}; {remedy}")
         return records, content["latents_sha256"]
 
