@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from made_run import forge, make_run, tree
 from PIL import Image
+from source_stand_ins import as_folder, pictures
 
 from dmgd.generation.regeneration import spread
 from dmgd.runs.directory import RunDirectory
@@ -119,6 +120,18 @@ def test_statistics_are_fitted_again_as_the_run_has_them_and_others_are_refused(
     others = ("--stats", digits / "stats.safetensors")
     refused = inline("verify", tmp_path / "run", "--regenerate", 2, *others, code=1)
     assert "has other statistics" in refused.stderr
+
+
+def test_statistics_of_data_with_many_unreadable_images_are_fitted_again(tmp_path, inline):
+    """The run does not record how many were allowed, but which could be read."""
+    for split, seed in (("train", 0), ("val", 1)):
+        as_folder(tmp_path / "data" / split, pictures(["0", "1"], 4, seed=seed))
+    (tmp_path / "data" / "train" / "0" / "empty.jpg").write_bytes(b"")
+    source = ("--source", f"folder:{tmp_path / 'data'}", "--prior", "digits")
+    inline("fit-stats", *source, "--k", 2, "--max-bad", 0.5, "--out", tmp_path / "stats")
+    make = ("--ipc", 1, "--method", "dit", "--steps", 2, "--stats", tmp_path / "stats")
+    inline("distill", *source, *make, "--out", tmp_path / "run")
+    assert "1 images regenerated" in inline("verify", tmp_path / "run", "--regenerate", 1).stdout
 
 
 def test_a_run_that_does_not_reproduce_is_reported(digits, tmp_path, inline):

@@ -16,6 +16,7 @@ from torch import Tensor
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError
 from dmgd.files import canonical_json, sha256_bytes, written_whole
+from dmgd.specs import unlabelled
 
 FORMAT = 4
 TENSORS = ("support", "mass", "covariance", "count")
@@ -101,8 +102,9 @@ class Statistics:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the header and the tensors, which a run records."""
-        return _sha256(self.header, self.tensors().values())
+        """The SHA-256 of the header, without the labels of the weights, and of the tensors; a run records it."""
+        weights = {kind: unlabelled(self.header[kind]) for kind in ("prior", "encoder") if kind in self.header}
+        return _sha256({**self.header, **weights}, self.tensors().values())
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in TENSORS}
