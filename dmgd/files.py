@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -50,7 +51,7 @@ def canonical_json(value: Any) -> str:
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; renamed to `path` if the block succeeds, else removed.
 
-    An OSError in the block, such as a full disk, gets the file's name.
+    An OSError in the block, such as a full disk, gets the file's name, and a reason where it has none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -58,8 +59,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
+        raise OSError(error.errno or 0, error.strerror or str(error), error.filename or str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -125,6 +125,27 @@ def read_json(path: Path, format: int, keys: Iterable[str], *, missing: DmgdErro
     if lacking := sorted(set(keys) - value.keys()):
         raise ArtifactError(f"{path} is damaged (it lacks {', '.join(lacking)}); {remedy}")
     return value
+
+
+def misfit(value: Any, shape: Any, at: str = "it") -> str | None:
+    """Where the JSON `value` is not of this `shape`, in a few words; None if it is.
+
+    A shape is a type, [shape] of a list, or {key: shape} of an object, which may have other keys, too; a key whose
+    shape allows None may be missing. Numbers are finite.
+    """
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{at} is not an object"
+        found = (misfit(value.get(key), part, key if at == "it" else f"{at}.{key}") for key, part in shape.items())
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{at} is not a list"
+        found = (misfit(one, shape[0], f"{at}[{index}]") for index, one in enumerate(value))
+    else:
+        fits = shape is bool if isinstance(value, bool) else isinstance(value, shape)
+        fits = fits and not (isinstance(value, float) and not math.isfinite(value))
+        return None if fits else f"{at} is {json.dumps(value)[:40]}"
+    return next((problem for problem in found if problem), None)
 
 
 def safe_name(name: str) -> str:

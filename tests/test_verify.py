@@ -157,6 +157,29 @@ def test_the_lock_file_is_valid_for_run_and_exports_and_detects_differences(run,
     assert "config.ipc: 3 there, 2 requested" in said
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tolerance": "0.5"}, 'tolerance is "0.5"'),
+        ({"tolerance": float("nan")}, "tolerance is NaN"),
+        ({"tolerance": None}, "tolerance is null"),
+        ({"config": []}, "config is []"),
+        ({"prior": 7}, "prior is 7"),
+        ({"classes": {"cat": 3}}, "classes is not a list"),
+        ({"classes": ["cat", "dog"]}, "classes[0] is not an object"),
+        ({"classes": [{"name": "cat", "images": 3}]}, "classes[0].pixels_sha256 is null"),
+        ({"classes": [{"name": "cat", "images": 3, "pixels_sha256": "0", "sketch": [None]}]}, "sketch[0] is null"),
+    ],
+)
+def test_a_lock_file_of_wrong_types_is_refused(run, tmp_path, inline, changes, said):
+    lock = tmp_path / "set.lock.json"
+    inline("verify", run.path, "--write-lock", lock)
+    lock.write_text(json.dumps({**json.loads(lock.read_text()), **changes}))
+    error = inline("verify", run.path, "--lock", lock, code=1).stderr
+    assert said in error
+    assert error.count("\n") == 1
+
+
 def test_a_pixel_rounded_differently_is_within_the_lock_files_tolerance():
     rng = np.random.default_rng(0)
     images = [(0, rng.integers(1, 255, (16, 16, 3), dtype=np.uint8)) for _ in range(4)]
