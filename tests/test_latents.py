@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 from dataclasses import dataclass, field
 
@@ -96,7 +97,7 @@ def test_an_interrupted_encoding_is_continued(source, prior, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("damage", ["flip a byte", "truncate", "remove", "garble the record", "change it"])
+@pytest.mark.parametrize("damage", ["flip a byte", "truncate", "remove", "pipe", "garble the record", "change it"])
 def test_damaged_parts_are_encoded_again(source, prior, damage):
     first, _ = encode(source, prior)
     victim = parts()[2]
@@ -107,6 +108,9 @@ def test_damaged_parts_are_encoded_again(source, prior, damage):
         victim.write_bytes(data[:-100])
     elif damage == "remove":
         victim.unlink()
+    elif damage == "pipe":
+        victim.unlink()
+        os.mkfifo(victim)
     elif damage == "garble the record":
         victim.with_name("part-00001.json").write_text('{"items": 64')
     else:

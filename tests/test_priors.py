@@ -1,6 +1,7 @@
 """All ways to name a prior, and the errors when it cannot be loaded."""
 
 import json
+import os
 import pickle
 import re
 import shutil
@@ -260,17 +261,18 @@ WRONG_SETTINGS = [
     ("config.json", {"sample_size": 10**9}, "sample-size must be at most"),
     ("config.json", {"patch_size": 3}, "sample_size 8 is not a multiple of patch_size 3"),
     ("config.json", {"out_channels": 5}, "as many outputs, or twice as many"),
-    ("config.json", {"norm_eps": float("nan"), "out_channels": 8}, "norm-eps must be a finite number"),
+    ("config.json", {"norm_eps": float("nan"), "out_channels": 8}, "is not JSON: Out of range float"),
     ("config.json", {"activation_fn": "gelu"}, "activation_fn 'gelu'"),
     ("dmgd.json", {"numerics": "Original"}, "unknown numerics 'Original'; did you mean 'original'"),
     ("dmgd.json", {"guidance_scale": -1}, "guidance-scale must be at least 0, not -1"),
     ("dmgd.json", {"guidance_scale": None}, "guidance-scale must be a finite number, not None"),
-    ("dmgd.json", {"guidance_scale": float("inf")}, "guidance-scale must be a finite number"),
+    ("dmgd.json", {"guidance_scale": float("inf")}, "is not JSON: Out of range float"),
     ("dmgd.json", {"guided_channels": 2.5}, "guided-channels must be a whole number"),
     ("dmgd.json", {"guided_channels": 0}, "guided-channels must be at least 1"),
     ("dmgd.json", {"guided_channels": 5}, "guided_channels is 5, its latents have 4"),
     ("dmgd.json", {"vae": 3}, "vae must be text, not 3"),
     ("dmgd.json", {"id": ["x"]}, "id must be text"),
+    ("dmgd.json", {"id": "\ud800"}, "is not JSON: 'utf-8' codec can't encode"),
     ("dmgd.json", {"classes": "cat"}, "classes must be a list of names, or an object of them by row, not 'cat'"),
     ("dmgd.json", {"classes": [*"abcdefghi", 9]}, "row 9 is 9"),
     ("dmgd.json", {"classes": [*"abcdefghi", {"name": "j", "row": 9}]}, "row 9 is {'name': 'j', 'row': 9}"),
@@ -311,6 +313,18 @@ def test_settings_that_are_not_a_dits_are_refused_in_one_line(tmp_path, golden):
         assert name in line
         assert said in line
         assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", ["dmgd.json", "config.json", "diffusion_pytorch_model.safetensors"])
+def test_pipes_and_devices_are_not_read(tmp_path, golden, name):
+    """They would never end."""
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        folder = shutil.copytree(golden / "dit-tiny-diffusers", tmp_path / "prior", dirs_exist_ok=True)
+        (folder / name).unlink(missing_ok=True)
+        make(folder / name)
+        with pytest.raises(ArtifactError, match=r"is not a file|no weights"):
+            load_prior(str(folder), vae="none")
+        shutil.rmtree(folder)
 
 
 def test_classes_by_row_are_in_the_order_of_the_rows(tmp_path, golden):

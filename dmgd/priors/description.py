@@ -99,7 +99,7 @@ def description_path(path: Path) -> Path:
 def read_description(path: Path, default: Description = Description()) -> Description:
     """The prior's own description, or the default. Raises ArtifactError for one with unknown fields or values."""
     file = description_path(path)
-    if not file.is_file():
+    if not file.exists():
         return default
     content = read_config(file)
     known = {field.name for field in fields(Description)}
@@ -136,10 +136,13 @@ def _class_table(listed: Any) -> tuple[ClassInfo, ...]:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The JSON object at `path`. Raises ArtifactError if the file is missing or holds something else."""
+    if not path.is_file():  # nor a pipe or a device, which would be read without end
+        raise ArtifactError(
+            f"{path} is {'not a file' if path.exists() else 'missing'}; expected a diffusers DiT folder"
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing; expected a diffusers DiT folder") from error
+        json.dumps(content, allow_nan=False, ensure_ascii=False).encode()  # as it is recorded
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):

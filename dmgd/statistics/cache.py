@@ -78,9 +78,12 @@ class LatentParts:
                 return None
             content = read_sealed(path, FORMAT, missing=ArtifactError(f"{path} is missing; {remedy}"), remedy=remedy)
             fields = {one.name: content[one.name] for one in dataclass_fields(PartRecord)}
-            if self._checksums(number) == tuple(fields["sha256"]):
+            if not all(self.path(number, ending).is_file() for ending in (".npy", ".index.npy")):
+                self.damaged = f"{self.path(number)} is damaged (a file is missing); {remedy}"
+            elif self._checksums(number) == tuple(fields["sha256"]):
                 return PartRecord(**fields)
-            self.damaged = f"{self.path(number)} is damaged (its checksum differs); {remedy}"
+            else:
+                self.damaged = f"{self.path(number)} is damaged (its checksum differs); {remedy}"
         except OSError as error:
             self.damaged = f"{self.path(number)} is damaged ({error}); {remedy}"
         except ArtifactError as error:

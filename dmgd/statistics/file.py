@@ -141,6 +141,8 @@ class Statistics:
     def load(cls, path: Path | str) -> "Statistics":
         """The statistics in the file. Raises ArtifactError if it is missing, damaged, holds something else, or has
         another format."""
+        if not Path(path).is_file():
+            raise ArtifactError(f"the statistics {path} do not exist; make them with dmgd fit-stats")
         try:
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {})["dmgd"])
@@ -151,8 +153,6 @@ class Statistics:
                 problem = misfit(header, HEADER) or _misfit_of_tensors(header, tensors)
                 if problem or checksum != _sha256(header, ordered):
                     raise ValueError(problem or "its checksum differs")
-        except FileNotFoundError as error:
-            raise ArtifactError(f"the statistics {path} do not exist; make them with dmgd fit-stats") from error
         except (SafetensorError, KeyError, ValueError, RecursionError, OSError) as error:
             raise ArtifactError(
                 f"{path} is damaged or is no statistics file ({error}); run dmgd fit-stats again"
