@@ -101,7 +101,7 @@ def random_statistics(prior: Prior, classes: int, k: int) -> Statistics:
     return Statistics(
         support=support,
         mass=mass / mass.sum(1, keepdim=True),
-        spread=(support @ support.mT).double(),
+        covariance=(support @ support.mT).double(),
         count=torch.full((classes,), 100),
         classes=tuple(ClassInfo(str(c), None, c) for c in range(classes)),
         header={"encoder": {"pixels": False}, "quality": {"w2": [1.0] * classes}},

@@ -52,9 +52,9 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     if bool in kinds:
         if not isinstance(value, bool):
             raise UsageError(f"{name} must be True or False, not {value!r}")
-    elif get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise unknown_choice(name, str(value), get_args(hint))
+    elif literal := next((kind for kind in kinds if get_origin(kind) is Literal), None):
+        if value not in get_args(literal):
+            raise unknown_choice(name, str(value), get_args(literal))
     elif Pair in kinds:
         ok = isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(n, Integral) for n in value)
         if not ok or not 0 <= value[0] < value[1]:
@@ -66,6 +66,8 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, number) or not isfinite(value):
             raise UsageError(f"{name} must be a {'finite' if kind is float else 'whole'} number, not {value!r}")
         return kind(value)  # type: ignore[call-overload]
+    elif str in kinds and get_origin(hint) is not tuple and not isinstance(value, str | Path):
+        raise UsageError(f"{name} must be text, not {value!r}")
     return value
 
 

@@ -5,6 +5,7 @@ import fcntl
 import functools
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -82,7 +83,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     folder are flushed to the disk, else it is removed.
 
     What killed processes left in the folder is removed first. A link at `path` is replaced, not followed. An OSError in
-    the block, such as a full disk, gets the file's name.
+    the block, such as a full disk, gets the file's name, and a reason where it has none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -97,9 +98,9 @@ def written_whole(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
             os.close(descriptor)
     except OSError as error:
-        if error.filename is None or is_temporary(Path(os.fsdecode(error.filename)).name):
-            error.filename = str(path)
-        raise
+        own = error.filename is None or is_temporary(Path(os.fsdecode(error.filename)).name)
+        name = str(path) if own else error.filename
+        raise OSError(error.errno or 0, error.strerror or str(error), name) from error
 
 
 @contextmanager
@@ -223,6 +224,27 @@ def read_json(path: Path, format: int, keys: Iterable[str], *, missing: DmgdErro
     if lacking := sorted(set(keys) - value.keys()):
         raise ArtifactError(f"{path} is damaged (it lacks {', '.join(lacking)}); {remedy}")
     return value
+
+
+def misfit(value: Any, shape: Any, at: str = "it") -> str | None:
+    """Where the JSON `value` is not of this `shape`, in a few words; None if it is.
+
+    A shape is a type, [shape] of a list, or {key: shape} of an object, which may have other keys, too; a key whose
+    shape allows None may be missing. Numbers are finite.
+    """
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{at} is not an object"
+        found = (misfit(value.get(key), part, key if at == "it" else f"{at}.{key}") for key, part in shape.items())
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{at} is not a list"
+        found = (misfit(one, shape[0], f"{at}[{index}]") for index, one in enumerate(value))
+    else:
+        fits = shape is bool if isinstance(value, bool) else isinstance(value, shape)
+        fits = fits and not (isinstance(value, float) and not math.isfinite(value))
+        return None if fits else f"{at} is {json.dumps(value)[:40]}"
+    return next((problem for problem in found if problem), None)
 
 
 def safe_name(name: str) -> str:

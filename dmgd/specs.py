@@ -112,6 +112,12 @@ class PriorSpec(_Spec):
         return ("vae", "encoder") if self.name == EMBEDDED else ("name", "vae", "encoder")
 
 
+def unlabelled(identity: dict[str, Any]) -> dict[str, Any]:
+    """The recorded identity of weights without their id: that is a label, often the name of a folder, while the digest
+    says which they are."""
+    return {key: value for key, value in identity.items() if key != "id"}
+
+
 def default_prior(source: str) -> str:
     """The name of the default prior for a source."""
     return EMBEDDED if source == EMBEDDED else IMAGENET_PRIOR

@@ -140,7 +140,7 @@ def test_half_precision_knows_late_timesteps(golden):
 def test_misfitting_tensors_are_named(tmp_path, golden):
     network = DiT(DiTConfig(8, 2, 4, 8, 48, 2, 4, 10))
     save_file(network.state_dict(), tmp_path / "ours.safetensors")
-    with pytest.raises(ArtifactError, match="not a checkpoint with the names"):
+    with pytest.raises(ArtifactError, match="neither a checkpoint with the names"):
         load_original_dit(tmp_path / "ours.safetensors", None)
     with pytest.raises(ArtifactError, match="num_heads"):
         load_original_dit(golden / "dit_tiny_original.pt", None)

@@ -1,6 +1,9 @@
 """Latents are streamed into parts that survive an interruption and are used only if their checksum is right."""
 
+import errno
 import json
+import os
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -94,7 +97,7 @@ def test_an_interrupted_encoding_is_continued(source, prior, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("damage", ["flip a byte", "truncate", "remove", "garble the record"])
+@pytest.mark.parametrize("damage", ["flip a byte", "truncate", "remove", "pipe", "garble the record", "change it"])
 def test_damaged_parts_are_encoded_again(source, prior, damage):
     first, _ = encode(source, prior)
     victim = parts()[2]
@@ -105,10 +108,16 @@ def test_damaged_parts_are_encoded_again(source, prior, damage):
         victim.write_bytes(data[:-100])
     elif damage == "remove":
         victim.unlink()
-    else:
+    elif damage == "pipe":
+        victim.unlink()
+        os.mkfifo(victim)
+    elif damage == "garble the record":
         victim.with_name("part-00001.json").write_text('{"items": 64')
+    else:
+        record = victim.with_name("part-00001.json")
+        record.write_text(record.read_text().replace('"bad": []', '"bad": [["cat.jpg", "the file is empty"]]'))
     second, ear = encode(source, prior)
-    assert "part-00001.npy is damaged" in ear.warnings[0]
+    assert re.search(r"part-00001\.(npy is damaged|json (is damaged|was changed)).*encoded again", ear.warnings[0])
     assert all((a.rows == b.rows).all() for a, b in zip(first, second, strict=True))
     third, ear = encode(source, prior)
     assert "reused latents" in ear.notes[0]
@@ -151,6 +160,28 @@ def test_an_encoder_that_depends_on_the_batch_is_detected(source, prior, monkeyp
     latents, ear = encode(source, prior, cache=False)
     assert not latents.batch_invariant
     assert "depends on the batch" in ear.warnings[0]
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_full_cache_is_done_without(source, prior, monkeypatch, after):
+    """The disk is full at once, or in the second part: what is there is used, the rest is temporary."""
+    wanted, _ = encode(source, prior, cache=False)
+    save, saved = np.save, []
+
+    def full(file, rows, **options):
+        if str(user_cache_path("dmgd")) in file.name:
+            if len(saved) >= after:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            saved.append(file.name)
+        save(file, rows, **options)
+
+    monkeypatch.setattr(np, "save", full)
+    found, ear = encode(source, prior)
+    [warning] = ear.warnings
+    assert "the cache cannot be written (No space left on device" in warning
+    assert len(parts()) == after  # the index of the second part is missing
+    assert found.content == wanted.content
+    assert all((a.rows == b.rows).all() for a, b in zip(wanted, found, strict=True))
 
 
 def test_the_record_of_a_part_is_written_last(source, prior):

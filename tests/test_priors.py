@@ -1,12 +1,17 @@
 """All ways to name a prior, and the errors when it cannot be loaded."""
 
 import json
+import os
 import pickle
+import re
 import shutil
+import subprocess
+import sys
 
 import diffusers
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, DmgdError, MismatchError, UsageError
@@ -91,6 +96,11 @@ def test_schedule_and_prediction_are_those_of_the_pipeline(pipeline, name):
             {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000},
             "does not support: FlowMatch",
         ),
+        ({"_class_name": "UnCLIPScheduler"}, "does not support: UnCLIPScheduler"),
+        ({"_class_name": ["DDPMScheduler"]}, "does not support"),
+        ({"trained_betas": [0.1, 0.2]}, "does not support: trained_betas"),
+        ({"rescale_betas_zero_snr": True}, "does not support: rescale_betas_zero_snr"),
+        ({"_class_name": "DDPMScheduler", "variance_type": "learned"}, "does not support: variance_type 'learned'"),
         ({"sigma_min": 0.002, "sigma_max": 80}, "does not support: sigma_min, sigma_max"),
         ({"prediction_type": "flow"}, "does not support: prediction_type 'flow'"),
         ({"beta_schedule": "cubic"}, "the β schedule 'cubic' is not known"),
@@ -196,6 +206,193 @@ def test_broken_folders_give_a_clear_error(kind, tmp_path, golden):
     broken(kind, tmp_path / "prior", golden)
     with pytest.raises(ArtifactError) as caught:
         load_prior(str(tmp_path / "prior"), vae="none")
+    assert "\n" not in str(caught.value)
+
+
+def change_json(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def change_tensors(path, change):
+    state = load_file(path)
+    save_file(change(state) or state, path)
+
+
+FIRST = "transformer_blocks.0.attn1.to_q.weight"
+WRONG_TENSORS = {
+    "missing": (lambda state: {k: v for k, v in state.items() if k != FIRST}, "lacks 'transformer_blocks.0.attn1.to_q"),
+    "unexpected": (lambda state: {**state, "adapter.weight": torch.ones(2)}, "Unexpected.*adapter.weight"),
+    "of a block too many": (lambda state: {**state, FIRST.replace("0", "7", 1): torch.ones(1)}, "Unexpected.*7.attn1"),
+    "with a prefix": (lambda state: {f"module.{k}": v for k, v in state.items()}, "it has module.pos_embed.proj.bias"),
+    "misshapen": (lambda state: {**state, FIRST: torch.ones(3, 3)}, "does not fit a DiT"),
+    "NaN": (lambda state: state[FIRST].fill_(torch.nan).sum() and None, "finite in blocks.0.attention.qkv.weight"),
+    "whole numbers": (lambda state: {k: v.to(torch.int8) for k, v in state.items()}, "finite in"),
+    "another position embedding": (lambda state: {**state, "pos_embed.pos_embed": torch.ones(1, 16, 48)}, "position"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG_TENSORS)
+def test_tensors_that_are_not_a_dits_are_named(kind, tmp_path, golden, inline):
+    change, said = WRONG_TENSORS[kind]
+    shutil.copytree(golden / "dit-tiny-diffusers", tmp_path / "prior")
+    change_tensors(tmp_path / "prior" / "diffusion_pytorch_model.safetensors", change)
+    command = (
+        "fit-stats",
+        "--source",
+        "digits",
+        "--prior",
+        tmp_path / "prior",
+        "--vae",
+        "none",
+        "--out",
+        tmp_path / "s",
+    )
+    error = inline(*command, code=1).stderr
+    assert error.count("\n") == 1
+    assert re.search(said, error)
+
+
+WRONG_SETTINGS = [
+    ("config.json", {"num_layers": 10**6}, "depth must be at most 1000, not 1000000"),
+    ("config.json", {"num_layers": "2"}, "depth must be a whole number, not '2'"),
+    ("config.json", {"num_layers": -1}, "depth must be at least 1"),
+    ("config.json", {"num_attention_heads": 10**9}, "width must be at most"),
+    ("config.json", {"num_attention_heads": [4], "attention_head_dim": None}, "does not fit"),
+    ("config.json", {"sample_size": 10**9}, "sample-size must be at most"),
+    ("config.json", {"patch_size": 3}, "sample_size 8 is not a multiple of patch_size 3"),
+    ("config.json", {"out_channels": 5}, "as many outputs, or twice as many"),
+    ("config.json", {"norm_eps": float("nan"), "out_channels": 8}, "is not JSON: Out of range float"),
+    ("config.json", {"activation_fn": "gelu"}, "activation_fn 'gelu'"),
+    ("dmgd.json", {"numerics": "Original"}, "unknown numerics 'Original'; did you mean 'original'"),
+    ("dmgd.json", {"guidance_scale": -1}, "guidance-scale must be at least 0, not -1"),
+    ("dmgd.json", {"guidance_scale": None}, "guidance-scale must be a finite number, not None"),
+    ("dmgd.json", {"guidance_scale": float("inf")}, "is not JSON: Out of range float"),
+    ("dmgd.json", {"guided_channels": 2.5}, "guided-channels must be a whole number"),
+    ("dmgd.json", {"guided_channels": 0}, "guided-channels must be at least 1"),
+    ("dmgd.json", {"guided_channels": 5}, "guided_channels is 5, its latents have 4"),
+    ("dmgd.json", {"vae": 3}, "vae must be text, not 3"),
+    ("dmgd.json", {"id": ["x"]}, "id must be text"),
+    ("dmgd.json", {"id": "\ud800"}, "is not JSON: 'utf-8' codec can't encode"),
+    ("dmgd.json", {"classes": "cat"}, "classes must be a list of names, or an object of them by row, not 'cat'"),
+    ("dmgd.json", {"classes": [*"abcdefghi", 9]}, "row 9 is 9"),
+    ("dmgd.json", {"classes": [*"abcdefghi", {"name": "j", "row": 9}]}, "row 9 is {'name': 'j', 'row': 9}"),
+    ("dmgd.json", {"classes": [*"abcdefghi", {"wnid": "j"}]}, "row 9 is {'wnid': 'j'}"),
+    ("dmgd.json", {"classes": [*"abcdefghia"]}, "classes has 'a' twice"),
+    ("dmgd.json", {"classes": {"0": "a", "2": "b"}}, "row 1 is not there"),
+    ("dmgd.json", ["id"], "is not a JSON object"),
+]
+
+REFUSALS = """
+import json, sys
+from pathlib import Path
+from dmgd.errors import ArtifactError
+from dmgd.priors.load import load_prior
+folder = Path(sys.argv[1])
+for name, content in json.load(sys.stdin):
+    file = folder / name
+    before = file.read_text() if file.is_file() else "{}"
+    file.write_text(json.dumps({**json.loads(before), **content} if isinstance(content, dict) else content))
+    try:
+        load_prior(folder, vae="none")
+    except ArtifactError as error:
+        print(json.dumps(str(error)))
+    else:
+        print(json.dumps("it was read"))
+    file.write_text(before)
+"""
+
+
+def test_settings_that_are_not_a_dits_are_refused_in_one_line(tmp_path, golden):
+    """In a process of its own, because under pytest the types of arguments are checked before they get there."""
+    shutil.copytree(golden / "dit-tiny-diffusers", tmp_path / "prior")
+    given = json.dumps([case[:2] for case in WRONG_SETTINGS])
+    command = [sys.executable, "-c", REFUSALS, tmp_path / "prior"]
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for (name, _, said), line in zip(WRONG_SETTINGS, map(json.loads, done.stdout.splitlines()), strict=True):
+        assert name in line
+        assert said in line
+        assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", ["dmgd.json", "config.json", "diffusion_pytorch_model.safetensors"])
+def test_pipes_and_devices_are_not_read(tmp_path, golden, name):
+    """They would never end."""
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        folder = shutil.copytree(golden / "dit-tiny-diffusers", tmp_path / "prior", dirs_exist_ok=True)
+        (folder / name).unlink(missing_ok=True)
+        make(folder / name)
+        with pytest.raises(ArtifactError, match=r"is not a file|no weights"):
+            load_prior(str(folder), vae="none")
+        shutil.rmtree(folder)
+
+
+def test_classes_by_row_are_in_the_order_of_the_rows(tmp_path, golden):
+    """They were read as the names "9", "8", …"""
+    shutil.copytree(golden / "dit-tiny-diffusers", tmp_path / "prior")
+    by_row = {str(row): "abcdefghij"[row] for row in reversed(range(10))}
+    (tmp_path / "prior" / "dmgd.json").write_text(json.dumps({"classes": by_row}))
+    assert [info.name for info in load_prior(str(tmp_path / "prior"), vae="none").classes] == [*"abcdefghij"]
+
+
+def test_an_autoencoder_with_other_tensors_or_settings_is_refused(pipeline):
+    """diffusers itself fills missing tensors with random numbers, without a word."""
+    weights, config = (pipeline / "vae" / name for name in ("diffusion_pytorch_model.safetensors", "config.json"))
+    whole, settings = weights.read_bytes(), config.read_bytes()
+    first = "decoder.conv_in.bias"
+    for change, said in (
+        (lambda state: {k: v for k, v in state.items() if k != first}, "missing: decoder.conv_in.bias"),
+        (lambda state: {**state, "extra": torch.ones(1)}, "unexpected: extra"),
+        (lambda state: {f"vae.{k}": v for k, v in state.items()}, "unexpected: vae.decoder.conv_in.bias"),
+        (lambda state: {**state, first: torch.full((8,), torch.inf)}, "not finite: decoder.conv_in.bias"),
+        (lambda state: {**state, first: torch.ones(7)}, "size mismatch"),
+    ):
+        change_tensors(weights, change)
+        with pytest.raises(ArtifactError, match=said) as caught:
+            load_prior(str(pipeline))
+        assert "\n" not in str(caught.value)
+        weights.write_bytes(whole)
+    for changes in (
+        *({"scaling_factor": value} for value in (None, 0, "x", float("nan"), float("inf"))),
+        *({"latents_std": [0.0] * 4}, {"latents_mean": [1.0, 2.0]}, {"latents_mean": "x"}, {"block_out_channels": 8}),
+        *({"block_out_channels": [8, "8"]}, {"latent_channels": -4}, {"_class_name": ["AutoencoderKL"]}),
+    ):
+        change_json(config, **changes)
+        with pytest.raises(ArtifactError) as caught:
+            load_prior(str(pipeline))
+        assert "\n" not in str(caught.value)
+        config.write_bytes(settings)
+    load_prior(str(pipeline))
+
+
+@pytest.mark.parametrize("content", ["", [], [torch.ones(1)], torch.ones(1), {"ema": {}}, {"a": 1}, {1: torch.ones(1)}])
+def test_a_checkpoint_that_holds_no_network_is_refused(content, tmp_path):
+    path = tmp_path / "dit.pt"
+    path.write_bytes(b"") if content == "" else torch.save(content, path)
+    with pytest.raises(ArtifactError, match=r"dit\.pt (is not a file of plain tensors|lacks)") as caught:
+        load_prior(str(path), vae="none")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "said"),
+    [
+        ("pos_embed", torch.zeros(1, 16, 48), "position embedding"),
+        ("pos_embed", torch.zeros(1, 10**6, 1), "sample-size must be at most"),
+        ("x_embedder.proj.weight", torch.zeros(48), "does not fit"),
+        ("blocks.99999999.attn.qkv.bias", torch.zeros(1), "depth must be at most"),
+        ("blocks.x.attn.qkv.bias", torch.zeros(1), "does not fit"),
+        ("blocks.0.attn.gamma1", torch.tensor(1.0), "does not fit"),
+        ("blocks.7.attn.gamma1", torch.ones(1), "lacks 'blocks.7.attn.qkv.weight'"),
+    ],
+)
+def test_an_original_checkpoint_with_a_wrong_tensor_is_refused(name, tensor, said, tmp_path, golden):
+    shutil.copy(golden / "dit_tiny_original.dmgd.json", tmp_path)
+    state = torch.load(golden / "dit_tiny_original.pt", weights_only=True)
+    state = state.get("ema", state)
+    torch.save({**state, name: tensor}, tmp_path / "dit_tiny_original.pt")
+    with pytest.raises(ArtifactError, match=said) as caught:
+        load_prior(str(tmp_path / "dit_tiny_original.pt"), vae="none")
     assert "\n" not in str(caught.value)
 
 

@@ -94,6 +94,22 @@ def test_data_and_weights_may_move(local, weights, photos, tmp_path):
     assert RunDirectory.open(tmp_path / "run").complete
 
 
+def test_a_renamed_prior_is_the_same_prior(local, weights, photos, tmp_path, inline):
+    """Its id, the name of its folder, is a label: run, statistics, images and lock file are compared by its digest."""
+    shutil.copytree(local.path, tmp_path / "run")
+    shutil.copytree(weights, tmp_path / "renamed")
+    source, prior = ("--source", f"folder:{photos}"), ("--prior", tmp_path / "renamed")
+    inline("verify", local.path, "--write-lock", tmp_path / "lock.json")
+    inline("distill", *source, *prior, *SETTINGS, "--out", tmp_path / "run")
+    assert RunDirectory.open(tmp_path / "run").manifest["prior"]["id"] == "renamed"
+    fitted = tmp_path / "fitted"
+    inline("fit-stats", *source, *prior, "--k", local.manifest["statistics"]["k"], "--out", fitted)
+    for options in ((), ("--stats", fitted)):
+        said = inline("verify", local.path, *prior, "--regenerate", 1, *options).stdout
+        assert "1 images regenerated" in said
+    assert "equal pixels" in inline("verify", tmp_path / "run", "--lock", tmp_path / "lock.json").stdout
+
+
 def edited(path, **changes):
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **changes}))

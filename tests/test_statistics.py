@@ -1,13 +1,19 @@
 """Statistics report their quality and origin, and damage is detected."""
 
 import json
+import re
+import resource
 
 import numpy as np
 import ot
 import pytest
+import torch
 from platformdirs import user_cache_path
+from safetensors import safe_open
+from safetensors.torch import save_file
 from source_stand_ins import Picture, as_folder, as_parquet, pictures, shuffled, small_encoder, small_prior
 
+import dmgd.statistics.file
 from dmgd.config import StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.priors.load import load_prior, with_encoder
@@ -112,6 +118,106 @@ def test_damaged_statistics_are_refused_and_cached_ones_rebuilt(tmp_path, prior,
     assert "fitting again" in ear.said[0]
     assert (again.support == good.support).all()
     assert cached.read_bytes() == data
+
+
+def forged(path, where, header=None, **tensors):
+    """The statistics in `path` with other values, and a checksum that is right."""
+    with safe_open(path, "pt") as file:
+        old = json.loads(file.metadata()["dmgd"])
+        values = {name: file.get_tensor(name) for name in ("support", "mass", "covariance", "count")} | tensors
+    new = {**{key: value for key, value in old.items() if key != "sha256"}, **(header or {})}
+    new["sha256"] = dmgd.statistics.file._sha256(new, (values[name] for name in sorted(values)))
+    save_file({name: value for name, value in values.items() if value.numel()}, where, {"dmgd": json.dumps(new)})
+    return where
+
+
+def test_statistics_with_impossible_values_are_refused(tmp_path, prior, inline):
+    good = tmp_path / "good"
+    found = fit(open_source(f"folder:{as_folder(tmp_path / 'data', pictures(LABELS))}"), prior)
+    found.save(good)
+    assert Statistics.load(forged(good, tmp_path / "same")).digest == found.digest
+    listed = [info.to_json() for info in found.classes]
+    for header, said in (
+        ({"k": "3"}, 'k is "3"'),
+        ({"k": 10**6}, "support is torch.float32 of shape"),
+        ({"k": True}, "k is true"),
+        ({"classes": {}}, "classes is not a list"),
+        ({"classes": listed[:1]}, "support is"),
+        ({"classes": [{**listed[0], "name": 7}, listed[1]]}, "classes[0].name is 7"),
+        ({"prior": None}, "prior is not an object"),
+        ({"encoder": {"id": "x"}}, "encoder.digest is null"),
+        ({"quality": {"w2": [1.0, 1.0]}}, "quality.w2_of_one_point is not a list"),
+        ({"quality": {"w2": [1.0], "w2_of_one_point": [1.0]}}, "count or quality"),
+        ({"detail": "much"}, 'detail is "much"'),
+    ):
+        with pytest.raises(ArtifactError, match=re.escape(said)) as caught:
+            Statistics.load(forged(good, tmp_path / "bad", header))
+        assert "\n" not in str(caught.value)
+    for name, change, said in (
+        ("support", lambda t: t * torch.nan, "support is not finite"),
+        ("covariance", lambda t: t + torch.inf, "covariance is not finite"),
+        ("support", lambda t: t.double(), "support is torch.float64"),
+        ("mass", lambda t: t * 2, "the masses of a class do not sum to 1"),
+        ("mass", lambda t: t[:, :1].repeat(1, 3).contiguous(), "the masses of a class do not sum to 1"),
+        ("count", lambda t: t * 0, "count or quality"),
+        ("covariance", lambda t: t[:, :2].contiguous(), "covariance is torch.float64 of shape (2, 2, 3)"),
+        ("mass", lambda t: t[:0], "does not contain tensor mass"),
+    ):
+        with pytest.raises(ArtifactError, match=re.escape(said)):
+            Statistics.load(forged(good, tmp_path / "bad", **{name: change(getattr(found, name))}))
+    for text in ("[]", "7", '{"format": [4]}', "[" * 10**5):
+        save_file({"support": torch.ones(1)}, tmp_path / "bad", {"dmgd": text})
+        assert "run dmgd fit-stats again" in inline(
+            "distill", "--source", "digits", "--stats", tmp_path / "bad", "--out", tmp_path / "run", code=1
+        ).stderr  # fmt: skip
+
+
+@pytest.fixture
+def small_files():
+    """No file can be written beyond 400 kB: as on a full disk, but for the reason."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_file_that_cannot_be_written_to_the_end_is_one_line(tmp_path, inline, small_files):
+    """Of the cache it is a warning, of --out an error, and nothing is left."""
+    done = inline("fit-stats", "--source", "digits", "--k", 60, "--out", tmp_path / "stats", code=1)
+    said = [line for line in done.stderr.splitlines() if "written" in line]
+    assert len(said) == 2
+    assert re.search("the cache cannot be written .*too large", said[0])
+    assert re.search(f"error: .*too large.*{tmp_path / 'stats'}", said[1])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["fit-stats", "distill", "evaluate", "verify"])
+def test_without_a_cache_to_write_to_every_command_goes_on(tmp_path, inline, monkeypatch, command):
+    made = ("--source", "digits", "--ipc", 1, "--method", "dit", "--steps", 2, "--out", tmp_path / "run")
+    if command in ("evaluate", "verify"):
+        inline("distill", *made)
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    options = {
+        "fit-stats": ("--source", "digits", "--out", tmp_path / "stats"),
+        "distill": made,
+        "evaluate": (tmp_path / "run", "--against", "kmeans-real", "--network", "probe", "--repeats", 1),
+        "verify": (tmp_path / "run", "--regenerate", 1),
+    }
+    assert inline(command, *options[command]).stderr.count("the cache cannot be written (Not a directory") == 1
+
+
+def test_a_changed_digest_of_a_source_is_not_believed(tmp_path, prior):
+    source = open_source(f"folder:{as_folder(tmp_path / 'data', pictures(LABELS))}")
+    statistics = fit(source, prior)
+    [known] = (user_cache_path("dmgd") / "content").iterdir()
+    sound, other = known.read_bytes(), json.loads(known.read_text())["content"][::-1]
+    for damaged in (json.dumps({"content": other}), known.read_text().replace(other[::-1], other), "", "[]"):
+        known.write_text(damaged)
+        ear = Ear()
+        check_statistics(statistics, source, prior, 3, progress=ear)
+        assert "the images are read again" in ear.said[0]
+        assert known.read_bytes() == sound
 
 
 def test_statistics_are_valid_for_their_data_at_any_path(tmp_path, prior):

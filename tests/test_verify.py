@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from made_run import forge, make_run, tree
 from PIL import Image
+from source_stand_ins import as_folder, pictures
 
 from dmgd.generation.regeneration import spread
 from dmgd.runs.directory import RunDirectory
@@ -132,6 +133,18 @@ def test_statistics_are_fitted_again_as_the_run_has_them_and_others_are_refused(
     assert "has other statistics" in refused.stderr
 
 
+def test_statistics_of_data_with_many_unreadable_images_are_fitted_again(tmp_path, inline):
+    """The run does not record how many were allowed, but which could be read."""
+    for split, seed in (("train", 0), ("val", 1)):
+        as_folder(tmp_path / "data" / split, pictures(["0", "1"], 4, seed=seed))
+    (tmp_path / "data" / "train" / "0" / "empty.jpg").write_bytes(b"")
+    source = ("--source", f"folder:{tmp_path / 'data'}", "--prior", "digits")
+    inline("fit-stats", *source, "--k", 2, "--max-bad", 0.5, "--out", tmp_path / "stats")
+    make = ("--ipc", 1, "--method", "dit", "--steps", 2, "--stats", tmp_path / "stats")
+    inline("distill", *source, *make, "--out", tmp_path / "run")
+    assert "1 images regenerated" in inline("verify", tmp_path / "run", "--regenerate", 1).stdout
+
+
 def test_a_run_that_does_not_reproduce_is_reported(digits, tmp_path, inline):
     """The seed in the manifest is not the one that the images were made with."""
     shutil.copytree(digits / "run", tmp_path / "run")
@@ -153,6 +166,29 @@ def test_the_lock_file_is_valid_for_run_and_exports_and_detects_differences(run,
     fewer = make_run(tmp_path / "fewer", ipc=2)
     said = inline("verify", fewer.path, "--lock", lock, code=1).stdout
     assert "config.ipc: 3 there, 2 requested" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tolerance": "0.5"}, 'tolerance is "0.5"'),
+        ({"tolerance": float("nan")}, "tolerance is NaN"),
+        ({"tolerance": None}, "tolerance is null"),
+        ({"config": []}, "config is []"),
+        ({"prior": 7}, "prior is 7"),
+        ({"classes": {"cat": 3}}, "classes is not a list"),
+        ({"classes": ["cat", "dog"]}, "classes[0] is not an object"),
+        ({"classes": [{"name": "cat", "images": 3}]}, "classes[0].pixels_sha256 is null"),
+        ({"classes": [{"name": "cat", "images": 3, "pixels_sha256": "0", "sketch": [None]}]}, "sketch[0] is null"),
+    ],
+)
+def test_a_lock_file_of_wrong_types_is_refused(run, tmp_path, inline, changes, said):
+    lock = tmp_path / "set.lock.json"
+    inline("verify", run.path, "--write-lock", lock)
+    lock.write_text(json.dumps({**json.loads(lock.read_text()), **changes}))
+    error = inline("verify", run.path, "--lock", lock, code=1).stderr
+    assert said in error
+    assert error.count("\n") == 1
 
 
 def test_a_pixel_rounded_differently_is_within_the_lock_files_tolerance():

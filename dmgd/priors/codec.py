@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
-from dmgd.errors import ArtifactError, UsageError
+from dmgd.errors import ArtifactError, UsageError, listed
 from dmgd.priors.description import read_config
 
 Images = UInt8[Tensor, "b h w c"]
@@ -70,32 +70,43 @@ class AutoencoderCodec(Codec):
         from diffusers.utils import logging
 
         logging.set_verbosity_error()  # it warns about settings that it wrote itself
+        self._device = device
         described = read_config(folder / "config.json")
         name = described.get("_class_name")
         if name not in ("AutoencoderKL", "AutoencoderTiny"):
             raise ArtifactError(f"{folder} contains a {name}, not an AutoencoderKL or AutoencoderTiny")
+        options = {"torch_dtype": torch.float32, "local_files_only": True, "low_cpu_mem_usage": False}
         try:
-            loaded = getattr(diffusers, name).from_pretrained(
-                folder, torch_dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ArtifactError(f"the autoencoder in {folder} cannot be loaded: {str(error)[:200]}") from error
+            loaded, info = getattr(diffusers, name).from_pretrained(folder, output_loading_info=True, **options)
+            self._scale, self._mean, self._std = self._normalisation(loaded.config)
+        except Exception as error:  # diffusers raises a dozen types for settings and weights that it cannot use
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ArtifactError(f"the autoencoder in {folder} cannot be loaded: {reason}") from error
+        # diffusers itself fills tensors that are missing with random numbers, and drops those that are unexpected.
+        bad = [key for key, tensor in loaded.state_dict().items() if not tensor.isfinite().all()]
+        kinds = {"missing": info["missing_keys"], "unexpected": info["unexpected_keys"], "not finite": bad}
+        if odd := [f"{kind}: {listed(sorted(keys), 3)}" for kind, keys in kinds.items() if keys]:
+            raise ArtifactError(f"the autoencoder in {folder} has not the tensors of an {name} ({'; '.join(odd)})")
+        self._is_kl = name == "AutoencoderKL"
         # Channels last: twice as fast on CPUs for the small autoencoders.
         moved = loaded.to(device=device, memory_format=torch.channels_last)
         self._model: nn.Module = moved.eval().requires_grad_(False)
-        self._device, self._is_kl = device, name == "AutoencoderKL"
         self.config = {key: value for key, value in described.items() if not key.startswith("_")} | {"class": name}
-        self._scale, self._mean, self._std = self._normalisation(loaded.config, folder)
         stages = loaded.config.block_out_channels if self._is_kl else loaded.config.num_encoder_blocks
         self.factor = 2 ** (len(stages) - 1)
 
-    def _normalisation(self, config: Any, folder: Path) -> tuple[float, Tensor, Tensor]:
-        """scaling_factor, and mean and std per channel. Raises ArtifactError if the config has two means."""
+    def _normalisation(self, config: Any) -> tuple[float, Tensor, Tensor]:
+        """scaling_factor, and mean and std per channel. Raises ValueError for values that cannot be used."""
         shift, mean, std = (config.get(key) for key in ("shift_factor", "latents_mean", "latents_std"))
         if shift and mean is not None:
-            raise ArtifactError(f"{folder / 'config.json'} has both shift_factor and latents_mean; remove one of them")
+            raise ValueError("it has both shift_factor and latents_mean; remove one of them")
         values = (mean if mean is not None else [shift or 0.0], std if std is not None else [1.0])
-        return config["scaling_factor"], *(torch.tensor(v, device=self._device).view(1, -1, 1, 1) for v in values)
+        mean, std = (torch.tensor(v, device=self._device, dtype=torch.float32).view(1, -1, 1, 1) for v in values)
+        scale = float(config["scaling_factor"])
+        usable = all(one.isfinite().all() and one.numel() in (1, config["latent_channels"]) for one in (mean, std))
+        if not (usable and 0 < scale < float("inf") and (std > 0).all()):
+            raise ValueError("its scaling_factor, shift_factor, latents_mean or latents_std cannot be used")
+        return scale, mean, std
 
     @torch.no_grad()
     def encode(self, images: Images) -> Latents:

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_prior
-from dmgd.errors import ArtifactError
+from dmgd.config import check_settings, setting
+from dmgd.errors import ArtifactError, UsageError
 from dmgd.specs import EMBEDDED, PriorSpec
 
 Numerics = Literal["original", "diffusers"]
@@ -20,17 +21,20 @@ Numerics = Literal["original", "diffusers"]
 class Description:
     """What a prior's weights do not contain: `dmgd.json` in its folder, or `NAME.dmgd.json` beside its file.
 
-    `classes` are the rows of the label table in order: names, or {"name", "wnid"} objects; None: ImageNet's classes if
-    there are 1,000 rows, else numbers. `vae` is a folder or Hub id.
+    `classes` are the rows of the label table in order: names, or {"name", "wnid"} objects; an object of them by row
+    is read, too. None: ImageNet's classes if there are 1,000 rows, else numbers. `vae` is a folder or Hub id.
     """
 
     id: str | None = None
     numerics: Numerics | None = None
-    guidance_scale: float = 4.0
-    guided_channels: int | None = None
-    num_heads: int | None = None
+    guidance_scale: float = setting(4.0, at_least=0)
+    guided_channels: int | None = setting(None, at_least=1)
+    num_heads: int | None = setting(None, at_least=1)
     vae: str | None = None
     classes: tuple[ClassInfo, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 PUBLISHED = {"dit-xl-2-256": "facebook/DiT-XL-2-256", "dit-xl-2-512": "facebook/DiT-XL-2-512"}
@@ -93,24 +97,54 @@ def description_path(path: Path) -> Path:
 
 
 def read_description(path: Path, default: Description = Description()) -> Description:
-    """The prior's own description, or the default. Raises ArtifactError for one with unknown fields."""
+    """The prior's own description, or the default. Raises ArtifactError for one with unknown fields or values."""
     file = description_path(path)
-    if not file.is_file():
+    if not file.exists():
         return default
     content = read_config(file)
     known = {field.name for field in fields(Description)}
     if unknown := sorted(set(content) - known):
         raise ArtifactError(f"{file} has unknown fields {', '.join(unknown)} (known: {', '.join(sorted(known))})")
-    if (listed := content.get("classes")) is not None:
-        content["classes"] = tuple(ClassInfo(one) if isinstance(one, str) else ClassInfo(**one) for one in listed)
-    return Description(**{**content, "guidance_scale": float(content.get("guidance_scale", 4.0))})
+    try:
+        if content.get("classes") is not None:
+            content["classes"] = _class_table(content["classes"])
+        return Description(**content)
+    except UsageError as error:
+        raise ArtifactError(f"{file}: {error}") from error
+
+
+def _class_table(listed: Any) -> tuple[ClassInfo, ...]:
+    """The classes of a description, row by row. Raises UsageError for anything else, and for a class listed twice."""
+    if isinstance(listed, dict):
+        if lacking := [row for row in range(len(listed)) if str(row) not in listed]:
+            raise UsageError(f"classes by row must be numbered from 0 without gaps; row {lacking[0]} is not there")
+        listed = [listed[str(row)] for row in range(len(listed))]
+    if not isinstance(listed, list):
+        raise UsageError(f"classes must be a list of names, or an object of them by row, not {listed!r}")
+    seen: dict[str, ClassInfo] = {}
+    for row, one in enumerate(listed):
+        fields = {"name": one} if isinstance(one, str) else dict(one) if isinstance(one, dict) else {}
+        own_row = fields.pop("prior_index", None) in (None, row)
+        name, wnid = fields.pop("name", None), fields.pop("wnid", None)
+        if fields or not own_row or not (isinstance(name, str) and name and isinstance(wnid, str | None)):
+            raise UsageError(f'classes must be names, or objects of "name" and "wnid"; row {row} is {one!r}')
+        if (info := ClassInfo(name, wnid)).identity in seen:
+            raise UsageError(f"classes has {info.identity!r} twice; every row needs a name of its own")
+        seen[info.identity] = info
+    return tuple(seen.values())
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The JSON object at `path`. Raises ArtifactError if the file is missing or not JSON."""
+    """The JSON object at `path`. Raises ArtifactError if the file is missing or holds something else."""
+    if not path.is_file():  # nor a pipe or a device, which would be read without end
+        raise ArtifactError(
+            f"{path} is {'not a file' if path.exists() else 'missing'}; expected a diffusers DiT folder"
+        )
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing; expected a diffusers DiT folder") from error
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(content, allow_nan=False, ensure_ascii=False).encode()  # as it is recorded
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{path} is not a JSON object of settings")
+    return content

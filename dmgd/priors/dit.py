@@ -6,38 +6,54 @@ One network for original and diffusers weights (see `checkpoints.py`). Unlike di
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dmgd.errors import DmgdError
+from dmgd.config import check_settings, setting
+from dmgd.errors import DmgdError, UsageError
 
 FREQUENCIES = 256
 
 
+def _size(most: int) -> Any:
+    """A size without default, bounded far above those of any DiT, so that nothing absurd is built."""
+    return field(metadata={"at_least": 1, "at_most": most})
+
+
 @dataclass(frozen=True)
 class DiTConfig:
-    """The shape of a DiT, and two numbers that differ between implementations.
+    """The shape of a DiT, and two numbers that differ between implementations. Raises UsageError for an impossible one.
 
     `frequency_divisor`: the timestep frequencies are 10⁴^(−i/divisor): 128 in facebookresearch/DiT, 127 in diffusers.
     `norm_eps` is that of the norm before the MLP: 1e-6 in facebookresearch/DiT, 1e-5 by default in diffusers.
     `num_embedders` is 1, or one per block in models that were trained in diffusers.
     """
 
-    sample_size: int
-    patch_size: int
-    in_channels: int
-    out_channels: int
-    width: int
-    depth: int
-    num_heads: int
-    num_classes: int
-    num_embedders: int = 1
+    sample_size: int = _size(512)
+    patch_size: int = _size(512)
+    in_channels: int = _size(1024)
+    out_channels: int = _size(2048)
+    width: int = _size(2**14)
+    depth: int = _size(1000)
+    num_heads: int = _size(2**14)
+    num_classes: int = _size(10**6)
+    num_embedders: int = setting(1, at_least=1)
     frequency_divisor: int = 128
-    norm_eps: float = 1e-6
+    norm_eps: float = setting(1e-6, above=0)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.out_channels not in (self.in_channels, 2 * self.in_channels):
+            raise UsageError(f"a DiT of {self.in_channels} channels has as many outputs, or twice as many with a "
+                             f"learned variance, not {self.out_channels}")  # fmt: skip
+        for whole, part in (("sample_size", "patch_size"), ("width", "num_heads")):
+            if getattr(self, whole) % getattr(self, part):
+                raise UsageError(f"{whole} {getattr(self, whole)} is not a multiple of {part} {getattr(self, part)}")
 
 
 class Embedder(nn.Module):
@@ -161,8 +177,9 @@ def position_embedding(side: int, width: int) -> Float[Tensor, "1 n e"]:
 
     Source: `get_2d_sincos_pos_embed` of facebookresearch/DiT (`models.py`); computed in float64.
     """
-    omega = 10_000 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
-    wave = torch.arange(side, dtype=torch.float64)[:, None] * omega
+    # On the CPU even while a network is built without memory for its weights, which are loaded later.
+    omega = 10_000 ** (-torch.arange(width // 4, dtype=torch.float64, device="cpu") / (width / 4))
+    wave = torch.arange(side, dtype=torch.float64, device="cpu")[:, None] * omega
     along = torch.cat([wave.sin(), wave.cos()], dim=1)
     columns, rows = along.expand(side, -1, -1), along[:, None].expand(-1, side, -1)
     return torch.cat([columns, rows], dim=-1).reshape(1, side * side, width).float()

@@ -15,6 +15,7 @@ from dmgd.priors.codec import AutoencoderCodec, Codec, NoCodec, PixelCodec
 from dmgd.priors.description import (
     Description,
     check_classes,
+    description_path,
     family_of,
     local_path,
     prior_names,
@@ -24,7 +25,7 @@ from dmgd.priors.description import (
 from dmgd.priors.dit import DiT
 from dmgd.priors.dit_prior import DiTPrior
 from dmgd.priors.prior import Encoder, Prior, PriorDefaults, PriorIdentity
-from dmgd.priors.weights import fetch
+from dmgd.priors.weights import fetch, weight_file
 from dmgd.specs import PriorSpec
 
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -62,7 +63,11 @@ def _load_dit(spec: PriorSpec, device: torch.device) -> Prior:
     path, commit, given = _locate(spec)
     described = read_description(path, given)
     network, numerics, weights = _load_network(path, described)
-    codec, codec_weights = _load_codec(path, spec.vae or described.vae, network.config.in_channels, device)
+    channels = network.config.in_channels
+    if (described.guided_channels or 0) > channels:
+        file = description_path(path)
+        raise ArtifactError(f"{file}: guided_channels is {described.guided_channels}, its latents have {channels}")
+    codec, codec_weights = _load_codec(path, spec.vae or described.vae, channels, device)
     identity = PriorIdentity(
         id=described.id or (spec.name if commit else Path(spec.name).name),
         revision=commit,
@@ -153,8 +158,7 @@ def _load_autoencoder(name: str, kind: str, device: torch.device) -> tuple[Autoe
     folder = Path(name).expanduser()
     if not folder.is_dir():
         folder, _ = fetch(name, kind)
-    codec = AutoencoderCodec(folder, device)
-    return codec, max(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
+    return AutoencoderCodec(folder, device), weight_file(folder)
 
 
 def _classes(described: Description, count: int) -> tuple[ClassInfo, ...]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from dmgd.errors import ArtifactError, UsageError
 
 State = dict[str, Tensor]
+WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
 
 def fetch(hub_id: str, kind: str = "prior", revision: str | None = None) -> tuple[Path, str]:
@@ -39,22 +40,32 @@ def fetch(hub_id: str, kind: str = "prior", revision: str | None = None) -> tupl
     return found, found.name
 
 
+def weight_file(folder: Path) -> Path:
+    """The weights in a diffusers folder, all in one file. Raises ArtifactError if there is none."""
+    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise ArtifactError(f"no weights in {folder}; expected {' or '.join(WEIGHT_FILES)}")
+    return path
+
+
 def read_weights(path: Path) -> State:
     """The tensors of a `.safetensors` file, or of a `.pt`, `.pth` or `.bin` file with nothing but tensors.
 
     In a training checkpoint, the state is that of its `ema` entry, as in facebookresearch/DiT, or else of its model.
-    Raises ArtifactError if the file is damaged or is a pickle that would run code.
+    Raises ArtifactError if the file is damaged, holds something else, or is a pickle that would run code.
     """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        is_safe = path.suffix == ".safetensors"
+        state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
+        if isinstance(state, dict):
+            entries = (state.get(key) for key in ("ema", "model", "state_dict", "model_state_dict", "net"))
+            state = next((entry for entry in entries if isinstance(entry, dict)), state)
+        if not state or not isinstance(state, dict) or not all(isinstance(one, Tensor) for one in state.values()):
+            raise TypeError("it holds no state_dict")
     except Exception as error:  # both readers raise a dozen types for a damaged file
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise ArtifactError(
-            f"{path} is not a file of plain tensors ({str(error).splitlines()[0][:120]}); a pickle with other objects "
+            f"{path} is not a file of plain tensors ({reason}); a pickle with other objects "
             "could run code and is refused: save its state_dict, best as .safetensors"
         ) from error
-    for key in ("ema", "model", "state_dict", "model_state_dict", "net"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            return state[key]
-    return state
+    return {str(name): tensor for name, tensor in state.items()}

@@ -40,7 +40,7 @@ from dmgd.generation.config import DistillConfig
 from dmgd.html import png_url, table
 from dmgd.images import decode, encode
 from dmgd.runs.columns import features, metadata
-from dmgd.runs.manifest import differences, grows, published, specs_of
+from dmgd.runs.manifest import comparable, differences, grows, specs_of
 from dmgd.runs.record import ImageRecord
 from dmgd.specs import PriorSpec, SourceSpec
 
@@ -83,7 +83,7 @@ class RunDirectory:
     def _continued(self, wanted: dict[str, Any]) -> "RunDirectory":
         """The run with the manifest `wanted`. Raises MismatchError unless it is the same run or one it can grow to."""
         found = {key: value for key, value in self.manifest.items() if key != "status"}
-        differing = differences(published(found), published(wanted))  # data and weights may have moved
+        differing = differences(comparable(found), comparable(wanted))  # data and weights may have moved
         if differing and not grows(found, wanted):
             points, more_points = (one["statistics"].get("k") for one in (found, wanted))
             if points != more_points and grows({**wanted, "config": found["config"]}, wanted):

@@ -15,13 +15,15 @@ from numpy import ndarray
 from PIL import Image
 
 from dmgd.errors import ArtifactError
-from dmgd.files import read_json
+from dmgd.files import misfit, read_json
 from dmgd.runs.manifest import differences
 
 FORMAT = 1
 OF_THE_MACHINE = ("batch_size", "compile")
 SKETCH = 4
 TOLERANCE = 0.5
+_OF_A_CLASS = {"name": str, "wnid": str | None, "images": int, "pixels_sha256": str, "sketch": [int | float]}
+_SHAPE = {"tolerance": int | float, "config": dict, "prior": str, "classes": [_OF_A_CLASS]}
 
 
 def make_lock(manifest: dict[str, Any], images: Iterable[tuple[int, ndarray]]) -> dict[str, Any]:
@@ -66,13 +68,17 @@ def read_lock(path: Path) -> dict[str, Any]:
     """The content of the lock file. Raises ArtifactError if it is missing, damaged or has another format."""
     remedy = "make it with --write-lock"
     missing = ArtifactError(f"the lock file {path} does not exist; {remedy}")
-    return read_json(path, FORMAT, ("classes", "tolerance"), missing=missing, remedy=remedy)
+    lock = read_json(path, FORMAT, ("classes", "tolerance"), missing=missing, remedy=remedy)
+    if problem := misfit(lock, _SHAPE):
+        raise ArtifactError(f"{path} is damaged ({problem}); {remedy}")
+    return lock
 
 
 def compare_locks(locked: dict[str, Any], found: dict[str, Any]) -> tuple[list[str], str]:
     """The differences between a lock file and that of the set found, and in which sense the pixels are equal."""
-    settings = ("config", "prior")
-    problems = differences({key: locked[key] for key in settings}, {key: found[key] for key in settings})
+    # The prior's name is for readers: its digest says which it is.
+    wanted, own = ({"config": {**one["config"], "prior": None}, "prior": one["prior"]} for one in (locked, found))
+    problems = differences(wanted, own)
     inexact = 0
     if len(locked["classes"]) != len(found["classes"]):
         problems.append(f"classes: {len(locked['classes'])} locked, {len(found['classes'])} found")

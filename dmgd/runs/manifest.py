@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from dmgd.matching.methods import method_from_json
-from dmgd.specs import PriorSpec, SourceSpec
+from dmgd.specs import ELSEWHERE, PriorSpec, SourceSpec, unlabelled
 
 
 def published(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -12,6 +12,21 @@ def published(manifest: dict[str, Any]) -> dict[str, Any]:
     source, prior = specs_of(manifest)
     specs = {"source": source.published().to_json(), "prior": prior.published().to_json()}
     return {**{key: value for key, value in manifest.items() if key != "status"}, "specs": specs}
+
+
+def comparable(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The published manifest without what may change and the weights still be the same: their local paths and their
+    labels. Digests say which they are."""
+    known = published(manifest)
+    specs, statistics = known["specs"], known["statistics"]
+    places = {key: value for key, value in specs["prior"].items() if not str(value).startswith(f"{ELSEWHERE}/")}
+    weights = {kind: unlabelled(statistics[kind]) for kind in ("prior", "encoder") if kind in statistics}
+    return {
+        **known,
+        "specs": {**specs, "prior": places},
+        "prior": unlabelled(known["prior"]),
+        "statistics": {**statistics, **weights},
+    }
 
 
 def specs_of(manifest: dict[str, Any]) -> tuple[SourceSpec, PriorSpec]:
@@ -23,7 +38,7 @@ def grows(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """Whether the run `found` can grow to the run `wanted`: a greedy run, to more images per class, all else equal."""
     is_greedy = method_from_json(wanted["config"]["method"]).matching_order == "greedy"
     asked_again = {**found, "config": {**found["config"], "ipc": wanted["config"]["ipc"]}}
-    is_same = not differences(published(asked_again), published(wanted))
+    is_same = not differences(comparable(asked_again), comparable(wanted))
     return is_greedy and found["config"]["ipc"] < wanted["config"]["ipc"] and is_same
 
 

@@ -2,7 +2,8 @@
 
     part-00000.npy        the latents, memory-mapped when read
     part-00000.index.npy  of each: class, image, digest, detail
-    part-00000.json       how many images of the source it covers, the unreadable ones, the SHA-256 of both files
+    part-00000.json       how many images of the source it covers, the unreadable ones, the SHA-256 of both files, and
+                          a checksum of itself
 
 A part is valid if its record and checksums are; the first invalid part and all after it are computed again.
 """
@@ -10,15 +11,22 @@ A part is valid if its record and checksums are; the first invalid part and all 
 import hashlib
 import math
 import mmap
+import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from dmgd.files import load_json, sha256_file, write_json, written_whole
+from dmgd.errors import ArtifactError
+from dmgd.files import read_sealed, scratch_folder, sha256_file, write_sealed, written_whole
+from dmgd.progress import Progress
+
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -40,30 +48,67 @@ class PartRecord:
 INDEX = np.dtype([("label", "<i4"), ("sample", "<i8"), ("digest", ">u8", (4,)), ("mirrored", "?"), ("detail", "<f8")])
 
 
-class LatentParts:
-    """The valid parts in `folder`, up to the first invalid one, whose problem is `damaged`."""
+def warn_of_cache(error: OSError, progress: Progress) -> None:
+    """Say that nothing can be written to the cache, and that the work goes on without it."""
+    reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    progress.warn(f"the cache cannot be written ({reason}); going on without it, so the next time starts anew")
 
-    def __init__(self, folder: Path):
+
+class LatentParts:
+    """The valid parts in `folder`, up to the first invalid one, whose problem is `damaged`. Without a folder there are
+    none, and new ones are temporary: they are removed with this object."""
+
+    def __init__(self, folder: Path | None):
         self.folder = folder
         self.records: list[PartRecord] = []
         self.damaged: str | None = None
-        while not self.complete and self.path(len(self.records), ".json").is_file():
-            number = len(self.records)
-            try:
-                record = PartRecord(**load_json(self.path(number, ".json")))
-                if self._checksums(number) != tuple(record.sha256):
-                    raise ValueError("its checksum differs")
-            except (OSError, ValueError, TypeError) as error:
-                self.damaged = f"{self.path(number)} is damaged ({error})"
-                break
+        self._temporary: tuple[int, Path] | None = None
+        if folder is None:
+            self.leave_cache()
+        while not (self.complete or self.damaged) and (record := self._next_record()):
             self.records.append(record)
+
+    def _next_record(self) -> PartRecord | None:
+        """The record of the next part; None if there is none, or if the part is damaged."""
+        number, remedy = len(self.records), "it is encoded again"
+        path = self.path(number, ".json")
+        try:
+            if not path.is_file():
+                return None
+            content = read_sealed(path, FORMAT, missing=ArtifactError(f"{path} is missing; {remedy}"), remedy=remedy)
+            fields = {one.name: content[one.name] for one in dataclass_fields(PartRecord)}
+            if not all(self.path(number, ending).is_file() for ending in (".npy", ".index.npy")):
+                self.damaged = f"{self.path(number)} is damaged (a file is missing); {remedy}"
+            elif self._checksums(number) == tuple(fields["sha256"]):
+                return PartRecord(**fields)
+            else:
+                self.damaged = f"{self.path(number)} is damaged (its checksum differs); {remedy}"
+        except OSError as error:
+            self.damaged = f"{self.path(number)} is damaged ({error}); {remedy}"
+        except ArtifactError as error:
+            self.damaged = str(error)
+        return None
+
+    @property
+    def in_cache(self) -> bool:
+        """Whether all parts are kept."""
+        return self._temporary is None
+
+    def leave_cache(self) -> None:
+        """Write all further parts to a temporary folder."""
+        scratch = ExitStack()
+        self._temporary = (len(self.records), scratch.enter_context(scratch_folder()))
+        weakref.finalize(self, scratch.close)
 
     @property
     def complete(self) -> bool:
         return bool(self.records) and self.records[-1].last
 
     def path(self, number: int, ending: str = ".npy") -> Path:
-        return self.folder / f"part-{number:05d}{ending}"
+        first, temporary = self._temporary or (math.inf, None)
+        folder = temporary if number >= first else self.folder
+        assert folder is not None
+        return folder / f"part-{number:05d}{ending}"
 
     def _checksums(self, number: int) -> tuple[str, ...]:
         return tuple(sha256_file(self.path(number, ending)) for ending in (".npy", ".index.npy"))
@@ -75,7 +120,7 @@ class LatentParts:
             with written_whole(self.path(number, ending)) as temporary, temporary.open("wb") as file:
                 np.save(file, rows, allow_pickle=False)
         whole = replace(record, sha256=self._checksums(number))
-        write_json(self.path(number, ".json"), asdict(whole))
+        write_sealed(self.path(number, ".json"), {**asdict(whole), "format": FORMAT})
         self.records.append(whole)
 
     def read(self, number: int) -> np.memmap:
@@ -96,7 +141,7 @@ class Latents(Sequence[ClassLatents]):
     """The latents of a split by class, read from the parts on access: one class is in memory at a time.
 
     `content` is a digest of the split's pixels and classes, independent of their order and files; `total` is the number
-    of images, `detail` their mean detail, `bad` lists the unreadable ones.
+    of images, `detail` their mean detail, `bad` lists the unreadable ones, `in_cache` says whether all parts are kept.
     """
 
     def __init__(self, parts: LatentParts, identities: Sequence[str]):
@@ -109,6 +154,7 @@ class Latents(Sequence[ClassLatents]):
         self._order = np.lexsort((self._ordinals, *digests.T[::-1], index["label"]))
         self._bounds = np.searchsorted(index["label"][self._order], np.arange(len(identities) + 1))
         self.dimension: int = parts.read(0).shape[1]
+        self.in_cache = parts.in_cache
         self.total = int((~mirrored).sum())
         self.detail = math.fsum(index["detail"][~mirrored]) / max(self.total, 1)  # fsum: the same in any order
         self.bad = [(name, reason) for record in parts.records for name, reason in record.bad]

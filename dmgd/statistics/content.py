@@ -4,14 +4,16 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from dmgd.errors import MismatchError
-from dmgd.files import load_json, write_json
+from dmgd.errors import ArtifactError, MismatchError
+from dmgd.files import read_sealed, write_sealed
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.decode import decoded_chunks
 from dmgd.sources.source import Source
-from dmgd.statistics.cache import content_digest
+from dmgd.statistics.cache import content_digest, warn_of_cache
 from dmgd.statistics.file import Statistics
+
+FORMAT = 1
 
 
 def check_statistics(
@@ -49,9 +51,13 @@ def source_content(source: Source, prior: Prior, *, progress: Progress = SILENT)
     """The digest of the training images, as pixels that the prior's encoder gets, and their classes; cached."""
     path = _content_path(source, prior)
     try:
-        return str(load_json(path)["content"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there yet, or damaged
+        if path.is_file():
+            missing = ArtifactError(f"{path} is missing")
+            return str(read_sealed(path, FORMAT, missing=missing, remedy="the images are read again")["content"])
+    except ArtifactError as error:
+        progress.warn(str(error))
+    except OSError:
+        pass  # that it cannot be written, either, is said below
     digests: list[list[bytes]] = [[] for _ in source.classes]
     with progress.task("compare images", None, "images") as task:
         for chunk in decoded_chunks(source.images("train"), prior.image_size, prior.image_channels):
@@ -59,13 +65,16 @@ def source_content(source: Source, prior: Prior, *, progress: Progress = SILENT)
                 digests[label].append(digest)
             task.advance(chunk.size)
     content = content_digest([info.identity for info in source.classes], digests)
-    remember_content(source, prior, content)
+    try:
+        remember_content(source, prior, content)
+    except OSError as error:
+        warn_of_cache(error, progress)
     return content
 
 
 def remember_content(source: Source, prior: Prior, content: str) -> None:
     """Store the digest of the source's images in the cache for `source_content`."""
-    write_json(_content_path(source, prior), {"content": content})
+    write_sealed(_content_path(source, prior), {"format": FORMAT, "content": content})
 
 
 def _content_path(source: Source, prior: Prior) -> Path:

@@ -1,9 +1,8 @@
 """Encoding a source's images as latents of a prior: streamed, cached, resumable."""
 
 import itertools
-import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -14,16 +13,15 @@ from platformdirs import user_cache_path
 
 from dmgd.config import StatisticsConfig
 from dmgd.errors import DmgdError, listed
-from dmgd.files import canonical_json, remove_temporaries, scratch_folder, sha256_bytes
+from dmgd.files import canonical_json, remove_temporaries, sha256_bytes
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress, Task
 from dmgd.sources.decode import Chunk, decoded_chunks
 from dmgd.sources.source import Source
-from dmgd.statistics.cache import INDEX, LatentParts, Latents, PartRecord
+from dmgd.statistics.cache import FORMAT, INDEX, LatentParts, Latents, PartRecord, warn_of_cache
 
 ENCODE_BATCH = 64
 PART_ITEMS = 2048
-FORMAT = 2
 
 
 def encode_source(
@@ -45,14 +43,12 @@ def encode_source(
     Raises DmgdError if more than the fraction `max_bad` of the images is unreadable or a class has none.
     """
     key = _cache_key(source, prior, mirror)
-    scratch = ExitStack()
     if cache:
         remove_temporaries(user_cache_path("dmgd"))
-    folder = user_cache_path("dmgd") / "latents" / key if cache else scratch.enter_context(scratch_folder())
-    parts = LatentParts(folder)
-    weakref.finalize(parts, scratch.close)
+    folder = user_cache_path("dmgd") / "latents" / key
+    parts = LatentParts(folder if cache else None)
     if parts.damaged:
-        progress.warn(f"{parts.damaged}; it is encoded again")
+        progress.warn(parts.damaged)
     if parts.complete:
         progress.note(f"reused latents {folder}")
     else:
@@ -63,7 +59,7 @@ def encode_source(
         chunks = decoded_chunks(rest, prior.image_size, prior.image_channels, mirror=mirror, workers=workers)
         with closing(chunks), progress.task("encode", None, "images") as task:
             task.advance(done)
-            _append_parts(parts, prior, chunks, task)
+            _append_parts(parts, prior, chunks, task, progress)
     latents = Latents(parts, [info.identity for info in source.classes])
     _check(latents, source, max_bad, progress)
     return latents
@@ -85,8 +81,9 @@ def _cache_key(source: Source, prior: Prior, mirror: bool) -> str:
     return sha256_bytes(canonical_json(settings).encode())[:16]
 
 
-def _append_parts(parts: LatentParts, prior: Prior, chunks: Iterator[Chunk], task: Task) -> None:
-    """Encode the chunks as the parts that follow those that are there; at least one, if only to say that it is last."""
+def _append_parts(parts: LatentParts, prior: Prior, chunks: Iterator[Chunk], task: Task, progress: Progress) -> None:
+    """Encode the chunks as the parts that follow those that are there; at least one, if only to say that it is last.
+    With a warning, without the cache as soon as it cannot be written."""
     ordinal = sum(record.items - len(record.bad) for record in parts.records)
     batch_invariant = parts.records[0].batch_invariant if parts.records else None
     following = next(chunks, None)
@@ -96,7 +93,15 @@ def _append_parts(parts: LatentParts, prior: Prior, chunks: Iterator[Chunk], tas
             part.add(following)
             task.advance(following.size)
             following = next(chunks, None)
-        parts.append(*part.finished(last=following is None))
+        finished = part.finished(last=following is None)
+        try:
+            parts.append(*finished)
+        except OSError as error:
+            if not parts.in_cache:
+                raise
+            warn_of_cache(error, progress)
+            parts.leave_cache()
+            parts.append(*finished)
         ordinal, batch_invariant = part.ordinal, part.batch_invariant
 
 

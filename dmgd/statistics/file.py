@@ -15,10 +15,25 @@ from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError
-from dmgd.files import canonical_json, open_regular, sha256_bytes, written_whole
+from dmgd.files import canonical_json, misfit, sha256_bytes, written_whole
+from dmgd.specs import unlabelled
 
 FORMAT = 4
 TENSORS = ("support", "mass", "covariance", "count")
+_WEIGHTS = {"id": str, "digest": str}
+_QUALITY = {"w2": [int | float], "w2_of_one_point": [int | float]}
+HEADER = {  # what is read of it, see `misfit`
+    "classes": [{"name": str, "wnid": str | None, "prior_index": int | None}],
+    "source": {"name": str, "variant": str | None, "fingerprint": str},
+    "prior": _WEIGHTS,
+    "encoder": {**_WEIGHTS, "approximate": bool, "pixels": bool, "config": dict},
+    "quality": _QUALITY,
+    "bad_images": {"count": int},
+    "detail": int | float | None,
+    "k": int,
+    "seed": int,
+    "mirror": bool,
+}
 
 
 @dataclass(frozen=True)
@@ -101,8 +116,11 @@ class Statistics:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the header and the tensors, which a run records."""
-        return _sha256(self.header, self.tensors().values())
+        """The SHA-256 of the header, without the labels of the weights, and of the tensors; a run records it."""
+        weights: dict[str, Any] = {
+            kind: unlabelled(self.header[kind]) for kind in ("prior", "encoder") if kind in self.header
+        }
+        return _sha256({**self.header, **weights}, self.tensors().values())
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in TENSORS}
@@ -112,34 +130,57 @@ class Statistics:
         header = {**self.header, "format": FORMAT, "classes": [info.to_json() for info in self.classes]}
         tensors = self.tensors()
         header["sha256"] = _sha256(header, (tensors[name] for name in sorted(tensors)))
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
         with written_whole(Path(path)) as temporary:
-            save_file(
-                {name: t.contiguous() for name, t in tensors.items()}, temporary, {"dmgd": canonical_json(header)}
-            )
+            try:
+                save_file(whole, temporary, {"dmgd": canonical_json(header)})
+            except SafetensorError as error:  # a full disk, for example
+                raise OSError(f"it cannot be written: {error}") from error
 
     @classmethod
     def load(cls, path: Path | str) -> "Statistics":
-        """The statistics in the file. Raises ArtifactError if it is missing, damaged, or has another format."""
+        """The statistics in the file. Raises ArtifactError if it is missing, damaged, holds something else, or has
+        another format."""
+        if not Path(path).is_file():
+            raise ArtifactError(f"the statistics {path} do not exist; make them with dmgd fit-stats")
         try:
-            open_regular(Path(path)).close()
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {})["dmgd"])
-                same_format = header.get("format") == FORMAT
+                same_format = isinstance(header, dict) and header.get("format") == FORMAT
                 tensors = {name: file.get_tensor(name) for name in TENSORS} if same_format else {}
-        except FileNotFoundError as error:
-            raise ArtifactError(f"the statistics {path} do not exist; make them with dmgd fit-stats") from error
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            if same_format:
+                checksum, ordered = header.pop("sha256", None), (tensors[name] for name in sorted(tensors))
+                problem = misfit(header, HEADER) or _misfit_of_tensors(header, tensors)
+                if problem or checksum != _sha256(header, ordered):
+                    raise ValueError(problem or "its checksum differs")
+        except (SafetensorError, KeyError, ValueError, RecursionError, OSError) as error:
             raise ArtifactError(
                 f"{path} is damaged or is no statistics file ({error}); run dmgd fit-stats again"
             ) from error
-        checksum = header.pop("sha256", None)
         if not same_format:
             raise ArtifactError(f"{path} was written by another version of dmgd; run dmgd fit-stats again")
-        if checksum != _sha256(header, (tensors[name] for name in sorted(tensors))):
-            raise ArtifactError(f"{path} is damaged or was changed (its checksum differs); run dmgd fit-stats again")
         del header["format"]
         classes = tuple(ClassInfo.from_json(fields) for fields in header.pop("classes"))
         return cls(**tensors, classes=classes, header=header)
+
+
+def _misfit_of_tensors(header: dict[str, Any], tensors: dict[str, Tensor]) -> str | None:
+    """Which tensor does not fit the header or is no statistics', in a few words; None if all do."""
+    c, k, d = len(header["classes"]), header["k"], tensors["support"].shape[-1:].numel()
+    shapes = {"support": (c, k, d), "mass": (c, k), "covariance": (c, k, k), "count": (c,)}
+    types = {"covariance": torch.float64, "count": torch.int64}
+    for name, shape in shapes.items():
+        tensor, dtype = tensors[name], types.get(name, torch.float32)
+        if (tensor.dtype, tensor.shape) != (dtype, shape):
+            return f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}, not {dtype} of {shape}"
+        if not tensor.isfinite().all():
+            return f"{name} is not finite"
+    mass = tensors["mass"]
+    if not all(shapes["support"]) or (mass < 0).any() or not torch.allclose(mass.sum(1), torch.ones(c), atol=1e-3):
+        return "the masses of a class do not sum to 1"
+    if (tensors["count"] < 1).any() or any(len(header["quality"][name]) != c for name in _QUALITY):
+        return "count or quality are not of the classes"
+    return None
 
 
 def _sha256(header: dict[str, Any], tensors: Iterable[Tensor]) -> str:

@@ -18,6 +18,7 @@ from dmgd.progress import Progress, listener
 from dmgd.sources.open import as_source
 from dmgd.sources.source import Source
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
+from dmgd.statistics.cache import warn_of_cache
 from dmgd.statistics.content import remember_content
 from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
@@ -41,9 +42,9 @@ def fit_statistics(
     configuration or its `settings`, such as k=20.
 
     Latents and statistics are cached and reused for the same source, prior and settings; `cache` False neither reads
-    nor writes the cache. `workers` processes decode the images (None: one per core). Source and prior may be open
-    objects, specs or names; a prior is loaded onto `device`. Raises MismatchError if the prior lacks a class of the
-    source, DmgdError if too many images are unreadable.
+    nor writes the cache, and one that cannot be written is done without. `workers` processes decode the images (None:
+    one per core). Source and prior may be open objects, specs or names; a prior is loaded onto `device`. Raises
+    MismatchError if the prior lacks a class of the source, DmgdError if too many images are unreadable.
     """
     config = configured(StatisticsConfig, config, settings)
     source = as_source(source)
@@ -51,14 +52,17 @@ def fit_statistics(
     progress = listener(progress)
     classes = prior.match_classes(source.classes)
     path = _cache_path(source, prior, config)
-    if cache and path.exists():
-        try:
+    try:
+        if cache and path.is_file():
             statistics = Statistics.load(path)
             progress.note(f"reused statistics {path}")
             _warn_of_edition(source, statistics.count.tolist(), progress)
             return statistics
-        except ArtifactError as error:
-            progress.warn(f"{error}; fitting again")
+    except ArtifactError as error:
+        progress.warn(f"{error}; fitting again")
+    except OSError as error:
+        warn_of_cache(error, progress)
+        cache = False
 
     latents = encode_source(
         source, prior, mirror=config.mirror, max_bad=config.max_bad, workers=workers, cache=cache, progress=progress
@@ -68,9 +72,12 @@ def fit_statistics(
     tensors, quality = fit_classes(latents, classes, config, progress=progress)
     header = statistics_header(source, prior, config, latents, counts) | {"quality": quality}
     statistics = Statistics(**tensors, count=torch.tensor(counts), classes=classes, header=header)
-    if cache:
-        statistics.save(path)
-        remember_content(source, prior, latents.content)
+    if latents.in_cache:
+        try:
+            statistics.save(path)
+            remember_content(source, prior, latents.content)
+        except OSError as error:
+            warn_of_cache(error, progress)
     return statistics
 
 

@@ -23,7 +23,7 @@ from dmgd.runs.directory import RunDirectory
 from dmgd.runs.lockfile import compare_locks, make_lock, read_lock
 from dmgd.runs.manifest import differences
 from dmgd.sources.source import Source
-from dmgd.specs import PriorSpec, SourceSpec
+from dmgd.specs import PriorSpec, SourceSpec, unlabelled
 from dmgd.statistics.file import Statistics
 from dmgd.workflows.fit_stats import fit_statistics
 
@@ -101,7 +101,7 @@ def _check_prior(target: DistilledSet, prior: Prior) -> None:
             f"not {prior.identity.digest[:12]}…; load the same weights"
         )
     classes = tuple(ClassInfo.from_json(fields) for fields in target.manifest["classes"])
-    differing = differences(made_with, prior.to_json())
+    differing = differences(unlabelled(made_with), unlabelled(prior.to_json()))
     if differing or prior.match_classes(classes) != classes:
         raise MismatchError(
             f"the prior {made_with['id']!r} has changed since {target.path} was made "
@@ -114,13 +114,15 @@ def _statistics_again(
 ) -> Statistics:
     """The target's statistics, fitted again. Raises MismatchError for another encoder or other images."""
     made_with = target.manifest["statistics"]
-    if differing := differences(made_with["encoder"], prior.encoder_identity):
+    if differing := differences(unlabelled(made_with["encoder"]), unlabelled(prior.encoder_identity)):
         raise MismatchError(
             f"the statistics of {target.path} were made with the encoder {made_with['encoder']['id']!r}, not "
             f"{prior.encoder_identity['id']!r} ({'; '.join(differing)}); name it with --encoder, or give the "
             "statistics with --stats"
         )
-    settings = StatisticsConfig(made_with["k"], made_with["seed"], made_with["mirror"])
+    # Which images are readable is the fingerprint's to say, and not for a limit that the run does not record.
+    max_bad = 1.0 if made_with["bad_images"]["count"] else StatisticsConfig.max_bad
+    settings = StatisticsConfig(made_with["k"], made_with["seed"], made_with["mirror"], max_bad)
     statistics = fit_statistics(source, prior, settings, progress=progress)
     if statistics.header["source"]["fingerprint"] != made_with["source"]["fingerprint"]:
         raise MismatchError(
