@@ -74,8 +74,8 @@ def require_arrivals(*arrivals: Arrival) -> None:
         return
     servers = listed(sorted({urlsplit(url).netloc.rpartition("@")[2] for one in missing for url in one.urls}))
     why = "HF_HUB_OFFLINE is set" if is_offline() else f"cannot reach {servers}"
-    ways = "; ".join(f"{one.what} {one.remedy}" if len(missing) > 1 else one.remedy for one in missing)
+    ways = "; ".join(one.remedy for one in missing)
     raise ArtifactError(
         f"missing {' and '.join(f'{one.what} ({one.origin})' for one in missing)}: {why}. To go on, connect once, or "
-        f"set HF_HOME to a cache that has them; or else {ways}"
+        f"set HF_HOME to a cache that has it all; or {ways}"
     )

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from dmgd.config import StatisticsConfig
+from dmgd.display import Display
+from dmgd.errors import UsageError
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
 from dmgd_cli.output import print_json, print_table
@@ -43,18 +45,23 @@ def command(
       dmgd fit-stats --source digits
       dmgd fit-stats --source imagenette --data ~/data/imagenette --k 20
     """
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder; name a file, such as {out / 'stats.safetensors'}")
     config = StatisticsConfig(k, seed, mirror, max_bad)
     prior_spec = PriorSpec(prior or default_prior(source), vae, encoder, revision=prior_revision)
 
     from dmgd.priors.description import check_classes
     from dmgd.sources.open import open_source
 
-    opened = open_source(SourceSpec(source, data, None, variant, columns, class_map))
+    display = Display()
+    opened = open_source(SourceSpec(source, data, None, variant, columns, class_map), progress=display)
     check_classes(prior_spec, opened.classes)
 
     from dmgd.workflows.fit_stats import fit_statistics
 
-    statistics = fit_statistics(opened, prior_spec, config, cache=cache, workers=workers, device=device, progress=True)
+    statistics = fit_statistics(
+        opened, prior_spec, config, cache=cache, workers=workers, device=device, progress=display
+    )
     statistics.save(out)
 
     rows = statistics.quality()

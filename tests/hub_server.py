@@ -229,3 +229,29 @@ def running_hub():
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def downloading(monkeypatch, cache):
+    """The hub's state while this process downloads data, weights and archives from it, into `cache`, without delays."""
+    import datasets.config
+    from huggingface_hub import constants
+
+    with running_hub() as (hub, address):
+        for module, name, value in [
+            (constants, "HF_HUB_OFFLINE", False),
+            (constants, "ENDPOINT", address),
+            (constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"),
+            (constants, "HF_HUB_DISABLE_XET", True),
+            (constants, "HF_HUB_CACHE", str(cache / "hub")),
+            (datasets.config, "HF_HUB_OFFLINE", False),
+            (datasets.config, "HF_ENDPOINT", address),
+            (datasets.config, "HUB_DATASETS_URL", address + "/datasets/{repo_id}/resolve/{revision}/{path}"),
+            (datasets.config, "HF_DATASETS_CACHE", cache / "datasets"),
+        ]:
+            monkeypatch.setattr(module, name, value)
+        monkeypatch.setenv("HF_DATASETS_CACHE", str(cache / "datasets"))
+        monkeypatch.setenv("DMGD_ARCHIVES", f"{address}/archives")
+        monkeypatch.setattr("logging.raiseExceptions", False)  # the client's log holds on to an earlier test's stderr
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        yield hub

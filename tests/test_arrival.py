@@ -1,4 +1,4 @@
-"""Named data arrives from the first place that has it, whole and verified; a Hub and fastai's server on the loopback."""
+"""Named data arrives from the first place that has it, whole and verified; all servers are on the loopback."""
 
 import hashlib
 import io
@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hub_server import running_hub
+from hub_server import downloading
 from recorder import Recorder
 from source_stand_ins import as_folder, as_parquet, pictures
 
@@ -50,25 +50,7 @@ def packed(add):
 @pytest.fixture
 def servers(monkeypatch, tgz, tmp_path):
     """The Hub and fastai's server, and this process pointed to them."""
-    import datasets.config
-    from huggingface_hub import constants
-
-    with running_hub() as (hub, address):
-        for module, name, value in [
-            (constants, "HF_HUB_OFFLINE", False),
-            (constants, "ENDPOINT", address),
-            (constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"),
-            (constants, "HF_HUB_DISABLE_XET", True),
-            (datasets.config, "HF_HUB_OFFLINE", False),
-            (datasets.config, "HF_ENDPOINT", address),
-            (datasets.config, "HUB_DATASETS_URL", address + "/datasets/{repo_id}/resolve/{revision}/{path}"),
-        ]:
-            monkeypatch.setattr(module, name, value)
-        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
-        monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
-        monkeypatch.setenv("DMGD_ARCHIVES", f"{address}/archives")
-        monkeypatch.setattr("logging.raiseExceptions", False)  # the client's log holds on to an earlier test's stderr
-        monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with downloading(monkeypatch, tmp_path) as hub:
         pin(monkeypatch, tgz)
         yield hub
 

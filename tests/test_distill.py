@@ -76,7 +76,7 @@ REFUSED = [
     (["--solver", "euler"], 2, "known: ddpm, dpm++"),
     (["--guidance-interval", "9", "3"], 2, "guidance-interval must be two increasing numbers"),
     (["--batch-size", "0"], 2, "batch-size must be at least 1, not 0"),
-    (["--precision", "fp8"], 2, "known: fp32, bf16, fp16"),
+    (["--precision", "fp8"], 2, "known: auto, fp32, bf16, fp16"),
     (["--device", "tpu"], 2, "try --device cpu"),
     (["--stats", "missing.safetensors"], 1, "dmgd fit-stats"),
     (["--prior", "dit-xl-2-256"], 1, "lacks 10 of the 10 classes"),

@@ -90,7 +90,10 @@ def test_data_and_weights_may_move(local, weights, photos, tmp_path):
         shutil.copytree(folder, tmp_path / folder.name)
     moved = open_source(f"folder:{tmp_path / 'photos'}"), load_prior(str(tmp_path / "weights"))
     run = distill(*moved, QUICK, out=tmp_path / "run")
-    assert run.specs == (SourceSpec(f"folder:{tmp_path / 'photos'}"), PriorSpec(str(tmp_path / "weights")))
+    assert run.specs == (
+        SourceSpec(f"folder:{tmp_path / 'photos'}"),
+        PriorSpec(str(tmp_path / "weights"), precision="fp32"),
+    )
     assert RunDirectory.open(tmp_path / "run").complete
 
 

@@ -56,7 +56,7 @@ def provenance(run: RunDirectory, results: str | None) -> dict[str, str]:
         "licence": source.get("licence") or "the source; its own terms apply",
         "prior": prior["id"],
         "settings": _rows(*settings.items()),
-        "command": distill_command(run.config, source_spec, prior_spec, manifest["statistics"]),
+        "command": distill_command(run.config, source_spec, prior_spec, manifest["statistics"], manifest["device"]),
         "results": f"## Results\n\n{results}\n\n" if results else "",
     }
 

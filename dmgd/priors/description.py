@@ -11,6 +11,7 @@ from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_prior
 from dmgd.errors import ArtifactError
+from dmgd.network import Arrival
 from dmgd.specs import EMBEDDED, PriorSpec
 
 Numerics = Literal["original", "diffusers"]
@@ -41,9 +42,20 @@ class Description:
 
 
 _FACEBOOK = {"numerics": "original", "guidance_scale": 4.0, "guided_channels": 3}
+
+
+class Published(NamedTuple):
+    """A prior on the Hub: what its weights do not contain, and what to know before they are downloaded."""
+
+    hub_id: str
+    description: Description
+    size: str = "3.3 GB"  # transformer and autoencoder, as the Hub lists them
+    licence: str = "CC BY-NC 4.0"  # of the model cards
+
+
 PUBLISHED = {
-    "dit-xl-2-256": ("facebook/DiT-XL-2-256", Description(id="dit-xl-2-256", **_FACEBOOK)),  # type: ignore[arg-type]
-    "dit-xl-2-512": ("facebook/DiT-XL-2-512", Description(id="dit-xl-2-512", **_FACEBOOK)),  # type: ignore[arg-type]
+    "dit-xl-2-256": Published("facebook/DiT-XL-2-256", Description(id="dit-xl-2-256", **_FACEBOOK)),  # type: ignore[arg-type]
+    "dit-xl-2-512": Published("facebook/DiT-XL-2-512", Description(id="dit-xl-2-512", **_FACEBOOK)),  # type: ignore[arg-type]
 }
 
 
@@ -69,9 +81,39 @@ def prior_names() -> tuple[str, ...]:
     return (EMBEDDED, *PUBLISHED, *FAMILIES)
 
 
-def published_prior(name: str) -> tuple[str, Description] | None:
-    """The Hub id and the description of a published prior, by its short name or its Hub id; None for others."""
-    return next((known for short, known in PUBLISHED.items() if name in (short, known[0])), None)
+def published_prior(name: str) -> Published | None:
+    """What is known of a published prior, by its short name or its Hub id; None for others."""
+    return next((known for short, known in PUBLISHED.items() if name in (short, known.hub_id)), None)
+
+
+def prior_arrival(spec: PriorSpec) -> Arrival:
+    """Where a prior's weights come from, known without loading them."""
+    from huggingface_hub import constants
+
+    if path := local_path(spec.name):
+        found = [file for file in ([path] if path.is_file() else path.rglob("*")) if is_weights(file)]
+        where = "embedded; Apache-2.0" if spec.name == EMBEDDED else "local"
+        return Arrival(spec.name, f"{sum(file.stat().st_size for file in found) / 1e6:.1f} MB, {where}")
+    known = published_prior(spec.name)
+    hub_id, size, licence = (known.hub_id, f"{known.size} ", f"; {known.licence}") if known else (spec.name, "", "")
+    if family_of(spec.name) or hub_id.count("/") != 1:
+        return Arrival(spec.name, "local")
+    if is_cached(hub_id):
+        return Arrival(spec.name, f"in the cache{licence}")
+    remedy = f"give --prior PATH, a local copy of {spec.name}"
+    return Arrival(spec.name, f"{size}from the Hub ({hub_id}){licence}", (constants.ENDPOINT,), remedy)
+
+
+def is_cached(hub_id: str) -> bool:
+    """Whether weights of this model on the Hub are in its client's cache."""
+    from huggingface_hub import constants
+
+    snapshots = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "snapshots"
+    return any(is_weights(file) for file in snapshots.rglob("*"))
+
+
+def is_weights(file: Path) -> bool:
+    return file.suffix in (".safetensors", ".bin", ".pt", ".pth")
 
 
 def local_path(name: str) -> Path | None:

@@ -14,7 +14,8 @@ from dmgd.errors import ArtifactError
 from dmgd.progress import Progress, Task
 from dmgd.sources.data_cache import data_folder, filled
 
-BLOCK = 1 << 20
+MB = 1_000_000
+BLOCK = MB
 STALLED_SECONDS = 30.0
 ATTEMPTS = 5
 
@@ -81,8 +82,8 @@ def fetch_archive(archive: Archive, progress: Progress) -> Path:
 
 def _download(archive: Archive, file: Path, progress: Progress) -> None:
     """All bytes of the archive in `file`, which may have the first of them already."""
-    with progress.task(f"download {archive.name}.tgz", archive.bytes, "bytes") as task:
-        task.advance(_size(file))
+    with progress.task(f"download {archive.name}.tgz", round(archive.bytes / MB), "MB") as task:
+        task.advance(_size(file) // MB)
         for _ in range(ATTEMPTS):
             before, problem = _size(file), _continue(archive, file, task)
             if _size(file) >= archive.bytes:
@@ -100,12 +101,12 @@ def _continue(archive: Archive, file: Path, task: Task) -> str:
     try:
         with urlopen(request, timeout=STALLED_SECONDS) as answer:
             if answer.status != 206:  # the whole file, whatever was asked
-                task.advance(-_size(file))
+                task.advance(-(_size(file) // MB))
                 file.unlink(missing_ok=True)
             with file.open("ab") as out:
                 while block := answer.read(BLOCK):
                     out.write(block)
-                    task.advance(len(block))
+                    task.advance(len(block) // MB)
                     if out.tell() > archive.bytes:
                         break
     except HTTPError as error:

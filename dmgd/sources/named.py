@@ -34,12 +34,12 @@ def arrival_of(name: str, variant: str | None) -> Arrival:
     if data.is_here:
         return Arrival(data.what, "in the cache")
     remedy = (
-        f"as --data PATH, a local copy as image folder, parquet or WebDataset shards; or other data as --source "
+        "give --data PATH, a local copy as image folder, parquet or WebDataset shards, or other data with --source "
         f"{', '.join(prefixes())} or digits"
     )
     if not data.archive:
-        return Arrival(data.what, f"from the Hub's {data.hub_id}", (constants.ENDPOINT,), remedy)
-    origin = f"{data.archive.bytes / 1e9:.1f} GB, from the Hub's {data.hub_id} or fastai's archive"
+        return Arrival(data.what, f"from the Hub ({data.hub_id})", (constants.ENDPOINT,), remedy)
+    origin = f"{data.archive.bytes / 1e9:.1f} GB from the Hub ({data.hub_id}) or fastai"
     return Arrival(data.what, origin, (constants.ENDPOINT, data.archive.url), remedy)
 
 

@@ -1,0 +1,44 @@
+"""What `dmgd distill` is about to do, said before anything is downloaded or computed."""
+
+from pathlib import Path
+
+from dmgd.generation.config import DistillConfig
+from dmgd.progress import Progress
+from dmgd.sources.source import Source
+from dmgd.specs import PriorSpec, SourceSpec
+
+
+def opened_if_here(source: SourceSpec, prior: PriorSpec) -> Source | SourceSpec:
+    """The source, opened unless it must be downloaded. Raises MismatchError for classes that the prior lacks, if they
+    are known by then."""
+    from dmgd.priors.description import check_classes
+    from dmgd.sources.open import known_classes, open_source, source_arrival
+
+    opened = source if source_arrival(source).urls else open_source(source)
+    check_classes(prior, known_classes(opened) or ())
+    return opened
+
+
+def announce(
+    source: Source | SourceSpec, prior: PriorSpec, config: DistillConfig, device: str, out: Path, progress: Progress
+) -> None:
+    """Say what is used and made. Raises ArtifactError if data or weights are neither here nor can be downloaded."""
+    from dmgd.network import require_arrivals
+    from dmgd.priors.description import prior_arrival
+    from dmgd.priors.load import settled_precision, torch_device
+    from dmgd.sources.open import known_classes, source_arrival
+
+    arrivals = source_arrival(source.spec if isinstance(source, Source) else source), prior_arrival(prior)
+    on, classes, steps = torch_device(device), len(known_classes(source) or ()), config.method.steps
+    images = classes * config.ipc
+    work = f"{images:,} ({classes} classes × {config.ipc})" if classes else f"{config.ipc} of every class"
+    calls = f"{images * steps:,}" if classes else f"{config.ipc * steps:,} for every class"
+    for what, text in [
+        *((title, f"{one.what}: {one.origin}") for title, one in zip(("source", "prior"), arrivals, strict=True)),
+        ("images", work),
+        ("calls", f"{calls} of the network: {steps} steps for each image, each twice with guidance"),
+        ("device", f"{on}, {settled_precision(prior.precision, on)}"),
+        ("run", f"{out}, by {config.method.name}"),
+    ]:
+        progress.note(f"{what:6} {text}")
+    require_arrivals(*arrivals)
