@@ -50,9 +50,9 @@ def cluster(folder: Path, classes: int, k: int) -> None:
     """Open, check and cluster the parts; print time and memory."""
     infos = tuple(ClassInfo(f"class {index}") for index in range(classes))
     start = time.perf_counter()
-    latents = Latents(LatentParts.open(folder), [info.identity for info in infos])
+    latents = Latents(LatentParts(folder), [info.identity for info in infos])
     opened = time.perf_counter() - start
-    fits = fit_classes(latents, infos, StatisticsConfig(k=k), progress=Display())
+    _, quality = fit_classes(latents, infos, StatisticsConfig(k=k), progress=Display())
     seconds = time.perf_counter() - start
     result = {
         "classes": classes,
@@ -61,7 +61,7 @@ def cluster(folder: Path, classes: int, k: int) -> None:
         "total_seconds": round(seconds, 1),
         "cpu_seconds": round(time.process_time(), 1),  # two cores take at least half of this
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3),
-        "mean_w2_ratio": round(float(np.mean([fit.w2 / fit.w2_of_one_point for fit in fits])), 4),
+        "mean_w2_ratio": round(float(np.divide(quality["w2"], quality["w2_of_one_point"]).mean()), 4),
     }
     print(json.dumps(result, indent=2))
 

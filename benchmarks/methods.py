@@ -171,15 +171,10 @@ def statistics_of(
     latents: Sequence[ClassLatents], classes: tuple[ClassInfo, ...], k: int, image_size: int
 ) -> Statistics:
     """`k` support points of every class of latents, without mirror images, of images of this size."""
-    fits = fit_classes(latents, classes, StatisticsConfig(k=k), progress=SILENT)
-    return Statistics(
-        support=torch.stack([torch.from_numpy(fit.support) for fit in fits]),
-        mass=torch.stack([torch.from_numpy(fit.mass) for fit in fits]).float(),
-        covariance=torch.stack([torch.from_numpy(fit.covariance) for fit in fits]),
-        count=torch.tensor([len(own.rows) for own in latents]),
-        classes=classes,
-        header={"encoder": {"pixels": image_size <= 32}, "quality": {"w2": [fit.w2 for fit in fits]}},
-    )
+    tensors, quality = fit_classes(latents, classes, StatisticsConfig(k=k), progress=SILENT)
+    header = {"encoder": {"pixels": image_size <= 32}, "quality": quality}
+    count = torch.tensor([len(own.rows) for own in latents])
+    return Statistics(**tensors, count=count, classes=classes, header=header)
 
 
 def drawn(name: str, config: DistillConfig, prior: Prior, statistics: Statistics) -> ImageSet:

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from math import isfinite
 from numbers import Integral, Real
+from operator import ge, gt, le
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dmgd.errors import UsageError, unknown_choice
 
+_BOUNDS = {"at_least": ge, "above": gt, "at_most": le}
 Pair = tuple[int, int]
 Config = TypeVar("Config")
 
@@ -39,12 +41,9 @@ def check_settings(settings: Any) -> None:
         if given is None and type(None) in get_args(hint):
             continue
         value = _typed(name, given, hint)
-        if "at_least" in facts and not value >= facts["at_least"]:
-            raise UsageError(f"{name} must be at least {facts['at_least']}, not {value}")
-        if "above" in facts and not value > facts["above"]:
-            raise UsageError(f"{name} must be above {facts['above']}, not {value}")
-        if "at_most" in facts and not value <= facts["at_most"]:
-            raise UsageError(f"{name} must be at most {facts['at_most']}, not {value}")
+        for bound, holds in _BOUNDS.items():
+            if bound in facts and not holds(value, facts[bound]):
+                raise UsageError(f"{name} must be {bound.replace('_', ' ')} {facts[bound]}, not {value}")
         object.__setattr__(settings, one.name, value)
 
 
@@ -105,8 +104,11 @@ class VerifyConfig:
     with statistics fitted again, whose pixels may differ by `tolerance` of 255 grey levels; and all pixels against the
     lock file `lock`. `write_lock` is a lock file to write."""
 
-    regenerate: int = 0
-    tolerance: int = 2
+    regenerate: int = setting(0, at_least=0)
+    tolerance: int = setting(2, at_least=0, at_most=255)
     stats: Path | str | None = None
     lock: Path | str | None = None
     write_lock: Path | str | None = None
+
+    def __post_init__(self) -> None:
+        check_settings(self)

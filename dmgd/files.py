@@ -15,6 +15,7 @@ from typing import Any
 from dmgd.errors import ArtifactError, DmgdError, UsageError
 
 GUARD = ".dmgd.guard"
+SEAL = "checksum"
 _BLOCK = 1 << 20
 _NAME_LENGTH = 60
 
@@ -88,16 +89,36 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, canonical_json(value).encode())
 
 
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write the JSON object `value` with a checksum of itself, so that no later change to it goes unnoticed."""
+    write_json(path, {**value, SEAL: _seal(value)})
+
+
+def read_sealed(path: Path, format: int, *, missing: DmgdError, remedy: str) -> dict[str, Any]:
+    """The JSON object that `write_sealed` wrote to `path`, without its checksum.
+
+    Raises `missing` if there is no file, ArtifactError, with the `remedy`, if it was changed or has another format.
+    """
+    value = read_json(path, format, (), missing=missing, remedy=remedy)
+    if value.pop(SEAL, None) != _seal(value):
+        raise ArtifactError(f"{path} was changed (its checksum differs); {remedy}")
+    return value
+
+
+def _seal(value: dict[str, Any]) -> str:
+    return sha256_bytes(json.dumps(value, sort_keys=True).encode())
+
+
 def read_json(path: Path, format: int, keys: Iterable[str], *, missing: DmgdError, remedy: str) -> dict[str, Any]:
     """The JSON object at `path`, with its "format" and `keys` checked.
 
     Raises `missing` if there is no file, ArtifactError, with the `remedy`, if it is damaged or has another format.
     """
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise missing from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); {remedy}") from error
     if not isinstance(value, dict) or value.get("format") != format:
         raise ArtifactError(f"{path} was written by another version of dmgd; {remedy}")

@@ -3,7 +3,6 @@
 import io
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +71,12 @@ def read_image(image: "bytes | Path | Image.Image") -> Image.Image:
         data = image if isinstance(image, bytes) else image.read_bytes()
         if not data:
             raise BadImage("the file is empty")
-        with _strict(), Image.open(io.BytesIO(data)) as opened:
-            opened.load()
-            return _in_8_bits(ImageOps.exif_transpose(opened))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow says of metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as opened:
+                opened.load()
+                return _in_8_bits(ImageOps.exif_transpose(opened))
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -82,15 +84,6 @@ def read_image(image: "bytes | Path | Image.Image") -> Image.Image:
     except Exception as error:  # the decoders raise a dozen types for a damaged file
         reason = getattr(error, "strerror", None) or str(error)
         raise BadImage(next(iter(reason.splitlines()), type(error).__name__)) from error
-
-
-@contextmanager
-def _strict() -> Iterator[None]:
-    """Silence Pillow's warnings about metadata; raise its warning about decompression bombs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:

@@ -27,17 +27,15 @@ class Progress(Protocol):
         """Report something that the user should act on."""
 
 
-class _SilentTask:
+class Silent:
+    """Reports nothing; it is its own task."""
+
+    def task(self, name: str, total: int | None, unit: str) -> AbstractContextManager[Task]:
+        return nullcontext(self)
+
     def advance(self, amount: int = 1) -> None: ...
 
     def describe(self, text: str) -> None: ...
-
-
-class Silent:
-    """Reports nothing."""
-
-    def task(self, name: str, total: int | None, unit: str) -> AbstractContextManager[Task]:
-        return nullcontext(_SilentTask())
 
     def note(self, text: str) -> None: ...
 

@@ -34,7 +34,10 @@ def announce(
     work = f"{images:,} ({classes} classes × {config.ipc})" if classes else f"{config.ipc} of every class"
     calls = f"{images * steps:,}" if classes else f"{config.ipc * steps:,} for every class"
     for what, text in [
-        *((title, f"{one.what}: {one.origin}") for title, one in zip(("source", "prior"), arrivals, strict=True)),
+        *(
+            (title, ": ".join(filter(None, (one.what, one.origin))))
+            for title, one in zip(("source", "prior"), arrivals, strict=True)
+        ),
         ("images", work),
         ("calls", f"{calls} of the network: {steps} steps for each image, each twice with guidance"),
         ("device", f"{on}, {settled_precision(prior.precision, on)}"),

@@ -1,11 +1,13 @@
 """Shared by several tests: a run made without sampling, and the digests of a folder."""
 
 import hashlib
+import json
 
 import numpy as np
 import torch
 
 from dmgd.classes.info import ClassInfo
+from dmgd.files import SEAL, write_sealed
 from dmgd.generation.batches import Batch
 from dmgd.generation.config import DistillConfig
 from dmgd.matching.methods import DMGD
@@ -35,6 +37,14 @@ def make_run(path, names=("cat", "dog"), ipc=3, size=8, channels=3, seed=0):
         run.write_batch(batch, pixels, torch.zeros(len(batch), 1, 2, 2), measured)
         write_preview(run)
         return run.finish()
+
+
+def forge(path, change):
+    """Change the content of a JSON file and renew its checksum, as only somebody could who means to."""
+    content = json.loads(path.read_text())
+    del content[SEAL]
+    change(content)
+    write_sealed(path, content)
 
 
 def rows(*indices):

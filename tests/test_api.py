@@ -14,10 +14,10 @@ from made_run import make_run, tree
 from source_stand_ins import WNIDS, as_folder, pictures, small_prior
 
 import dmgd
-from dmgd.config import StatisticsConfig, check_settings, setting
+from dmgd.config import StatisticsConfig, VerifyConfig, check_settings, setting
 from dmgd.errors import UsageError
 from dmgd.generation.config import DistillConfig
-from dmgd.matching.methods import DMGD, DMGDPaper
+from dmgd.matching.methods import DMGD, DMGDPaper, method_from_json
 from dmgd.runs.directory import RunDirectory
 from dmgd.specs import PriorSpec, SourceSpec
 
@@ -109,6 +109,18 @@ def test_settings_change_a_method_as_its_name():
     assert DistillConfig.of(DMGDPaper(), steps=46) == DistillConfig.of("dmgd-paper", steps=46)
     with pytest.raises(UsageError, match="k must be a whole number, not None"):
         dataclasses.replace(StatisticsConfig(), k=None)
+    with pytest.raises(UsageError, match="regenerate must be at least 0, not -2"):
+        VerifyConfig(regenerate=-2)
+    recorded = {name: value for name, value in DMGDPaper().to_json().items() if name != "rho"}
+    with pytest.raises(UsageError, match="not those of dmgd-paper here: rho, tau differ"):
+        method_from_json({**recorded, "tau": 1})
+
+
+def test_a_run_that_was_moved_away_is_not_called_unfinished(tmp_path):
+    run = make_run(tmp_path / "run")
+    run.path.rename(tmp_path / "moved")
+    with pytest.raises(UsageError, match="run is no longer there"):
+        run.to_dataset()
 
 
 @dataclasses.dataclass(frozen=True)

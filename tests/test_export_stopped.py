@@ -2,11 +2,10 @@
 
 import errno
 import hashlib
-import json
 from pathlib import Path
 
 import pytest
-from made_run import make_run, tree
+from made_run import forge, make_run, tree
 
 from dmgd.exporters.example import Limits
 
@@ -39,8 +38,7 @@ def test_an_unfinished_or_changed_run_is_not_exported(run, tmp_path, inline):
     image.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert str(image) in inline("export", run.path, "--out", tmp_path / "x", code=1).stderr
     image.write_bytes(data)
-    manifest = json.loads((run.path / "run.json").read_text())
-    (run.path / "run.json").write_text(json.dumps({**manifest, "status": "running"}))
+    forge(run.path / "run.json", lambda manifest: manifest.update(status="running"))
     assert "unfinished" in inline("export", run.path, "--out", tmp_path / "x", code=1).stderr
     assert not (tmp_path / "x").exists()
 

@@ -135,11 +135,14 @@ def test_a_damaged_record_is_regenerated_and_a_missing_one_makes_the_run_unfinis
         export(run, "parquet", run.path.parent / "out")
 
 
-def test_a_manifest_that_lacks_something_is_damaged(make):
+def test_a_manifest_that_was_changed_is_refused(make):
     run = make()
-    (run.path / "run.json").write_text('{"format": 3}')
-    with pytest.raises(ArtifactError, match="it lacks classes, config"):
-        RunDirectory.open(run.path)
+    text = (run.path / "run.json").read_text()
+    for changed in (text.replace('"seed": 0', '"seed": 1', 1), '{"format": 4}', "[" * 10_000, "{", "[]", ""):
+        assert changed != text
+        (run.path / "run.json").write_text(changed)
+        with pytest.raises(ArtifactError, match=r"distil it again$"):
+            RunDirectory.open(run.path)
     (run.path / "run.json").write_text('{"format": 1}')
     with pytest.raises(ArtifactError, match="another version of dmgd; distil it again"):
         RunDirectory.open(run.path)

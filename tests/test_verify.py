@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from made_run import make_run, tree
+from made_run import forge, make_run, tree
 from PIL import Image
 
 from dmgd.generation.regeneration import spread
@@ -65,6 +65,22 @@ def test_every_file_that_is_changed_removed_or_added_is_named(run, tmp_path, inl
     inline("verify", folder)
 
 
+def test_forged_records_and_numbers_are_refused(run, tmp_path, inline):
+    """With a checksum that is right: paths that lead outside, an image that is there twice, absurd numbers."""
+    (tmp_path / "victim.png").write_bytes((run.path / run.records()[0].path).read_bytes())
+    record = next((run.path / "batches").glob("*.json"))
+    sound = record.read_bytes()
+    for path in ("../../victim.png", str(tmp_path / "victim.png"), run.records()[1].path):
+        forge(record, lambda content, path=path: content["images"][0].update(path=path))
+        assert f"{path!r} is not the path of c0000-i00000" in inline("verify", run.path, code=1).stdout
+        assert "was forged" in inline("export", run.path, "--out", tmp_path / "x", code=1).stderr
+        record.write_bytes(sound)
+    forge(record, lambda content: content["images"].append(content["images"][0]))
+    assert "00000.png: is recorded twice" in inline("verify", run.path, code=1).stdout
+    forge(run.path / "run.json", lambda manifest: manifest["config"].update(ipc=10**6))
+    assert "ipc must be at most 100000, not 1000000" in inline("verify", run.path, code=2).stderr
+
+
 def test_a_preview_may_be_compressed_in_another_way(run, inline):
     preview = Image.open(run.path / "preview.png")
     preview.load()
@@ -108,9 +124,7 @@ def test_statistics_are_fitted_again_as_the_run_has_them_and_others_are_refused(
 def test_a_run_that_does_not_reproduce_is_reported(digits, tmp_path, inline):
     """The seed in the manifest is not the one that the images were made with."""
     shutil.copytree(digits / "run", tmp_path / "run")
-    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
-    manifest["config"]["seed"] = 1
-    (tmp_path / "run" / "run.json").write_text(json.dumps(manifest))
+    forge(tmp_path / "run" / "run.json", lambda manifest: manifest["config"].update(seed=1))
     stats = ("--stats", digits / "stats.safetensors")
     said = inline("verify", tmp_path / "run", "--regenerate", 3, *stats, code=1).stdout
     assert said.count("regenerated, it differs by") == 3

@@ -65,6 +65,4 @@ def _normal(text: str) -> str:
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
     """A sort key that puts "class 10" after "class 9"."""
-    import re
-
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]

@@ -46,7 +46,11 @@ def match_labels(
     if matching not in MATCHINGS:
         raise unknown_choice("class matching", matching, MATCHINGS)
     if matching == "index":
-        return _by_position(name, found, wanted)
+        if len(found) != len(wanted):
+            raise MismatchError(
+                f"{name} has {len(found)} classes, the test source {len(wanted)}; they cannot be matched by position"
+            )
+        return list(range(len(found)))
     rows = candidates(wanted, found, as_folders=True)
     missing = [
         f"{info.identity} (ambiguous)" if own else info.identity
@@ -72,14 +76,6 @@ def match_labels(
     return matched
 
 
-def _by_position(name: str, found: Sequence[ClassInfo], wanted: Sequence[ClassInfo]) -> list[int]:
-    if len(found) != len(wanted):
-        raise MismatchError(
-            f"{name} has {len(found)} classes, the test source {len(wanted)}; they cannot be matched by position"
-        )
-    return list(range(len(found)))
-
-
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
@@ -102,17 +98,8 @@ def match_table(
         extra = []
     missing = [table[row].identity for row in sorted(set(range(len(table))) - set(rows.values()))]
     twice = sorted({label for label, row in rows.items() if list(rows.values()).count(row) > 1})
-    problems = [
-        f"{kind}: {listed(labels)}"
-        for kind, labels in (
-            ("missing", missing),
-            ("extra", extra),
-            ("ambiguous", ambiguous),
-            ("two labels for one class", twice),
-        )
-        if labels
-    ]
-    if problems:
+    wrong = {"missing": missing, "extra": extra, "ambiguous": ambiguous, "two labels for one class": twice}
+    if problems := [f"{kind}: {listed(labels)}" for kind, labels in wrong.items() if labels]:
         raise MismatchError(f"the classes of {location} are not those of {name} ({'; '.join(problems)}); {NEXT_STEP}")
     return {label: rows.get(label) for label in texts}
 
@@ -135,7 +122,7 @@ def match_prior(name: str, table: Sequence[ClassInfo], classes: Sequence[ClassIn
     for problem, wrong in (
         ("lacks", [not row for row in found]),
         ("has several classes for the names of", [len(row) > 1 for row in found]),
-        ("has the same class for", [row is not None and rows.count(row) > 1 for row in rows]),
+        ("has the same class for", [rows.count(row) > 1 for row in rows]),
     ):
         if any(wrong):
             names = [c.identity for c, bad in zip(classes, wrong, strict=True) if bad]

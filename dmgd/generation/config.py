@@ -17,7 +17,7 @@ class DistillConfig:
     `batch_size` is of a network call; None: as many images as suit the device. With `compile` the network is compiled.
     """
 
-    ipc: int = setting(10, at_least=1)
+    ipc: int = setting(10, at_least=1, at_most=100_000)
     seed: int = setting(0, at_least=0)
     method: Method = DMGD()
     batch_size: int | None = setting(None, at_least=1)

@@ -185,9 +185,12 @@ def method_named(name: str, **given: Any) -> Method:
 
 
 def method_from_json(content: dict[str, Any]) -> Method:
-    """The method of `Method.to_json`. Raises UsageError for one that is not known here."""
+    """The method of `Method.to_json`. Raises UsageError for one that is not known here, or has other settings."""
     settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-    return _kind(settings.pop("name"))(**settings)
+    kind = _kind(settings.pop("name"))
+    if unknown := sorted(settings.keys() ^ {one.name for one in fields(kind)}):
+        raise UsageError(f"the recorded settings are not those of {kind.name} here: {', '.join(unknown)} differ")
+    return kind(**settings)
 
 
 def _kind(name: str) -> type[Method]:

@@ -95,14 +95,8 @@ _OF_OTHER_DIFFUSIONS = (
     *("use_flow_sigmas", "use_dynamic_shifting"),
 )
 _CONFIG_KEYS = (
-    "sample_size",
-    "patch_size",
-    "in_channels",
-    "out_channels",
-    "num_attention_heads",
-    "attention_head_dim",
-    "num_layers",
-    "num_embeds_ada_norm",
+    *("sample_size", "patch_size", "in_channels", "out_channels"),
+    *("num_attention_heads", "attention_head_dim", "num_layers", "num_embeds_ada_norm"),
 )
 
 
@@ -155,22 +149,16 @@ def fold_gamma(state: State) -> State:
     folded = {name: tensor for name, tensor in state.items() if ".gamma" not in name}
     for name, gamma in state.items():
         if ".gamma" in name:
-            owner, which = name.rsplit(".", 1)
-            layer = _GAMMA_TARGETS.get(("attn" if owner.endswith(".attn") else "block", which))
-            if layer is None:
+            scale = next((scale for scale in _GAMMA_TARGETS if name.endswith(f".{scale}")), None)
+            if scale is None:
                 raise ArtifactError(f"the scale {name} is not one of DiffFit's and cannot be folded in")
-            target = f"{owner}.{layer}"
+            target = name.removesuffix(scale) + _GAMMA_TARGETS[scale]
             folded[f"{target}.weight"] = folded[f"{target}.weight"] * gamma[:, None]
             folded[f"{target}.bias"] = folded[f"{target}.bias"] * gamma
     return folded
 
 
-_GAMMA_TARGETS = {
-    ("attn", "gamma1"): "qkv",
-    ("attn", "gamma2"): "proj",
-    ("block", "gamma1"): "attn.proj",
-    ("block", "gamma2"): "mlp.fc2",
-}
+_GAMMA_TARGETS = {"attn.gamma1": "attn.qkv", "attn.gamma2": "attn.proj", "gamma1": "attn.proj", "gamma2": "mlp.fc2"}
 
 
 def _from_diffusers(state: State, depth: int, num_embedders: int) -> State:

@@ -1,7 +1,8 @@
 """Codecs between images and latents: plain pixels, or a frozen autoencoder."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float32, UInt8
@@ -15,29 +16,28 @@ Latents = Float32[Tensor, "b z y x"]
 NO_CONFIG: dict[str, Any] = {}
 
 
-@runtime_checkable
-class Codec(Protocol):
+class Codec(ABC):
     """`factor` is image size over latent size; images have `image_channels` (1 grey, 3 RGB); `config` is what latents
     depend on besides the weights; `is_pixels` says whether they are the pixels themselves."""
 
-    is_pixels: bool
-    factor: int
-    image_channels: int
-    config: dict[str, Any]
+    is_pixels: bool = False
+    factor: int = 1
+    image_channels: int = 3
+    config: dict[str, Any] = NO_CONFIG
 
-    def encode(self, images: Images) -> Latents:
+    @abstractmethod
+    def encode(self, images: Images, /) -> Latents:
         """The latents of uint8 images, on the codec's device; deterministic (the posterior mean)."""
 
-    def decode(self, latents: Latents) -> Images:
+    @abstractmethod
+    def decode(self, latents: Latents, /) -> Images:
         """The uint8 images of latents, on the codec's device."""
 
 
-class PixelCodec:
+class PixelCodec(Codec):
     """Latents that are the pixels, scaled to [−1, 1]."""
 
     is_pixels = True
-    factor = 1
-    config = NO_CONFIG
 
     def __init__(self, image_channels: int, device: torch.device | str):
         self.image_channels, self._device = image_channels, device
@@ -49,30 +49,21 @@ class PixelCodec:
         return _to_uint8(latents)
 
 
-class NoCodec:
+class NoCodec(Codec):
     """The codec of a prior that is loaded without one; it raises UsageError when used."""
 
-    is_pixels = False
-    factor = 1
-    image_channels = 3
-    config = NO_CONFIG
-
-    def encode(self, images: Images) -> Latents:
+    def encode(self, values: Tensor, /) -> Tensor:
         raise UsageError("this prior was loaded without an autoencoder; give --vae a folder or Hub id")
 
-    def decode(self, latents: Latents) -> Images:
-        raise UsageError("this prior was loaded without an autoencoder; give --vae a folder or Hub id")
+    decode = encode
 
 
-class AutoencoderCodec:
+class AutoencoderCodec(Codec):
     """A diffusers `AutoencoderKL` or `AutoencoderTiny` in float32.
 
     Latents are scaled as in diffusers' pipelines: (z − mean) · scaling_factor / std, where mean and std are the
     config's `latents_mean` and `latents_std`, or else `shift_factor` and 1.
     """
-
-    is_pixels = False
-    image_channels = 3
 
     def __init__(self, folder: Path, device: torch.device | str):
         import diffusers
@@ -95,9 +86,8 @@ class AutoencoderCodec:
         self._device, self._is_kl = device, name == "AutoencoderKL"
         self.config = {key: value for key, value in described.items() if not key.startswith("_")} | {"class": name}
         self._scale, self._mean, self._std = self._normalisation(loaded.config, folder)
-        self.factor = 2 ** (
-            len(loaded.config.block_out_channels if self._is_kl else loaded.config.num_encoder_blocks) - 1
-        )
+        stages = loaded.config.block_out_channels if self._is_kl else loaded.config.num_encoder_blocks
+        self.factor = 2 ** (len(stages) - 1)
 
     def _normalisation(self, config: Any, folder: Path) -> tuple[float, Tensor, Tensor]:
         """scaling_factor, and mean and std per channel. Raises ArtifactError if the config has two means."""

@@ -31,32 +31,11 @@ class Description:
     guided_channels: int | None = None
     num_heads: int | None = None
     vae: str | None = None
-    classes: list[Any] | None = None
-
-    @property
-    def listed_classes(self) -> tuple[ClassInfo, ...] | None:
-        """The rows of the label table, or None if the description does not list them."""
-        if self.classes is None:
-            return None
-        return tuple(ClassInfo(entry) if isinstance(entry, str) else ClassInfo(**entry) for entry in self.classes)
+    classes: tuple[ClassInfo, ...] | None = None
 
 
-_FACEBOOK = {"numerics": "original", "guidance_scale": 4.0, "guided_channels": 3}
-
-
-class Published(NamedTuple):
-    """A prior on the Hub: what its weights do not contain, and what to know before they are downloaded."""
-
-    hub_id: str
-    description: Description
-    size: str = "3.3 GB"  # transformer and autoencoder, as the Hub lists them
-    licence: str = "CC BY-NC 4.0"  # of the model cards
-
-
-PUBLISHED = {
-    "dit-xl-2-256": Published("facebook/DiT-XL-2-256", Description(id="dit-xl-2-256", **_FACEBOOK)),  # type: ignore[arg-type]
-    "dit-xl-2-512": Published("facebook/DiT-XL-2-512", Description(id="dit-xl-2-512", **_FACEBOOK)),  # type: ignore[arg-type]
-}
+PUBLISHED = {"dit-xl-2-256": "facebook/DiT-XL-2-256", "dit-xl-2-512": "facebook/DiT-XL-2-512"}
+PUBLISHED_SIZE, PUBLISHED_LICENCE = "3.3 GB", "CC BY-NC 4.0"  # of both, as their pages on the Hub list them
 
 
 class Family(NamedTuple):
@@ -81,9 +60,12 @@ def prior_names() -> tuple[str, ...]:
     return (EMBEDDED, *PUBLISHED, *FAMILIES)
 
 
-def published_prior(name: str) -> Published | None:
-    """What is known of a published prior, by its short name or its Hub id; None for others."""
-    return next((known for short, known in PUBLISHED.items() if name in (short, known.hub_id)), None)
+def published_prior(name: str) -> tuple[str, Description] | None:
+    """The Hub id and the description of a published prior, by its short name or its Hub id; None for others."""
+    for short, hub_id in PUBLISHED.items():
+        if name in (short, hub_id):
+            return hub_id, Description(id=short, numerics="original", guided_channels=3)
+    return None
 
 
 def prior_arrival(spec: PriorSpec) -> Arrival:
@@ -95,9 +77,10 @@ def prior_arrival(spec: PriorSpec) -> Arrival:
         where = "embedded; Apache-2.0" if spec.name == EMBEDDED else "local"
         return Arrival(spec.name, f"{sum(file.stat().st_size for file in found) / 1e6:.1f} MB, {where}")
     known = published_prior(spec.name)
-    hub_id, size, licence = (known.hub_id, f"{known.size} ", f"; {known.licence}") if known else (spec.name, "", "")
-    if family_of(spec.name) or hub_id.count("/") != 1:
-        return Arrival(spec.name, "local")
+    hub_id = known[0] if known else spec.name
+    size, licence = (f"{PUBLISHED_SIZE} ", f"; {PUBLISHED_LICENCE}") if known else ("", "")
+    if family_of(spec.name) or hub_id.count("/") != 1 or hub_id.startswith((".", "~")):
+        return Arrival(spec.name, "")
     if is_cached(hub_id):
         return Arrival(spec.name, f"in the cache{licence}")
     remedy = f"give --prior PATH, a local copy of {spec.name}"
@@ -127,13 +110,10 @@ def local_path(name: str) -> Path | None:
 def check_classes(spec: PriorSpec, classes: Sequence[ClassInfo]) -> None:
     """Raise MismatchError if the prior lacks one of the source's classes, if its class table is known without its
     weights: before they are downloaded."""
-    path = local_path(spec.name)
-    table: Sequence[ClassInfo] | None
     if family := family_of(spec.name):
         table = family.classes(spec)
-    elif path is not None:
-        described = read_description(path)
-        table = described.listed_classes if described else None
+    elif path := local_path(spec.name):
+        table = read_description(path).classes
     else:
         table = imagenet_classes() if published_prior(spec.name) else None
     if table:
@@ -145,15 +125,17 @@ def description_path(path: Path) -> Path:
     return path / "dmgd.json" if path.is_dir() else path.with_suffix(".dmgd.json")
 
 
-def read_description(path: Path) -> Description | None:
-    """The prior's own description, or None. Raises ArtifactError for one with unknown fields."""
+def read_description(path: Path, default: Description = Description()) -> Description:
+    """The prior's own description, or the default. Raises ArtifactError for one with unknown fields."""
     file = description_path(path)
     if not file.is_file():
-        return None
+        return default
     content = read_config(file)
     known = {field.name for field in fields(Description)}
     if unknown := sorted(set(content) - known):
         raise ArtifactError(f"{file} has unknown fields {', '.join(unknown)} (known: {', '.join(sorted(known))})")
+    if (listed := content.get("classes")) is not None:
+        content["classes"] = tuple(ClassInfo(one) if isinstance(one, str) else ClassInfo(**one) for one in listed)
     return Description(**{**content, "guidance_scale": float(content.get("guidance_scale", 4.0))})
 
 

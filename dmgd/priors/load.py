@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, UsageError, unknown_choice
-from dmgd.files import sha256_file
+from dmgd.files import sha256_bytes, sha256_file
 from dmgd.priors.checkpoints import load_diffusers_dit, load_original_dit, read_diffusion
 from dmgd.priors.codec import AutoencoderCodec, Codec, NoCodec, PixelCodec
 from dmgd.priors.description import (
@@ -25,7 +24,7 @@ from dmgd.priors.description import (
 from dmgd.priors.dit import DiT
 from dmgd.priors.dit_prior import DiTPrior
 from dmgd.priors.prior import Encoder, Prior, PriorDefaults, PriorIdentity
-from dmgd.priors.weights import digest_of, fetch, weight_files
+from dmgd.priors.weights import fetch
 from dmgd.specs import NO_VAE, PriorSpec
 
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -62,13 +61,13 @@ def load_prior(
 
 def _load_dit(spec: PriorSpec, device: torch.device) -> Prior:
     path, commit, given = _locate(spec)
-    described = read_description(path) or given
+    described = read_description(path, given)
     network, numerics, weights = _load_network(path, described)
-    codec, codec_weights = _load_codec(path, spec.vae or described.vae, network, device)
+    codec, codec_weights = _load_codec(path, spec.vae or described.vae, network.config.in_channels, device)
     identity = PriorIdentity(
         id=described.id or (spec.name if commit else Path(spec.name).name),
         revision=commit,
-        digest=digest_of([weights, *codec_weights]),
+        digest=sha256_bytes("".join(map(sha256_file, (weights, *codec_weights))).encode()),
         numerics=numerics,
     )
     return DiTPrior(
@@ -124,10 +123,9 @@ def _locate(spec: PriorSpec) -> tuple[Path, str | None, Description]:
                 f"the prior {name} is local and has no revision {spec.revision}; only priors on the Hub have one"
             )
         return path, None, Description()
-    if known := published_prior(name):
-        return *fetch(known.hub_id, revision=spec.revision), known.description
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not suffix:
-        return *fetch(name, revision=spec.revision), Description()
+    hub_id, described = published_prior(name) or (name, Description())
+    if hub_id.count("/") == 1 and not hub_id.startswith((".", "/", "~")) and not suffix:
+        return *fetch(hub_id, revision=spec.revision), described
     if "/" in name or suffix in CHECKPOINT_SUFFIXES:
         raise UsageError(
             f"the prior {name} does not exist; give a folder, a checkpoint or one of {', '.join(prior_names())}"
@@ -142,28 +140,35 @@ def _load_network(path: Path, described: Description) -> tuple[DiT, str, Path]:
     return load_diffusers_dit(folder, described.numerics)
 
 
-def _load_codec(path: Path, vae: str | None, network: DiT, device: Any) -> tuple[Codec, list[Path]]:
+def _load_codec(path: Path, vae: str | None, channels: int, device: torch.device) -> tuple[Codec, list[Path]]:
     """The codec and its weight files. `vae` is a folder or Hub id; None: the prior's own."""
     if vae == NO_VAE:
         return NoCodec(), []
+    if vae is None and (path / "vae").is_dir():
+        vae = str(path / "vae")
     if vae is not None:
-        folder = Path(vae).expanduser() if Path(vae).expanduser().is_dir() else fetch(vae, "vae")[0]
-    elif (path / "vae").is_dir():
-        folder = path / "vae"
-    elif network.config.in_channels in (1, 3):
-        return PixelCodec(network.config.in_channels, device), []
-    else:
-        raise ArtifactError(
-            f"the prior {path} works in latents of {network.config.in_channels} channels but has no autoencoder; "
-            "give --vae a folder or Hub id, for example stabilityai/sd-vae-ft-ema"
-        )
-    weights = weight_files(folder)
-    return AutoencoderCodec(folder, device), weights[-1:]
+        autoencoder, weights = _load_autoencoder(vae, "vae", device)
+        return autoencoder, [weights]
+    if channels in (1, 3):
+        return PixelCodec(channels, device), []
+    raise ArtifactError(
+        f"the prior {path} works in latents of {channels} channels but has no autoencoder; "
+        "give --vae a folder or Hub id, for example stabilityai/sd-vae-ft-ema"
+    )
+
+
+def _load_autoencoder(name: str, kind: str, device: torch.device) -> tuple[AutoencoderCodec, Path]:
+    """The autoencoder in a folder or on the Hub, and its weight file."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder, _ = fetch(name, kind)
+    codec = AutoencoderCodec(folder, device)
+    return codec, max(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
 
 
 def _classes(described: Description, count: int) -> tuple[ClassInfo, ...]:
     """The rows of the label table. Raises ArtifactError if the description lists another number of classes."""
-    listed = described.listed_classes
+    listed = described.classes
     if listed is None:
         return imagenet_classes() if count == 1000 else tuple(ClassInfo(f"class {i}") for i in range(count))
     if len(listed) != count:
@@ -176,9 +181,7 @@ def with_encoder(prior: Prior, name: str) -> Prior:
 
     Raises UsageError if the shape of its latents is not the prior's.
     """
-    local = Path(name).expanduser()
-    folder = local if local.is_dir() else fetch(ENCODERS.get(name, name), "encoder")[0]
-    codec = AutoencoderCodec(folder, prior.device)
+    codec, weights = _load_autoencoder(ENCODERS.get(name, name), "encoder", prior.device)
     size = prior.latent_shape[1] * codec.factor
     shape = tuple(codec.encode(torch.zeros(1, size, size, 3, dtype=torch.uint8)).shape[1:])
     if shape != prior.latent_shape or codec.image_channels != prior.codec.image_channels:
@@ -186,8 +189,5 @@ def with_encoder(prior: Prior, name: str) -> Prior:
             f"the encoder {name} gives latents of {shape}, but the prior {prior.identity.id!r} works in "
             f"{prior.latent_shape}; taesd is for priors in Stable Diffusion's latent space"
         )
-    weights = weight_files(folder)
-    if not weights:
-        raise ArtifactError(f"no weights in {folder}")
-    encoder = Encoder(ENCODERS.get(name, folder.name), sha256_file(weights[-1]), codec)
+    encoder = Encoder(ENCODERS.get(name, weights.parent.name), sha256_file(weights), codec)
     return replace(prior, spec=replace(prior.spec, encoder=name).located(), encoder=encoder)

@@ -109,15 +109,18 @@ class Prior(ABC):
     @property
     def encoder_identity(self) -> dict[str, Any]:
         """Id, digest and config of what encodes images: the prior's own codec, or an approximate encoder."""
-        own, known = self.encoder is None, self.encoder or self.identity
-        codec = (self.encoder or self).codec
+        known, codec = self.encoder or self.identity, self._encoding
         return {
             "id": known.id,
             "digest": known.digest,
-            "approximate": not own,
+            "approximate": self.encoder is not None,
             "pixels": codec.is_pixels,
             "config": codec.config,
         }
+
+    @property
+    def _encoding(self) -> Codec:
+        return (self.encoder or self).codec
 
     def to_json(self) -> dict[str, Any]:
         """What images depend on, as a run records it: identity, defaults, settings and codec."""
@@ -126,7 +129,7 @@ class Prior(ABC):
     @property
     def image_size(self) -> int:
         """The side of the images in pixels."""
-        return self.latent_shape[1] * (self.encoder.codec if self.encoder else self.codec).factor
+        return self.latent_shape[1] * self._encoding.factor
 
     @property
     def image_channels(self) -> int:
@@ -135,7 +138,7 @@ class Prior(ABC):
 
     def encode(self, images: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b z y x"]:
         """The latents of uint8 images of side `image_size`, float32; the posterior mean where the codec has one."""
-        return (self.encoder.codec if self.encoder else self.codec).encode(images)
+        return self._encoding.encode(images)
 
     def decode(self, latents: Float[Tensor, "b z y x"]) -> UInt8[Tensor, "b h w c"]:
         return self.codec.decode(latents)

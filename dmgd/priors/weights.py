@@ -1,6 +1,5 @@
 """Weights: downloading from the Hub, finding files, reading tensors, digests."""
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -8,7 +7,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dmgd.errors import ArtifactError, UsageError
-from dmgd.files import sha256_file
 from dmgd.network import hub_reachable
 from dmgd.priors.description import is_cached
 
@@ -69,13 +67,3 @@ def read_weights(path: Path) -> State:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             return state[key]
     return state
-
-
-def digest_of(paths: list[Path]) -> str:
-    """One SHA-256 over those of the files."""
-    return hashlib.sha256("".join(sha256_file(path) for path in paths).encode()).hexdigest()
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The weight files in a folder, the preferred one last."""
-    return sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))

@@ -10,7 +10,7 @@ from numpy import ndarray
 from dmgd.errors import ArtifactError
 from dmgd.files import GUARD, file_problem, sha256_bytes
 from dmgd.images import decode
-from dmgd.runs.directory import MANIFEST, PREVIEW, RunDirectory, image_path
+from dmgd.runs.directory import MANIFEST, PREVIEW, RunDirectory
 from dmgd.runs.preview import preview_pixels
 from dmgd.runs.record import ImageRecord
 
@@ -32,6 +32,8 @@ def run_problems(run: RunDirectory) -> Iterator[str]:
         if problem := file_problem(run.path, f"batches/{name}.safetensors", latents_sha256):
             yield problem
         for record in records:
+            if record.path in expected:
+                yield f"{record.path}: is recorded twice"
             expected.add(record.path)
             seen.add((record.class_index, record.image_index))
             yield from _image_problems(run, record)
@@ -60,8 +62,6 @@ def _shows(path: Path, pixels: ndarray) -> bool:
 
 
 def _image_problems(run: RunDirectory, record: ImageRecord) -> Iterator[str]:
-    if record.path != image_path(run.classes, record.class_index, record.image_index):
-        yield f"{record.path}: is recorded as image {record.image_index} of class {record.class_index}"
     if problem := file_problem(run.path, record.path, record.sha256):
         yield problem
     elif sha256_bytes(run.pixels(record).tobytes()) != record.pixels_sha256:

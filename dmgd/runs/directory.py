@@ -10,7 +10,6 @@ A process may be killed at any time: batches without a record file are sampled a
 guard writes.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,12 +27,12 @@ from dmgd.files import (
     file_problem,
     guarded,
     is_temporary,
-    read_json,
+    read_sealed,
     remove_temporaries,
     safe_name,
     sha256_bytes,
     write_bytes,
-    write_json,
+    write_sealed,
 )
 from dmgd.generation.batches import Batch
 from dmgd.generation.config import DistillConfig
@@ -48,9 +47,8 @@ if TYPE_CHECKING:  # torch is slow to import, and not needed to read images
     from datasets import Dataset
     from torch import Tensor
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "run.json"
-MANIFEST_KEYS = {"specs", "config", "plan", "classes", "prior", "statistics", "device", "versions", "status"}
 PREVIEW = "preview.png"
 
 
@@ -78,7 +76,7 @@ class RunDirectory:
                 run = cls.open(path)._continued(wanted)
             else:
                 run = cls(path, {**wanted, "status": "running"})
-                write_json(path / MANIFEST, run.manifest)
+                write_sealed(path / MANIFEST, run.manifest)
             yield run
 
     def _continued(self, wanted: dict[str, Any]) -> "RunDirectory":
@@ -101,7 +99,7 @@ class RunDirectory:
             )
         run = RunDirectory(self.path, {**wanted, "status": "running" if differing else self.manifest["status"]})
         if differences(self.manifest, run.manifest):
-            write_json(self.path / MANIFEST, run.manifest)
+            write_sealed(self.path / MANIFEST, run.manifest)
         return run
 
     @classmethod
@@ -109,7 +107,7 @@ class RunDirectory:
         """The run at `path`. Raises UsageError if there is none, ArtifactError for damage or another format."""
         path = Path(path)
         missing = UsageError(f"{path} is not a run (it has no {MANIFEST}); make one with dmgd distill --out")
-        return cls(path, read_json(path / MANIFEST, FORMAT, MANIFEST_KEYS, missing=missing, remedy="distil it again"))
+        return cls(path, read_sealed(path / MANIFEST, FORMAT, missing=missing, remedy="distil it again"))
 
     @property
     def config(self) -> DistillConfig:
@@ -195,8 +193,9 @@ class RunDirectory:
             records.append(ImageRecord(class_index=c, image_index=i, path=path, **fields))
         stored = save({"latents": np.ascontiguousarray(latents.cpu().numpy())})
         write_bytes(self._latent_path(batch), stored)
-        content = {"images": [record.to_json() for record in records], "latents_sha256": sha256_bytes(stored)}
-        write_json(self._record_path(batch), content)
+        listed = [record.to_json() for record in records]
+        content = {"format": FORMAT, "images": listed, "latents_sha256": sha256_bytes(stored)}
+        write_sealed(self._record_path(batch), content)
 
     def latents(self, batch: Batch) -> "Tensor":
         """The latents of a finished batch, in batch order."""
@@ -208,7 +207,7 @@ class RunDirectory:
         """The run, marked as complete."""
         run = RunDirectory(self.path, {**self.manifest, "status": "complete"})
         if not self.complete:
-            write_json(self.path / MANIFEST, run.manifest)
+            write_sealed(self.path / MANIFEST, run.manifest)
         return run
 
     def records(self) -> list[ImageRecord]:
@@ -231,18 +230,20 @@ class RunDirectory:
         return data
 
     def batch_names(self) -> list[str]:
+        if not (self.path / MANIFEST).is_file():
+            raise UsageError(f"{self.path} is no longer there; open the run where it is now")
         return sorted(file.stem for file in (self.path / "batches").glob("*.json"))
 
     def read_batch(self, name: str) -> tuple[list[ImageRecord], str]:
         """The records of a finished batch, and the SHA-256 of its latents' file."""
         file = self.path / "batches" / f"{name}.json"
-        try:
-            content = json.loads(file.read_text())
-            return [ImageRecord.from_json(fields) for fields in content["images"]], content["latents_sha256"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(
-                f"{file} is damaged; remove it and repeat the dmgd distill command, which regenerates it"
-            ) from error
+        remedy = "remove it and repeat the dmgd distill command, which regenerates it"
+        content = read_sealed(file, FORMAT, missing=ArtifactError(f"{file} is missing; {remedy}"), remedy=remedy)
+        records = [ImageRecord.from_json(fields) for fields in content["images"]]
+        for record in records:
+            if record.path != image_path(self.classes, record.class_index, record.image_index):
+                raise ArtifactError(f"{file} was forged: {record.path!r} is not the path of {record.key}; {remedy}")
+        return records, content["latents_sha256"]
 
     def _record_path(self, batch: Batch) -> Path:
         return self.path / "batches" / f"{batch.name}.json"

@@ -12,7 +12,7 @@ import json
 import math
 import mmap
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,59 +41,43 @@ class PartRecord:
 INDEX = np.dtype([("label", "<i4"), ("sample", "<i8"), ("digest", ">u8", (4,)), ("mirrored", "?"), ("detail", "<f8")])
 
 
-@dataclass
 class LatentParts:
-    """The parts in `folder`, perhaps not all of the split."""
+    """The valid parts in `folder`, up to the first invalid one, whose problem is `damaged`."""
 
-    folder: Path
-    records: list[PartRecord] = field(default_factory=list)
-    damaged: str | None = None
-
-    @classmethod
-    def open(cls, folder: Path) -> "LatentParts":
-        """The valid parts in `folder`, up to the first invalid one, whose problem is `damaged`."""
-        parts = cls(folder)
-        while not parts.complete and parts._record_path(len(parts.records)).is_file():
-            number = len(parts.records)
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.records: list[PartRecord] = []
+        self.damaged: str | None = None
+        while not self.complete and self.path(len(self.records), ".json").is_file():
+            number = len(self.records)
             try:
-                fields = json.loads(parts._record_path(number).read_text())
-                record = PartRecord(**fields)
-                if parts._checksums(number) != tuple(record.sha256):
+                record = PartRecord(**json.loads(self.path(number, ".json").read_text()))
+                if self._checksums(number) != tuple(record.sha256):
                     raise ValueError("its checksum differs")
             except (OSError, ValueError, TypeError) as error:
-                parts.damaged = f"{parts.path(number)} is damaged ({error})"
+                self.damaged = f"{self.path(number)} is damaged ({error})"
                 break
-            parts.records.append(record)
-        return parts
+            self.records.append(record)
 
     @property
     def complete(self) -> bool:
         return bool(self.records) and self.records[-1].last
 
-    def path(self, number: int) -> Path:
-        return self.folder / f"part-{number:05d}.npy"
-
-    def _record_path(self, number: int) -> Path:
-        return self.folder / f"part-{number:05d}.json"
-
-    def index_path(self, number: int) -> Path:
-        return self.folder / f"part-{number:05d}.index.npy"
+    def path(self, number: int, ending: str = ".npy") -> Path:
+        return self.folder / f"part-{number:05d}{ending}"
 
     def _checksums(self, number: int) -> tuple[str, ...]:
-        return tuple(sha256_file(path) for path in (self.path(number), self.index_path(number)))
+        return tuple(sha256_file(self.path(number, ending)) for ending in (".npy", ".index.npy"))
 
     def append(self, latents: ndarray, index: ndarray, record: PartRecord) -> None:
         """Write the next part: float32 `latents` (n, d), their `index` (n,) of type INDEX, and last the record."""
         number = len(self.records)
-        for path, rows in ((self.path(number), latents), (self.index_path(number), index)):
-            with written_whole(path) as temporary, temporary.open("wb") as file:
+        for ending, rows in ((".npy", latents), (".index.npy", index)):
+            with written_whole(self.path(number, ending)) as temporary, temporary.open("wb") as file:
                 np.save(file, rows, allow_pickle=False)
-        whole = PartRecord(**{**asdict(record), "sha256": self._checksums(number)})
-        write_json(self._record_path(number), asdict(whole))
+        whole = replace(record, sha256=self._checksums(number))
+        write_json(self.path(number, ".json"), asdict(whole))
         self.records.append(whole)
-
-    def read_index(self, number: int) -> ndarray:
-        return np.load(self.index_path(number), allow_pickle=False)
 
     def read(self, number: int) -> np.memmap:
         """The latents of one part, memory-mapped."""
@@ -117,7 +101,8 @@ class Latents(Sequence[ClassLatents]):
     """
 
     def __init__(self, parts: LatentParts, identities: Sequence[str]):
-        indices = [parts.read_index(number) for number in range(len(parts.records))]
+        paths = [parts.path(number, ".index.npy") for number in range(len(parts.records))]
+        indices = [np.load(path, allow_pickle=False) for path in paths]
         index = np.concatenate(indices)
         digests, mirrored = index["digest"].astype(">u8"), index["mirrored"]  # concatenate swaps the byte order
         self._parts, self._ordinals = parts, index["sample"].copy()
@@ -137,11 +122,16 @@ class Latents(Sequence[ClassLatents]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"class {index} of {len(self)}")
-        rows = self._rows_of(index % len(self))
-        return ClassLatents(self._gather(rows), self._ordinals[rows])
+            return [self[i] for i in range(len(self))[index]]
+        rows = self._rows_of(range(len(self))[index])
+        gathered = np.empty((len(rows), self.dimension), np.float32)
+        part_of = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(part_of):  # mapped only while it is read, so that resident pages do not add up
+            mine = part_of == number
+            mapped, wanted = self._parts.read(number), rows[mine] - self._starts[number]
+            _prefetch(mapped, wanted)
+            gathered[mine] = mapped[wanted]
+        return ClassLatents(gathered, self._ordinals[rows])
 
     def images(self, index: int) -> int:
         """The number of images of class `index`, without mirror images."""
@@ -151,23 +141,9 @@ class Latents(Sequence[ClassLatents]):
         """The row numbers of a class, counted over all parts."""
         return self._order[self._bounds[index] : self._bounds[index + 1]]
 
-    def _gather(self, rows: ndarray) -> ndarray:
-        """The latents in `rows`. Each part is mapped only while it is read, so that resident pages do not add up."""
-        gathered = np.empty((len(rows), self.dimension), np.float32)
-        part_of = np.searchsorted(self._starts, rows, side="right") - 1
-        for number in np.unique(part_of):
-            mine = part_of == number
-            mapped, wanted = self._parts.read(number), rows[mine] - self._starts[number]
-            _prefetch(mapped, wanted)
-            gathered[mine] = mapped[wanted]
-        return gathered
-
 
 def _prefetch(mapped: np.memmap, rows: ndarray) -> None:
-    """Advise the operating system, where it supports that, to read just these rows of a memory-mapped array.
-
-    Its read-ahead would fetch many times as much when a class is scattered over the file.
-    """
+    """Advise the operating system to read just these rows; its read-ahead fetches many times as much."""
     memory = mapped.base
     if not isinstance(memory, mmap.mmap) or not hasattr(mmap, "MADV_WILLNEED"):
         return

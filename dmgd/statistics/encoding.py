@@ -1,22 +1,22 @@
 """Encoding a source's images as latents of a prior: streamed, cached, resumable."""
 
-import hashlib
 import itertools
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy import ndarray
 from platformdirs import user_cache_path
 
+from dmgd.config import StatisticsConfig
 from dmgd.errors import DmgdError, listed
-from dmgd.files import canonical_json
+from dmgd.files import canonical_json, sha256_bytes
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress, Task
 from dmgd.sources.decode import Chunk, decoded_chunks
@@ -25,33 +25,30 @@ from dmgd.statistics.cache import INDEX, LatentParts, Latents, PartRecord
 
 ENCODE_BATCH = 64
 PART_ITEMS = 2048
-MAX_BAD = 0.01
 FORMAT = 2
 
 
 def encode_source(
     source: Source,
     prior: Prior,
-    split: str = "train",
     *,
     mirror: bool = False,
-    max_bad: float = MAX_BAD,
+    max_bad: float = StatisticsConfig.max_bad,
     workers: int | None = None,
     cache: bool = True,
     progress: Progress = SILENT,
 ) -> Latents:
-    """The latents of one split's images, by class, in the source's order of classes.
+    """The latents of the training images, by class, in the source's order of classes.
 
     Cached latents are not computed again; an interrupted call continues after its last finished part. `mirror` adds
     the latent of every image's mirror image. All batches have the same size (the last is padded), so that a latent
     depends on its image alone and not on the rest of its batch; this is checked on the first batch.
 
-    Raises UsageError for a split that the source lacks, DmgdError if more than the fraction `max_bad` of the images is
-    unreadable or a class has none.
+    Raises DmgdError if more than the fraction `max_bad` of the images is unreadable or a class has none.
     """
-    key = _cache_key(source, prior, split, mirror)
+    key = _cache_key(source, prior, mirror)
     folder = user_cache_path("dmgd") / "latents" / key if cache else Path(tempfile.mkdtemp(prefix="dmgd-"))
-    parts = LatentParts.open(folder)
+    parts = LatentParts(folder)
     if not cache:
         weakref.finalize(parts, shutil.rmtree, folder, ignore_errors=True)
     if parts.damaged:
@@ -61,18 +58,23 @@ def encode_source(
     else:
         if parts.records:
             progress.note(f"continuing with part {len(parts.records)} of the latents in {folder}")
-        _encode_rest(source, prior, split, parts, mirror=mirror, workers=workers, progress=progress)
+        done = sum(record.items for record in parts.records)
+        rest = itertools.islice(source.images("train"), done, None)
+        chunks = decoded_chunks(rest, prior.image_size, prior.image_channels, mirror=mirror, workers=workers)
+        with progress.task("encode", None, "images") as task:
+            task.advance(done)
+            _append_parts(parts, prior, chunks, task)
     latents = Latents(parts, [info.identity for info in source.classes])
-    _check(latents, source, split, max_bad, progress)
+    _check(latents, source, max_bad, progress)
     return latents
 
 
-def _cache_key(source: Source, prior: Prior, split: str, mirror: bool) -> str:
+def _cache_key(source: Source, prior: Prior, mirror: bool) -> str:
     """A digest of everything that the latents depend on."""
     settings = {
         "format": FORMAT,
-        "source": source.fingerprint(split),
-        "split": split,
+        "source": source.fingerprint("train"),
+        "split": "train",
         "classes": [info.identity for info in source.classes],
         "encoder": prior.encoder_identity,
         "image_size": prior.image_size,
@@ -80,34 +82,22 @@ def _cache_key(source: Source, prior: Prior, split: str, mirror: bool) -> str:
         "device": prior.device.type,
         "versions": {name: version(name) for name in ("torch", "diffusers", "pillow")},
     }
-    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]
+    return sha256_bytes(canonical_json(settings).encode())[:16]
 
 
-def _encode_rest(
-    source: Source,
-    prior: Prior,
-    split: str,
-    parts: LatentParts,
-    *,
-    mirror: bool,
-    workers: int | None,
-    progress: Progress,
-) -> None:
-    done = sum(record.items for record in parts.records)
+def _append_parts(parts: LatentParts, prior: Prior, chunks: Iterator[Chunk], task: Task) -> None:
+    """Encode the chunks as the parts that follow those that are there; at least one, if only to say that it is last."""
     ordinal = sum(record.items - len(record.bad) for record in parts.records)
-    rest = itertools.islice(source.images(split), done, None)
-    chunks = decoded_chunks(rest, prior.image_size, prior.image_channels, mirror=mirror, workers=workers)
     batch_invariant = parts.records[0].batch_invariant if parts.records else None
-    with progress.task("encode", None, "images") as task:
-        task.advance(done)
-        following = next(chunks, None)
-        while following is not None or not parts.records:
-            part = _Part(prior, ordinal, batch_invariant)
-            while following is not None and part.items < PART_ITEMS:
-                part.add(following, task)
-                following = next(chunks, None)
-            parts.append(*part.rows(), part.record(last=following is None))
-            ordinal, batch_invariant = part.ordinal, part.batch_invariant
+    following = next(chunks, None)
+    while following is not None or not parts.records:
+        part = _Part(prior, ordinal, batch_invariant)
+        while following is not None and part.items < PART_ITEMS:
+            part.add(following)
+            task.advance(following.size)
+            following = next(chunks, None)
+        parts.append(*part.finished(last=following is None))
+        ordinal, batch_invariant = part.ordinal, part.batch_invariant
 
 
 @dataclass
@@ -119,57 +109,46 @@ class _Part:
     batch_invariant: bool | None
     items: int = 0
     bad: list[tuple[str, str]] = field(default_factory=list)
-    waiting: list[tuple[ndarray, tuple[Any, ...]]] = field(default_factory=list)
+    waiting: list[ndarray] = field(default_factory=list)
     latents: list[ndarray] = field(default_factory=list)
     index: list[ndarray] = field(default_factory=list)
 
-    def add(self, chunk: Chunk, task: Task) -> None:
+    def add(self, chunk: Chunk) -> None:
         """Add a chunk and encode full batches."""
-        for pixels, label, digest, mirrored, detail in zip(
-            chunk.pixels, chunk.labels, chunk.digests, chunk.mirrored, chunk.detail, strict=True
-        ):
-            ordinal = self.ordinal - mirrored
-            self.waiting.append((pixels, (label, ordinal, np.frombuffer(digest, ">u8"), mirrored, detail)))
-            self.ordinal += not mirrored
+        index = np.empty(len(chunk.labels), INDEX)
+        index["label"], index["mirrored"], index["detail"] = chunk.labels, chunk.mirrored, chunk.detail
+        index["digest"] = np.frombuffer(b"".join(chunk.digests), ">u8").reshape(-1, 4)
+        index["sample"] = self.ordinal - 1 + np.cumsum(~index["mirrored"])  # a mirror image follows its image
+        self.index.append(index)
+        self.ordinal += chunk.size - len(chunk.bad)
         self.items += chunk.size
         self.bad += chunk.bad
+        self.waiting += list(chunk.pixels)
         while len(self.waiting) >= ENCODE_BATCH:
             self._encode()
-        task.advance(chunk.size)
 
-    def rows(self) -> tuple[ndarray, ndarray]:
-        """The latents (n, d) and their index. The last batch is padded with black images, whose latents are dropped."""
+    def finished(self, *, last: bool) -> tuple[ndarray, ndarray, PartRecord]:
+        """The latents (n, d), their index (n,) and the record. The last batch is padded with black images."""
         if self.waiting:
             self._encode()
         empty = np.empty((0, int(np.prod(self.prior.latent_shape))), np.float32)
-        return np.concatenate([empty, *self.latents]), np.concatenate([np.empty(0, INDEX), *self.index])
-
-    def record(self, *, last: bool) -> PartRecord:
-        return PartRecord(
-            items=self.items,
-            rows=sum(len(rows) for rows in self.index),
-            bad=self.bad,
-            last=last,
-            batch_invariant=self.batch_invariant is not False,
-        )
+        latents = np.concatenate([empty, *self.latents])
+        index = np.concatenate([np.empty(0, INDEX), *self.index])
+        return latents, index, PartRecord(self.items, len(index), self.bad, last, self.batch_invariant is not False)
 
     def _encode(self) -> None:
         batch, self.waiting = self.waiting[:ENCODE_BATCH], self.waiting[ENCODE_BATCH:]
-        pixels = np.zeros((ENCODE_BATCH, *batch[0][0].shape), np.uint8)
-        pixels[: len(batch)] = [pixels for pixels, _ in batch]
+        pixels = np.zeros((ENCODE_BATCH, *batch[0].shape), np.uint8)
+        pixels[: len(batch)] = batch
         images = torch.from_numpy(pixels)
         latents = self.prior.encode(images).flatten(1).cpu().numpy()
         if self.batch_invariant is None:
             rolled = self.prior.encode(images.roll(1, 0)).flatten(1).cpu().numpy()
             self.batch_invariant = bool((np.roll(rolled, -1, 0) == latents).all())
-        index = np.empty(len(batch), INDEX)
-        for column, name in enumerate(INDEX.names or ()):
-            index[name] = [about[column] for _, about in batch]
         self.latents.append(latents[: len(batch)])
-        self.index.append(index)
 
 
-def _check(latents: Latents, source: Source, split: str, max_bad: float, progress: Progress) -> None:
+def _check(latents: Latents, source: Source, max_bad: float, progress: Progress) -> None:
     """Warn of unreadable images. Raises DmgdError if there are too many or a class has no image left."""
     seen, bad = latents.total + len(latents.bad), len(latents.bad)
     lines = listed([f"{name} ({reason})" for name, reason in latents.bad], 20)
@@ -182,7 +161,7 @@ def _check(latents: Latents, source: Source, split: str, max_bad: float, progres
         progress.warn(f"{bad} of {seen} images cannot be read and are left out: {lines}")
     empty = [info.identity for index, info in enumerate(source.classes) if latents.images(index) == 0]
     if empty:
-        raise DmgdError(f"{source.name} has no {split} image of {listed(empty)}; add images or remove the classes")
+        raise DmgdError(f"{source.name} has no train image of {listed(empty)}; add images or remove the classes")
     if not latents.batch_invariant:
         progress.warn(
             "the encoder's rounding depends on the batch: the same data in another order may differ in the last bits"

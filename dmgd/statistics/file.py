@@ -1,6 +1,7 @@
 """`stats.safetensors`: the support points of every class, and what they were computed from."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -101,8 +102,7 @@ class Statistics:
     @property
     def digest(self) -> str:
         """The SHA-256 of the header and the tensors, which a run records."""
-        tensors = b"".join(t.numpy().tobytes() for t in self.tensors().values())
-        return sha256_bytes(canonical_json(self.header).encode() + tensors)
+        return _sha256(self.header, self.tensors().values())
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in TENSORS}
@@ -111,7 +111,7 @@ class Statistics:
         """Write the file atomically; equal statistics give equal bytes."""
         header = {**self.header, "format": FORMAT, "classes": [info.to_json() for info in self.classes]}
         tensors = self.tensors()
-        header["sha256"] = _checksum(header, tensors)
+        header["sha256"] = _sha256(header, (tensors[name] for name in sorted(tensors)))
         with written_whole(Path(path)) as temporary:
             save_file(
                 {name: t.contiguous() for name, t in tensors.items()}, temporary, {"dmgd": canonical_json(header)}
@@ -134,14 +134,13 @@ class Statistics:
         checksum = header.pop("sha256", None)
         if not same_format:
             raise ArtifactError(f"{path} was written by another version of dmgd; run dmgd fit-stats again")
-        if checksum != _checksum(header, tensors):
+        if checksum != _sha256(header, (tensors[name] for name in sorted(tensors))):
             raise ArtifactError(f"{path} is damaged or was changed (its checksum differs); run dmgd fit-stats again")
         del header["format"]
         classes = tuple(ClassInfo.from_json(fields) for fields in header.pop("classes"))
         return cls(**tensors, classes=classes, header=header)
 
 
-def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """The SHA-256 of the header and the tensors."""
-    content = [canonical_json(header).encode(), *(tensors[name].numpy().tobytes() for name in sorted(tensors))]
-    return sha256_bytes(b"".join(content))
+def _sha256(header: dict[str, Any], tensors: Iterable[Tensor]) -> str:
+    """The SHA-256 of the header and the tensors, in their order."""
+    return sha256_bytes(canonical_json(header).encode() + b"".join(tensor.numpy().tobytes() for tensor in tensors))

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float64
 from numpy import ndarray
+from torch import Tensor
 
 from dmgd.classes.imagenet import edition
 from dmgd.classes.info import ClassInfo
@@ -23,31 +24,20 @@ from dmgd.statistics.kmeans import class_seed, quantization_error, quantize, rep
 BAD_LISTED = 100
 
 
-@dataclass(frozen=True)
-class ClassFit:
-    """The support points and masses of one class, the covariance of its latents along them, and the quantization
-    errors: `w2` is W₂², the mean squared distance of a latent to its nearest point, `w2_of_one_point` the same with the
-    mean as the only point."""
-
-    support: ndarray
-    mass: ndarray
-    covariance: ndarray
-    w2: float
-    w2_of_one_point: float
-
-
 def fit_classes(
     latents: Sequence[ClassLatents], classes: Sequence[ClassInfo], config: StatisticsConfig, *, progress: Progress
-) -> list[ClassFit]:
-    """The fit of every class, one thread per core; the result does not depend on their number."""
+) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
+    """The `support`, `mass` and `covariance` of `Statistics`, and the quantization errors of every class: `w2` is W₂²,
+    the mean squared distance of a latent to its nearest point, `w2_of_one_point` the same with the mean as the only
+    point. One thread per core; the result does not depend on their number."""
 
-    def fit(index: int) -> ClassFit:
+    def fit(index: int) -> tuple[ndarray, ndarray, ndarray, float, float]:
         rows = latents[index].rows
         support, mass = quantize(rows, config.k, class_seed(config.seed, classes[index].identity))
         mean = rows.mean(0, dtype="float64", keepdims=True).astype("float32")
-        errors = (quantization_error(rows, points) for points in (support[mass > 0], mean))
+        w2, w2_of_one_point = (quantization_error(rows, points) for points in (support[mass > 0], mean))
         covariance = covariance_along(support, mass, rows)
-        return ClassFit(support, mass, covariance, *(float(f"{error:.6g}") for error in errors))
+        return support, mass.astype("float32"), covariance, float(f"{w2:.6g}"), float(f"{w2_of_one_point:.6g}")
 
     threads = available_cores()
     with progress.task("k-means", len(classes), "classes") as task, reproducible(), ThreadPoolExecutor(threads) as pool:
@@ -55,7 +45,10 @@ def fit_classes(
         for one in pool.map(fit, range(len(classes))):
             fits.append(one)
             task.advance()
-    return fits
+    *arrays, w2, w2_of_one_point = zip(*fits, strict=True)
+    stacked = (torch.from_numpy(np.stack(of_classes)) for of_classes in arrays)
+    tensors = dict(zip(("support", "mass", "covariance"), stacked, strict=True))
+    return tensors, {"w2": list(w2), "w2_of_one_point": list(w2_of_one_point)}
 
 
 def covariance_along(

@@ -1,6 +1,5 @@
 """Seeded, reproducible k-means: the support points of a class are the centroids of its latents."""
 
-import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from dmgd.errors import DmgdError
+from dmgd.files import sha256_bytes
 
 
 def quantize(
@@ -64,4 +64,4 @@ def quantization_error(latents: Float[ndarray, "n d"], support: Float[ndarray, "
 
 def class_seed(seed: int, identity: str) -> int:
     """A 32-bit seed for one class, independent of other classes and their order."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{identity}".encode()).digest()[:4], "big")
+    return int(sha256_bytes(f"{seed}/{identity}".encode())[:8], 16)

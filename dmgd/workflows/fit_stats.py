@@ -1,6 +1,5 @@
 """The workflow `fit-stats`: source images → latents → support points, masses and covariances of every class."""
 
-import hashlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +11,7 @@ from platformdirs import user_cache_path
 from dmgd.classes.imagenet import edition_warning
 from dmgd.config import StatisticsConfig, configured
 from dmgd.errors import ArtifactError
-from dmgd.files import canonical_json, safe_name
+from dmgd.files import canonical_json, safe_name, sha256_bytes
 from dmgd.priors.load import as_prior
 from dmgd.priors.prior import Prior
 from dmgd.progress import Progress, listener
@@ -62,27 +61,13 @@ def fit_statistics(
             progress.warn(f"{error}; fitting again")
 
     latents = encode_source(
-        source,
-        prior,
-        mirror=config.mirror,
-        max_bad=config.max_bad,
-        workers=workers,
-        cache=cache,
-        progress=progress,
+        source, prior, mirror=config.mirror, max_bad=config.max_bad, workers=workers, cache=cache, progress=progress
     )
     counts = [latents.images(index) for index in range(len(latents))]
     _warn_of_edition(source, counts, progress)
-    fits = fit_classes(latents, classes, config, progress=progress)
-    header = statistics_header(source, prior, config, latents, counts)
-    header["quality"] = {"w2": [fit.w2 for fit in fits], "w2_of_one_point": [fit.w2_of_one_point for fit in fits]}
-    statistics = Statistics(
-        support=torch.stack([torch.from_numpy(fit.support) for fit in fits]),
-        mass=torch.stack([torch.from_numpy(fit.mass) for fit in fits]).float(),
-        covariance=torch.stack([torch.from_numpy(fit.covariance) for fit in fits]),
-        count=torch.tensor(counts),
-        classes=classes,
-        header=header,
-    )
+    tensors, quality = fit_classes(latents, classes, config, progress=progress)
+    header = statistics_header(source, prior, config, latents, counts) | {"quality": quality}
+    statistics = Statistics(**tensors, count=torch.tensor(counts), classes=classes, header=header)
     if cache:
         statistics.save(path)
         remember_content(source, prior, latents.content)
@@ -103,5 +88,5 @@ def _cache_path(source: Source, prior: Prior, config: StatisticsConfig) -> Path:
         "settings": [config.k, config.seed, config.mirror, config.max_bad, prior.image_size, prior.device.type],
         "versions": [version(name) for name in ("dmgd", "torch", "scikit-learn", "numpy", "pillow", "diffusers")],
     }
-    name = safe_name(f"{source.name}-{hashlib.sha256(canonical_json(key).encode()).hexdigest()[:16]}")
+    name = safe_name(f"{source.name}-{sha256_bytes(canonical_json(key).encode())[:16]}")
     return user_cache_path("dmgd") / "statistics" / f"{name}.safetensors"
