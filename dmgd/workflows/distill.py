@@ -60,6 +60,11 @@ def distill(
     """
     config, progress = configured(DistillConfig.of, config, settings), listener(progress)
     name = (source.spec if isinstance(source, Source) else SourceSpec.of(source)).name
+    prior = prior or default_prior(name)
+    if (prior.spec if isinstance(prior, Prior) else PriorSpec.of(prior)).vae == NO_VAE:
+        raise UsageError(
+            "distill makes images, and a prior with --vae none has nothing to decode them with; leave it out"
+        )
     out = Path(out or config.run_folder(name))
     if resume:
         RunDirectory.open(out)
@@ -67,11 +72,7 @@ def distill(
     source = as_source(source, progress)
     if isinstance(statistics, Path | str):
         statistics = Statistics.load(statistics)
-    prior = as_prior(prior or default_prior(source.name), device, source.classes)
-    if prior.spec.vae == NO_VAE:
-        raise UsageError(
-            "distill makes images, and a prior with --vae none has nothing to decode them with; leave it out"
-        )
+    prior = as_prior(prior, device, source.classes)
     if config.batch_size is None and (out / MANIFEST).is_file():
         config = replace(config, batch_size=RunDirectory.open(out).config.batch_size)
     if statistics is None:
