@@ -2,6 +2,7 @@
 DNS lookups have no timeout."""
 
 import os
+import re
 import socket
 import threading
 import time
@@ -53,6 +54,11 @@ def _connect(url: str, seconds: float, found: set[str]) -> None:
         return
 
 
+def without_credentials(text: str) -> str:
+    """The text without user names and passwords in its URLs."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
+
+
 @dataclass(frozen=True)
 class Arrival:
     """Where data or weights come from. `what` names them, `origin` says from where, and how large they are. They must
@@ -72,7 +78,7 @@ def require_arrivals(*arrivals: Arrival) -> None:
     missing = [one for one in awaited if not found & set(one.urls)]
     if not missing:
         return
-    servers = listed(sorted({urlsplit(url).netloc.rpartition("@")[2] for one in missing for url in one.urls}))
+    servers = listed(sorted({urlsplit(without_credentials(url)).netloc for one in missing for url in one.urls}))
     why = "HF_HUB_OFFLINE is set" if is_offline() else f"cannot reach {servers}"
     ways = "; ".join(one.remedy for one in missing)
     raise ArtifactError(

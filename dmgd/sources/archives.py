@@ -11,6 +11,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from dmgd.errors import ArtifactError
+from dmgd.network import without_credentials
 from dmgd.progress import Progress, Task
 from dmgd.sources.data_cache import data_folder, filled
 
@@ -67,6 +68,9 @@ def fetch_archive(archive: Archive, progress: Progress) -> Path:
     for other bytes than the pinned ones, which are deleted unread.
     """
 
+    if not hasattr(tarfile, "data_filter"):
+        raise ArtifactError("this Python cannot unpack archives safely; use 3.10.12, 3.11.4 or a later one")
+
     def fill(work: Path) -> Path:
         file, unpacked = work / f"{archive.name}.tgz", work / "unpacked"
         _download(archive, file, progress)
@@ -82,17 +86,17 @@ def fetch_archive(archive: Archive, progress: Progress) -> Path:
 
 def _download(archive: Archive, file: Path, progress: Progress) -> None:
     """All bytes of the archive in `file`, which may have the first of them already."""
-    with progress.task(f"download {archive.name}.tgz", round(archive.bytes / MB), "MB") as task:
+    with progress.task(f"download {archive.name}.tgz", archive.bytes // MB, "MB") as task:
         task.advance(_size(file) // MB)
-        for _ in range(ATTEMPTS):
-            before, problem = _size(file), _continue(archive, file, task)
-            if _size(file) >= archive.bytes:
+        for attempt in range(ATTEMPTS):
+            if (before := _size(file)) >= archive.bytes:
                 return
-            if _size(file) <= before:
-                break
-    raise ArtifactError(
-        f"{archive.url}: {problem}, after {_size(file):,} of {archive.bytes:,} bytes; the same command continues there"
-    )
+            problem = _continue(archive, file, task)
+            if _size(file) <= before or (attempt == ATTEMPTS - 1 and _size(file) < archive.bytes):
+                raise ArtifactError(
+                    f"{without_credentials(archive.url)}: {problem}, after {_size(file):,} of {archive.bytes:,} bytes; "
+                    "the same command continues there"
+                )
 
 
 def _continue(archive: Archive, file: Path, task: Task) -> str:
@@ -127,8 +131,8 @@ def _verify(archive: Archive, file: Path) -> None:
     if found != (archive.bytes, archive.checksum):
         file.unlink()
         raise ArtifactError(
-            f"{archive.url} has {found[0]:,} bytes and {found[1]}, not {archive.bytes:,} and {archive.checksum}; "
-            "it was deleted"
+            f"{without_credentials(archive.url)} has {found[0]:,} bytes and {found[1]}, not {archive.bytes:,} and "
+            f"{archive.checksum}; it was deleted"
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dmgd.classes.info import natural_key
 from dmgd.errors import ArtifactError, DmgdError, UsageError, listed
-from dmgd.network import hub_reachable
+from dmgd.network import hub_reachable, without_credentials
 from dmgd.sources.data_cache import data_folder, filled
 from dmgd.sources.source import TEST_NAMES, SourceImage, fingerprint_files, missing_split
 
@@ -89,9 +89,15 @@ def open_hugging_face(location: str, variant: str | None, columns: str | None) -
     path = Path(location).expanduser()
     if path.exists():
         return _layout(location, columns, *_open_local(path, variant))
-    if location.count("/") == 1 and not location.startswith((".", "/", "~")):
+    if is_hub_id(location):
         return open_on_hub(location, variant, columns)
     raise UsageError(f"the dataset {location} does not exist; give a folder, a .parquet file or a Hub id")
+
+
+def is_hub_id(location: str) -> bool:
+    """Whether this names a dataset on the Hub, and no local path."""
+    is_path = Path(location).expanduser().exists() or location.startswith((".", "/", "~"))
+    return location.count("/") == 1 and not is_path
 
 
 def _layout(
@@ -217,4 +223,4 @@ def find_columns(features: Mapping[str, Any] | None, columns: str | None, locati
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return without_credentials(" ".join(str(error).split()))[:200] or type(error).__name__

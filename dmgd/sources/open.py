@@ -10,6 +10,7 @@ from dmgd.classes.matching import match_table
 from dmgd.errors import UsageError, unknown_choice
 from dmgd.network import Arrival
 from dmgd.progress import Progress, listener
+from dmgd.sources.huggingface import datasets_cache, is_hub_id
 from dmgd.sources.labelled import LabelledSource, classes_from_labels, translate
 from dmgd.sources.layouts import KINDS, open_layout, prefixes
 from dmgd.sources.named import arrival_of, hub_variant, open_named
@@ -71,8 +72,12 @@ def source_arrival(spec: SourceSpec) -> Arrival:
     if spec.name in NAMED and spec.name != EMBEDDED and spec.data is None:
         return arrival_of(spec.name, spec.variant)
     kind, _, location = spec.name.partition(":")
-    if kind == "hf" and not Path(location).expanduser().exists():
-        return Arrival(spec.name, "from the Hub, unless it is in the cache")
+    if kind == "hf" and is_hub_id(location):
+        if (datasets_cache() / location.replace("/", "___")).is_dir():
+            return Arrival(spec.name, "in the cache")
+        from huggingface_hub import constants
+
+        return Arrival(spec.name, "from the Hub", (constants.ENDPOINT,), "give another --source")
     return Arrival(spec.name, "embedded" if spec.name == EMBEDDED else "local")
 
 

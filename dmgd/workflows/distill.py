@@ -94,7 +94,7 @@ def distill(
 
         written: Future[None] | None = None  # the batch in the writer's hands, while the next is sampled
         frozen: list[Tensor] = []  # the finished images of the classes being made, each (c, n, d)
-        whole = [batch for batch in plan.batches if _is_whole(run, batch, progress)]
+        whole = {batch for batch in plan.batches if _is_whole(run, batch, progress)}
         if whole:  # all at once, so that the rate is that of the steps that are taken now
             task.advance(len(whole) * plan.method.steps)
         for batch in plan.batches:
