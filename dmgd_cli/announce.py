@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from dmgd.generation.config import DistillConfig
+from dmgd.network import Arrival, require_arrivals
 from dmgd.progress import Progress
 from dmgd.sources.source import Source
 from dmgd.specs import PriorSpec, SourceSpec
@@ -19,29 +20,33 @@ def opened_if_here(source: SourceSpec, prior: PriorSpec) -> Source | SourceSpec:
     return opened
 
 
+def arrivals(source: SourceSpec, prior: PriorSpec) -> tuple[Arrival, Arrival]:
+    """Where data and weights come from."""
+    from dmgd.priors.description import prior_arrival
+    from dmgd.sources.open import source_arrival
+
+    return source_arrival(source), prior_arrival(prior)
+
+
 def announce(
     source: Source | SourceSpec, prior: PriorSpec, config: DistillConfig, device: str, out: Path, progress: Progress
 ) -> None:
     """Say what is used and made. Raises ArtifactError if data or weights are neither here nor can be downloaded."""
-    from dmgd.network import require_arrivals
-    from dmgd.priors.description import prior_arrival
     from dmgd.priors.load import settled_precision, torch_device
-    from dmgd.sources.open import known_classes, source_arrival
+    from dmgd.sources.open import known_classes
 
-    arrivals = source_arrival(source.spec if isinstance(source, Source) else source), prior_arrival(prior)
+    used = arrivals(source.spec if isinstance(source, Source) else source, prior)
+    data, weights = (": ".join(filter(None, (one.what, one.origin))) for one in used)
     on, classes, steps = torch_device(device), len(known_classes(source) or ()), config.method.steps
-    images = classes * config.ipc
-    work = f"{images:,} ({classes} classes × {config.ipc})" if classes else f"{config.ipc} of every class"
-    calls = f"{images * steps:,}" if classes else f"{config.ipc * steps:,} for every class"
-    for what, text in [
-        *(
-            (title, ": ".join(filter(None, (one.what, one.origin))))
-            for title, one in zip(("source", "prior"), arrivals, strict=True)
-        ),
-        ("images", work),
-        ("calls", f"{calls} of the network: {steps} steps for each image, each twice with guidance"),
-        ("device", f"{on}, {settled_precision(prior.precision, on)}"),
-        ("run", f"{out}, by {config.method.name}"),
-    ]:
+    images, each = (classes * config.ipc, "") if classes else (config.ipc, " for every class")
+    lines = {
+        "source": data,
+        "prior": weights,
+        "images": f"{images:,}{each}" + (f" ({classes} classes × {config.ipc})" if classes else ""),
+        "calls": f"{images * steps:,} of the network{each}: {steps} steps for each image, each twice with guidance",
+        "device": f"{on}, {settled_precision(prior.precision, on)}",
+        "run": f"{out}, by {config.method.name}",
+    }
+    for what, text in lines.items():
         progress.note(f"{what:6} {text}")
-    require_arrivals(*arrivals)
+    require_arrivals(*used)

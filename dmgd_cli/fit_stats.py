@@ -8,8 +8,10 @@ import typer
 from dmgd.config import StatisticsConfig
 from dmgd.display import Display
 from dmgd.errors import UsageError
+from dmgd.network import require_arrivals
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
+from dmgd_cli.announce import arrivals, opened_if_here
 from dmgd_cli.output import print_json, print_table
 
 DEFAULTS = StatisticsConfig()
@@ -50,12 +52,9 @@ def command(
     config = StatisticsConfig(k, seed, mirror, max_bad)
     prior_spec = PriorSpec(prior or default_prior(source), vae, encoder, revision=prior_revision)
 
-    from dmgd.priors.description import check_classes
-    from dmgd.sources.open import open_source
-
-    display = Display()
-    opened = open_source(SourceSpec(source, data, None, variant, columns, class_map), progress=display)
-    check_classes(prior_spec, opened.classes)
+    display, source_spec = Display(), SourceSpec(source, data, None, variant, columns, class_map)
+    opened = opened_if_here(source_spec, prior_spec)
+    require_arrivals(*arrivals(source_spec, prior_spec))
 
     from dmgd.workflows.fit_stats import fit_statistics
 

@@ -4,13 +4,17 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hub_server import downloading
+from recorder import Recorder
 from source_stand_ins import as_parquet, pictures, small_prior
 
 from dmgd.runs.directory import RunDirectory
+from dmgd.workflows.distill import distill
 
 COMMAND = ("distill", "--source", "imagenette", "--ipc", "10")
 RUN = "runs/imagenette-ipc10-dmgd-seed0"
@@ -83,3 +87,26 @@ def test_with_a_network_to_the_end_and_onto_the_hub(published, tmp_path, monkeyp
         said = inline("export", RUN, "--push-to-hub", "me/nette")
         assert f"exported 100 images of 10 classes to {RUN}-parquet" in said.stdout
         assert "README.md" in hub.repos["me/nette", "main"]
+
+
+class Counted(Recorder):
+    """A progress that also counts a task's steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.task = [], self.counted
+
+    @contextmanager
+    def counted(self, name, total, unit):
+        counts = [name, total]
+        yield SimpleNamespace(advance=lambda amount=1: counts.append(amount), describe=lambda text: None)
+        self.steps += [counts] if name == "distil" else []
+
+
+def test_progress_is_by_sampling_step_and_counts_what_was_there_at_once(tmp_path):
+    settings = {"ipc": 2, "method": "dit", "steps": 4, "batch_size": 5, "out": tmp_path / "run"}
+    for done in (0, 3):
+        progress = Counted()
+        run = distill("digits", progress=progress, **settings)
+        assert progress.steps == [["distil", 16, *([4 * done] if done else []), *[1] * (16 - 4 * done)]]
+        (run.path / "batches" / f"{run.batch_names()[2]}.json").unlink()

@@ -14,10 +14,11 @@ from source_stand_ins import WNIDS, as_folder, pictures, small_encoder, small_pr
 
 from dmgd.config import StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
+from dmgd.exporters.command import distill_command
 from dmgd.generation.config import DistillConfig
 from dmgd.generation.plan import Plan, make_plan
 from dmgd.matching.methods import method_named
-from dmgd.priors.load import load_prior
+from dmgd.priors.load import load_prior, settled_precision
 from dmgd.priors.prior import PriorDefaults
 from dmgd.runs.directory import RunDirectory
 from dmgd.sources.open import open_source
@@ -62,6 +63,20 @@ def test_options_override_a_spec_and_another_name_resets_it():
     assert half.with_options(name="there") == PriorSpec("there", precision="bf16")  # a choice, and no name
     with pytest.raises(UsageError, match="did you mean 'fp16'"):
         PriorSpec("digits").with_options(precision="fp61")
+
+
+def test_the_precision_auto_is_settled_by_the_device_and_recorded(monkeypatch):
+    """And is left out of a command only where it would be settled the same again."""
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for has_bf16, settled in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has_bf16: has)
+        assert settled_precision("auto", gpu) == settled
+    assert (settled_precision("auto", cpu), settled_precision("fp16", gpu)) == ("fp32", "fp16")
+    assert load_prior("digits", device="cpu").spec.precision == "fp32"
+    source, config = SourceSpec("digits"), DistillConfig()
+    for precision, device, is_said in (("fp32", "cpu", False), ("bf16", "cuda", False), ("fp32", "cuda", True)):
+        command = distill_command(config, source, PriorSpec("digits", precision=precision), device=device)
+        assert (f"--precision {precision}" in command) == is_said
 
 
 def test_a_path_that_was_not_published_is_requested(weights):
