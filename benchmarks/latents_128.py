@@ -43,7 +43,7 @@ from dmgd.diffusion.guidance import Denoised
 from dmgd.diffusion.schedule import Schedule, Step, respaced, training_alpha_bar
 from dmgd.evaluation.features import feature_network
 from dmgd.evaluation.imageset import ImageSet, Shape, source_set
-from dmgd.evaluation.probe import linear_probe, standardised
+from dmgd.evaluation.measure import linear_probe, standardised
 from dmgd.evaluation.protocols import protocol_named
 from dmgd.files import written_whole
 from dmgd.generation.config import DistillConfig

@@ -30,8 +30,8 @@ from train_prior import train as train_prior
 from dmgd.classes.info import ClassInfo
 from dmgd.config import StatisticsConfig
 from dmgd.evaluation.baselines import kmeans_real, random_selection
+from dmgd.evaluation.features import latents_of
 from dmgd.evaluation.imageset import ImageSet, Shape, source_set, stack_images
-from dmgd.evaluation.measure import prior_features
 from dmgd.evaluation.metrics import mean_pairwise, nearest, nearest_among, transport_distance
 from dmgd.evaluation.protocols import Protocol, protocol_named, resolved
 from dmgd.evaluation.train import train
@@ -154,7 +154,7 @@ class Bench:
     def place(self, made: ImageSet, fold: int | None) -> dict[str, Any]:
         """The set metrics against the real images, by name: all measurements except accuracy."""
         split = self.split(fold)
-        rows, labels = prior_features(made, self.prior), made.labels.numpy()
+        rows, labels = latents_of(self.prior).rows(made), made.labels.numpy()
         own = [rows[labels == c] for c in range(len(made.classes))]
         real = [part.rows for part in split.latents]
         uniform = [np.full(len(r), 1 / len(r)) for r in real]
@@ -162,8 +162,8 @@ class Bench:
         distances = [transport_distance(*part) for part in zip(own, real, uniform, strict=True)]
         return {
             "ot": round(float(np.mean(distances)), 4),
-            "diversity": round(float(np.mean(spread)), 4) if made.ipc > 1 else None,
-            "nearest": round(float(np.median(nearest(rows, np.concatenate(real))[0])) / split.gap_of_real, 4),
+            "diversity": round(float(np.mean(spread)), 4) if max(made.counts) > 1 else None,
+            "nearest": round(float(np.median(nearest(rows, np.concatenate(real)))) / split.gap_of_real, 4),
         }
 
 

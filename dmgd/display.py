@@ -6,33 +6,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Task as RichTask
 from rich.table import Column
 from rich.text import Text
 
 PLAIN_INTERVAL = 10.0
 
 
-class _Rate(ProgressColumn):
+class _Rate(progress.ProgressColumn):
     """Units a second, as "12.3 images/s"."""
 
-    def render(self, task: RichTask) -> Text:
+    def render(self, task: progress.Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text(f"{speed:.1f} {task.fields['unit']}/s" if speed else "", style="progress.data.speed")
 
 
 class _Bar:
-    def __init__(self, bars: Progress, name: str, total: int | None, unit: str):
+    def __init__(self, bars: progress.Progress, name: str, total: int | None, unit: str):
         self._bars, self._id = bars, bars.add_task(name, total=total, unit=unit, now="")
 
     def advance(self, amount: int = 1) -> None:
@@ -62,20 +53,17 @@ class _Lines:
             self._first, self._done_first = time.monotonic(), self._done
         is_news = self._advances == 2 and self._left() >= PLAIN_INTERVAL
         if is_news or time.monotonic() - self._printed >= PLAIN_INTERVAL:
-            self._print(self._now, self._left())
+            self.print(self._now, self._left())
 
     def describe(self, text: str) -> None:
         self._now = text
-
-    def close(self) -> None:
-        self._print("", 0)
 
     def _left(self) -> float:
         """The seconds that are left; 0 if that is not known."""
         done, seconds = self._done - self._done_first, time.monotonic() - self._first
         return seconds * (self._total - self._done) / done if self._total and done > 0 else 0
 
-    def _print(self, now: str, left: float) -> None:
+    def print(self, now: str = "", left: float = 0) -> None:
         self._printed = time.monotonic()
         seconds = self._printed - self._started
         of = f"/{self._total}" if self._total is not None else ""
@@ -107,24 +95,24 @@ class Display:
         if not self._draws_bars:
             lines = _Lines(self._console, name, total, unit)
             yield lines
-            lines.close()
+            lines.print()
             return
         # Everything in one line of 80 columns: what is being done now has the space that is left.
         columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(bar_width=12),
+            progress.MofNCompleteColumn(table_column=Column(no_wrap=True)),
             _Rate(table_column=Column(no_wrap=True)),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=Column(no_wrap=True)),
-            TextColumn(
+            progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=Column(no_wrap=True)),
+            progress.TextColumn(
                 "{task.fields[now]}",
                 style="dim",
                 markup=False,
                 table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
             ),
         )
-        with Progress(*columns, console=self._console, expand=True) as bars:
+        with progress.Progress(*columns, console=self._console, expand=True) as bars:
             bar = _Bar(bars, name, total, unit)
             yield bar
             bar.close()

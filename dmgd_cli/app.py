@@ -34,7 +34,7 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_root)
     for name, command in COMMANDS.items():
-        app.command(name, cls=options.Command)(_interruptible(with_method_options(command)))
+        app.command(name, cls=options.Command)(with_method_options(_interruptible(command)))
     return app
 
 

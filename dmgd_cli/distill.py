@@ -7,10 +7,11 @@ import typer
 
 from dmgd.display import Display
 from dmgd.generation.config import DistillConfig
-from dmgd.matching.methods import DEFAULT_METHOD, method_named
+from dmgd.matching.methods import DEFAULT_METHOD, METHODS, method_named
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
 from dmgd_cli.announce import announce, opened_if_here
+from dmgd_cli.options import optional
 from dmgd_cli.output import print_json
 
 DEFAULTS = DistillConfig()
@@ -20,7 +21,7 @@ def command(
     source: options.Source,
     ipc: Annotated[int, typer.Option(help="Images per class.")] = DEFAULTS.ipc,
     method: Annotated[
-        str, typer.Option(autocompletion=options.methods, help="{methods}; see their settings below.")
+        str, typer.Option(autocompletion=lambda: METHODS, help="{methods}; see their settings below.")
     ] = DEFAULT_METHOD,
     data: options.Data = None,
     variant: options.Variant = None,
@@ -30,15 +31,9 @@ def command(
     prior_revision: options.PriorRevision = None,
     vae: options.Vae = None,
     encoder: options.Encoder = None,
-    stats: Annotated[
-        Path | None,
-        options.optional("Statistics of dmgd fit-stats. Default: fitted and cached."),
-    ] = None,
+    stats: Annotated[Path | None, optional("Statistics of dmgd fit-stats. Default: fitted and cached.")] = None,
     seed: options.Seed = DEFAULTS.seed,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="Images per network call. Default: by device and memory.", show_default=False),
-    ] = None,
+    batch_size: Annotated[int | None, optional("Images per network call. Default: by device and memory.")] = None,
     precision: options.Precision = "auto",
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the network, which takes a minute; for GPUs.")
@@ -49,11 +44,11 @@ def command(
     ] = False,
     out: Annotated[
         Path | None,
-        options.optional(
+        optional(
             "Folder of the run; one that was interrupted is continued. Default: runs/SOURCE-ipcN-METHOD-seedN.",
+            options.OUTPUT,
             "--out",
             "-o",
-            panel=options.OUTPUT,
         ),
     ] = None,
     json: options.Json = False,

@@ -74,8 +74,8 @@ def command(
         if not path.exists():
             raise unknown_choice("baseline", str(path), (*BASELINES, "the path of another set"))
     baselines = tuple(name for name in names if name in BASELINES)
-    measured: dict[str, Any] = {"metrics": metrics, "features": features, "report": report is not None}
-    config = EvaluateConfig(protocol, repeats, seed, epochs, network, size, baselines, teacher, classes, **measured)
+    training = protocol, repeats, seed, epochs, network, size, baselines, teacher, classes
+    config = EvaluateConfig(*training, metrics, features, report is not None)
     config.chosen()
 
     from dmgd.evaluation.imageset import prior_of, read_sets, source_of

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from dmgd.display import Display
+from dmgd.errors import UsageError
+from dmgd.exporters.formats import LAYOUTS
 from dmgd_cli import options
 from dmgd_cli.options import optional
 from dmgd_cli.output import print_json
@@ -17,15 +19,16 @@ def command(
         str | None,
         optional(
             "{formats}. DD-Ranking reads tensors. Default: webdataset, or parquet with --push-to-hub.",
+            None,
             "--format",
             "-f",
-            autocompletion=options.formats,
+            autocompletion=lambda: LAYOUTS,
         ),
     ] = None,
     out: Annotated[
         Path | None,
         optional(
-            "New or empty folder to write to. Default: beside the run, RUN-FORMAT.", "--out", "-o", panel=options.OUTPUT
+            "New or empty folder to write to. Default: beside the run, RUN-FORMAT.", options.OUTPUT, "--out", "-o"
         ),
     ] = None,
     image_format: Annotated[str, typer.Option(help="png (the run's bytes), webp (lossless) or jpg.")] = "png",
@@ -53,7 +56,6 @@ def command(
       dmgd export runs/digits --push-to-hub me/digits
       dmgd export runs/digits --format imagefolder --out digits-images
     """
-    from dmgd.errors import UsageError
     from dmgd.exporters.example import Limits
     from dmgd.exporters.hub import check_push, publish
     from dmgd.workflows.export import export

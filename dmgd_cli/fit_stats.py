@@ -12,6 +12,7 @@ from dmgd.network import require_arrivals
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
 from dmgd_cli.announce import arrivals, opened_if_here
+from dmgd_cli.options import optional
 from dmgd_cli.output import print_json, print_table
 
 DEFAULTS = StatisticsConfig()
@@ -32,10 +33,7 @@ def command(
     mirror: Annotated[bool, typer.Option("--mirror", help="Add every image's mirror image.")] = DEFAULTS.mirror,
     max_bad: Annotated[float, typer.Option(help="Maximum fraction of unreadable images.")] = DEFAULTS.max_bad,
     seed: options.Seed = DEFAULTS.seed,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Processes that decode images. Default: one per core.", min=0, show_default=False),
-    ] = None,
+    workers: Annotated[int | None, optional("Processes that decode images. Default: one per core.", min=0)] = None,
     cache: Annotated[bool, typer.Option(help="Cache latents and statistics, and reuse them.")] = True,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -70,11 +68,6 @@ def command(
         print_table(
             f"{source}, {statistics.header['prior']['id']}, encoded by {statistics.header['encoder']['id']}",
             ["class", "images", "points", "W₂², K = 1", f"W₂², K = {k}", "ratio"],
-            [[_short(row["class"]), *list(row.values())[1:]] for row in rows],
+            [[row["class"].split(",")[0], *list(row.values())[1:]] for row in rows],  # the first synonym
         )
         typer.echo(f"wrote {out}")
-
-
-def _short(name: str) -> str:
-    """The first synonym in a class name."""
-    return name.split(",")[0]

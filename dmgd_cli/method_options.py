@@ -1,15 +1,15 @@
 """The settings of the methods as options of a command, made from the methods themselves."""
 
-import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 import typer
 
 from dmgd.matching.methods import METHODS
 
+# The panels of the help, each for the settings that need this switch.
 PANELS: dict[str | None, str] = {
     "semantic": "Semantic matching",
     "distribution": "Distribution matching",
@@ -18,29 +18,21 @@ PANELS: dict[str | None, str] = {
 
 
 def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, in the place of whose `**settings` typer sees an option for every setting of every method; a command
-    without them as it is."""
+    """The command, in the place of whose `**settings` typer now sees an option for every setting of every method; a
+    command without them as it is."""
     fixed = list(inspect.signature(command).parameters.values())
     if fixed[-1].kind is not inspect.Parameter.VAR_KEYWORD:
         return command
-
-    @functools.wraps(command)
-    def with_settings(**given: Any) -> None:
-        off = {name: False if given.pop(f"no_{name}") else None for name in PANELS if name}
-        command(**given, **off)
-
     options = _options()
     if taken := sorted({parameter.name for parameter in fixed} & set(options)):
         raise TypeError(f"a method's setting cannot be called {taken[0]!r}: dmgd distill has an option of that name")
     made = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=False if name.startswith("no_") else None, annotation=kind
-        )
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
         for name, kind in options.items()
     ]
-    with_settings.__signature__ = inspect.Signature([*fixed[:-1], *made])  # type: ignore[attr-defined]
-    with_settings.__annotations__ = {**command.__annotations__, **options}
-    return with_settings
+    command.__signature__ = inspect.Signature([*fixed[:-1], *made])  # type: ignore[attr-defined]
+    command.__annotations__ = {**command.__annotations__, **options}
+    return command
 
 
 def _options() -> dict[str, Any]:
@@ -57,41 +49,40 @@ def _options() -> dict[str, Any]:
                 usual.setdefault(one.name, {}).setdefault(_default(one), []).append(method)
                 metavars.setdefault(one.name, one.metadata.get("metavar"))
                 needs = one.name if one.name in PANELS else one.metadata.get("needs")
-                kinds.setdefault(one.name, (_offered(hints[one.name]), needs))
-    holders = {name: [m for ms in found[name].values() for m in ms] for name in PANELS if name} | {None: list(METHODS)}
-
-    def is_choice(name: str, kind: Any) -> bool:
-        return kind == bool | None and name not in PANELS
-
-    return {
-        f"no_{name}" if name in PANELS else name: Annotated[
-            bool if name in PANELS else str | None if is_choice(name, kind) else kind,
+                kinds.setdefault(one.name, (hints[one.name], needs))
+    holders = {needs: [m for ms in found[needs].values() for m in ms] for needs in PANELS if needs}
+    options = {}
+    for name, (hint, needs) in sorted(kinds.items(), key=lambda item: list(PANELS).index(item[1][1])):
+        kind = (str if get_origin(hint) is Literal else hint) | None
+        names: tuple[str, ...] = ()
+        more: dict[str, Any] = {}
+        if name in PANELS:
+            names, more = (f"--no-{name}",), {"callback": _switched_off}
+        elif kind == bool | None:
+            kind, more = str | None, {"parser": _yes_or_no, "metavar": "yes|no"}
+        elif metavars[name]:
+            more = {"metavar": metavars[name]}
+        options[name] = Annotated[
+            kind,
             typer.Option(
-                *([f"--no-{name}"] if name in PANELS else []),
-                help=_described(found[name], usual[name], holders[needs]),
+                *names,
+                help=_described(found[name], usual[name], holders[needs] if needs else list(METHODS)),
                 rich_help_panel=f"{PANELS[needs]} ({', '.join(holders[needs]) if needs else 'all methods'})",
                 show_default=False,
-                parser=_yes_or_no if is_choice(name, kind) else None,
-                metavar="yes|no" if is_choice(name, kind) else metavars[name],
+                **more,
             ),
         ]
-        for panel in PANELS
-        for name, (kind, needs) in kinds.items()
-        if needs == panel
-    }
+    return options
 
 
-def _offered(hint: Any) -> Any:
-    """The type of an option for a setting: text for a choice, and None where none is given."""
-    (kind,) = [part for part in get_args(hint) if part is not type(None)] if type(None) in get_args(hint) else [hint]
-    return (str if get_origin(kind) is Literal else kind) | None
+def _switched_off(given: bool | None) -> bool | None:
+    return False if given else None
 
 
 def _yes_or_no(text: str) -> bool:
-    try:
-        return {"yes": True, "no": False}[text]
-    except KeyError:
-        raise typer.BadParameter(f"{text!r} is neither yes nor no") from None
+    if text not in ("yes", "no"):
+        raise typer.BadParameter(f"{text!r} is neither yes nor no")
+    return text == "yes"
 
 
 def _default(one: Field[Any]) -> str:

@@ -1,93 +1,81 @@
 """The options that several commands share, each declared once, and the registered names."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from dmgd.exporters.formats import LAYOUTS
+from dmgd.matching.methods import METHODS
+from dmgd.priors.description import prior_names
+from dmgd.sources.layouts import KINDS, prefixes
 
-def sources() -> list[str]:
-    from dmgd.sources.layouts import prefixes
-
-    return prefixes()
+# What stands for the registered names in help texts.
+NAMES: dict[str, Callable[[], Iterable[str]]] = {
+    "{sources}": prefixes,
+    "{priors}": prior_names,
+    "{methods}": lambda: METHODS,
+    "{formats}": lambda: LAYOUTS,
+}
 
 
 def named_sources() -> list[str]:
-    from dmgd.sources.open import NAMED
+    from dmgd.sources.open import NAMED  # loads Pillow
 
-    return [*NAMED, *(f"{prefix.partition(':')[0]}:" for prefix in sources())]
-
-
-def priors() -> list[str]:
-    from dmgd.priors.description import prior_names
-
-    return list(prior_names())
-
-
-def methods() -> list[str]:
-    from dmgd.matching.methods import METHODS
-
-    return list(METHODS)
-
-
-def formats() -> list[str]:
-    from dmgd.exporters.formats import LAYOUTS
-
-    return list(LAYOUTS)
+    return [*NAMED, *(f"{kind}:" for kind in KINDS)]
 
 
 class Command(TyperCommand):
-    """A command in whose help {sources}, {priors}, {methods} and {formats} are replaced by the registered names."""
+    """A command in whose help the keys of NAMES are replaced by the registered names."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         for parameter in self.params:
-            for names in (sources, priors, methods, formats):
-                field, text = f"{{{names.__name__}}}", getattr(parameter, "help", None) or ""
-                if field in text:
+            for key, names in NAMES.items():
+                if key in (text := getattr(parameter, "help", None) or ""):
                     *first, last = names()
-                    parameter.help = text.replace(field, f"{', '.join(first)} or {last}")  # type: ignore[attr-defined]
+                    parameter.help = text.replace(key, f"{', '.join(first)} or {last}")  # type: ignore[attr-defined]
 
 
-def optional(help: str, *names: str, panel: str | None = None, **more: Any) -> Any:
+def optional(help: str, panel: str | None = None, *names: str, **more: Any) -> Any:
     """An option without a fixed default; its help says what the default is."""
     return typer.Option(*names, help=help, show_default=False, rich_help_panel=panel, **more)
 
 
-DATA, MODEL, SAMPLING, OUTPUT = "Data", "Model", "Sampling", "Output"
-
+DATA, MODEL, OUTPUT = "Data", "Model", "Output"
 
 Source = Annotated[
     str,
     optional(
         "Dataset: digits, imagenette, imagewoof, imagenet-100, imagenet-1k, imagenet-a … e, imagenet-idc, {sources}.",
+        DATA,
         autocompletion=named_sources,
-        panel=DATA,
     ),
 ]
 Data = Annotated[
     str | None,
     optional(
         "Local copy of a named dataset: image folder, parquet or WebDataset shards. Default: downloaded.",
+        DATA,
         metavar="PATH",
-        panel=DATA,
     ),
 ]
-TestData = Annotated[str | None, optional("The test split, if the data has none.", metavar="PATH", panel=DATA)]
-Variant = Annotated[str | None, optional("The Hub's configuration, such as full_size, 320px or 160px.", panel=DATA)]
+TestData = Annotated[str | None, optional("The test split, if the data has none.", DATA, metavar="PATH")]
+Variant = Annotated[str | None, optional("The Hub's configuration, such as full_size, 320px or 160px.", DATA)]
 Columns = Annotated[
-    str | None, optional("Columns of a Hugging Face dataset. Default: detected.", metavar="IMAGE,LABEL", panel=DATA)
+    str | None, optional("Columns of a Hugging Face dataset. Default: detected.", DATA, metavar="IMAGE,LABEL")
 ]
 ClassMap = Annotated[
     str | None,
-    optional("JSON or CSV that maps the data's labels to WordNet ids or class names.", metavar="FILE", panel=DATA),
+    optional("JSON or CSV that maps the data's labels to WordNet ids or class names.", DATA, metavar="FILE"),
 ]
 Encoder = Annotated[
     str | None,
     optional(
         "Approximate encoder for the statistics: taesd, an autoencoder's folder or Hub id. Default: the prior's own.",
-        panel=MODEL,
+        MODEL,
     ),
 ]
 Prior = Annotated[
@@ -95,22 +83,20 @@ Prior = Annotated[
     optional(
         "Diffusion model: {priors}, a Hub id, a diffusers DiT folder or a checkpoint in DiT's original format. "
         "Default: digits for digits, else dit-xl-2-256.",
-        autocompletion=priors,
-        panel=MODEL,
+        MODEL,
+        autocompletion=prior_names,
     ),
 ]
-PriorRevision = Annotated[str | None, optional("Commit or branch of a prior on the Hub. Default: main.", panel=MODEL)]
+PriorRevision = Annotated[str | None, optional("Commit or branch of a prior on the Hub. Default: main.", MODEL)]
 Precision = Annotated[
     str,
     typer.Option(
         help="Precision of the network: fp32, bf16 or fp16; auto is bf16 on a GPU that has it.", rich_help_panel=MODEL
     ),
 ]
-RunSource = Annotated[str | None, optional("Dataset. Default: the run's.", autocompletion=named_sources, panel=DATA)]
-RunPrior = Annotated[str | None, optional("Diffusion model. Default: the run's.", autocompletion=priors, panel=MODEL)]
-Vae = Annotated[
-    str | None, optional("Autoencoder (folder or Hub id), if the prior has none or to replace it.", panel=MODEL)
-]
+RunSource = Annotated[str | None, optional("Dataset. Default: the run's.", DATA, autocompletion=named_sources)]
+RunPrior = Annotated[str | None, optional("Diffusion model. Default: the run's.", MODEL, autocompletion=prior_names)]
+Vae = Annotated[str | None, optional("Autoencoder (folder or Hub id), if the prior has none or to replace it.", MODEL)]
 Seed = Annotated[int, typer.Option(help="The same command and seed give the same bytes.", min=0)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
 Device = Annotated[

@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-import dmgd.evaluation.measure
+import dmgd.evaluation.features
 import dmgd.workflows.evaluate
 from dmgd.errors import UsageError
 from dmgd.evaluation.features import feature_network
 from dmgd.evaluation.inputs import RawSet
-from dmgd.evaluation.probe import L2, fit_linear, linear_probe, standardised
+from dmgd.evaluation.measure import L2, fit_linear, linear_probe, standardised
 from dmgd.evaluation.protocols import EvaluateConfig
 from dmgd.priors.load import load_prior
 from dmgd.sources.open import open_source
@@ -133,7 +133,9 @@ def test_sets_are_measured_at_their_own_size_whatever_networks_are_trained_at(tm
             for number in range(6):
                 pixels = (pattern + rng.normal(0, 9, (64, 64))).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(tmp_path / split / name / f"{number}.png")
-    monkeypatch.setattr(dmgd.evaluation.measure, "feature_network", lambda *_: lambda images: images.flatten(1).float())
+    monkeypatch.setattr(
+        dmgd.evaluation.features, "feature_network", lambda *_: lambda images: images.flatten(1).float()
+    )
     source = open_source(f"folder:{tmp_path}")
     sharp = list(source.decoded("train"))
 

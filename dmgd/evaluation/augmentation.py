@@ -30,12 +30,12 @@ def augment(
     images: UInt8[Tensor, "b c h w"], protocol: Protocol, normalise: Normalise, generator: Generator
 ) -> tuple[Images, float, Int64[Tensor, " b"]]:
     """The augmented, normalised batch; CutMix's λ, the fraction of own pixels in each image; and its partners."""
-    x = images.float().div_(255)
-    count, height, width = len(x), x.shape[2], x.shape[3]
+    x = to_unit(images)
+    count, _, height, width = x.shape
     own, partners = 1.0, torch.arange(count)
     for name in protocol.augmentation:
         if name == "affine":
-            x = affine(x, draw_affine(count, generator, degrees=10, zoom=0.1, shift=0.1))
+            x = affine(x, draw_affine(count, generator))
         elif name == "patches":
             x = shuffle_patches(x, draw_patches(count, generator))
         elif name == "resized-crop":
@@ -54,11 +54,15 @@ def augment(
     return x, own, partners.to(x.device)
 
 
+def to_unit(images: UInt8[Tensor, "b c h w"]) -> Images:
+    return images.float().div_(255)
+
+
 def normaliser(images: UInt8[Tensor, "n c h w"], protocol: Protocol) -> Normalise:
     """The normalisation of images in [0, 1]: by ImageNet's mean and standard deviation (averaged over the channels for
     grey images), or in `quick` by the set's own."""
     if protocol.full_batches:
-        pixels = images.float().div(255)
+        pixels = to_unit(images)
         mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
     else:
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
@@ -71,14 +75,12 @@ def normaliser(images: UInt8[Tensor, "n c h w"], protocol: Protocol) -> Normalis
     return normalise
 
 
-def draw_boxes(
-    count: int, height: int, width: int, generator: Generator, scale: tuple[float, float] = (0.5, 1.0)
-) -> Int[Tensor, "b 4"]:
-    """Random crops (top, left, height, width): `scale` of the area, aspect ratio 3/4 to 4/3, whole image if none fits.
+def draw_boxes(count: int, height: int, width: int, generator: Generator) -> Int[Tensor, "b 4"]:
+    """Random crops (top, left, height, width): ½ to 1 of the area, aspect ratio 3/4 to 4/3, whole image if none fits.
 
     Source: torchvision's RandomResizedCrop.get_params, all attempts of all images drawn at once.
     """
-    area = height * width * _uniform((count, _ATTEMPTS), *scale, generator)
+    area = height * width * _uniform((count, _ATTEMPTS), 0.5, 1.0, generator)
     ratio = torch.exp(_uniform((count, _ATTEMPTS), math.log(3 / 4), math.log(4 / 3), generator))
     w, h = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
@@ -159,13 +161,11 @@ def lighting(images: Images, alpha: Float[Tensor, "b 3"]) -> Images:
     return images + shift.to(images.device, images.dtype)[:, :, None, None]
 
 
-def draw_affine(
-    count: int, generator: Generator, *, degrees: float, zoom: float, shift: float
-) -> Float[Tensor, "b 2 3"]:
-    """Random similarity maps: rotation up to ± `degrees`, scale 1 ± `zoom`, translation ± `shift` of half a side."""
-    angle = _uniform((count,), -math.radians(degrees), math.radians(degrees), generator)
-    scale = _uniform((count, 2), 1 - zoom, 1 + zoom, generator)
-    offset = _uniform((count, 2), -shift, shift, generator)
+def draw_affine(count: int, generator: Generator) -> Float[Tensor, "b 2 3"]:
+    """Random similarity maps: rotation up to ± 10°, scale 1 ± 0.1, translation ± 0.1 of half a side."""
+    angle = _uniform((count,), -math.radians(10), math.radians(10), generator)
+    scale = _uniform((count, 2), 0.9, 1.1, generator)
+    offset = _uniform((count, 2), -0.1, 0.1, generator)
     cos, sin = angle.cos(), angle.sin()
     rows = torch.stack([cos * scale[:, 0], -sin * scale[:, 0], sin * scale[:, 1], cos * scale[:, 1]], 1)
     return torch.cat([rows.view(count, 2, 2), offset[:, :, None]], 2)

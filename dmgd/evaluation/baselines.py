@@ -1,7 +1,7 @@
 """The baselines: selected real images, plain samples of the prior, the whole training split."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,10 +10,8 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
-from dmgd.errors import UsageError
-from dmgd.evaluation.imageset import ImageSet, Shape, source_labels, source_set, stack_images
+from dmgd.evaluation.imageset import ImageSet, Shape, source_set, stack_images
 from dmgd.evaluation.inputs import RawSet
-from dmgd.evaluation.protocols import NEED_PRIOR
 from dmgd.evaluation.train import fitting_threads
 from dmgd.generation.config import DistillConfig
 from dmgd.generation.micro_batches import decode
@@ -32,11 +30,20 @@ from dmgd.statistics.kmeans import class_seed, quantize
 
 @dataclass(frozen=True)
 class Contender:
-    """A set to train on; `of_seed` returns it for a repeat's seed (`random` draws other images for each)."""
+    """A set to train on, or a pool of images with the indices of those `drawn` for each seed. `kind`: "set", "other",
+    or the baseline's name."""
 
-    name: str
+    data: ImageSet
     kind: str
-    of_seed: Callable[[int], ImageSet]
+    drawn: dict[int, list[int]] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.kind if self.drawn else self.data.name
+
+    def of_seed(self, seed: int) -> ImageSet:
+        """The set for a repeat's seed."""
+        return self.data.select(self.drawn[seed], self.kind) if self.drawn else self.data
 
 
 @dataclass(frozen=True)
@@ -51,24 +58,22 @@ class Baselines:
 
     def at(self, shape: Shape, seeds: Sequence[int], *, progress: Progress = SILENT) -> list[Contender]:
         """The baselines as sets of this shape, for some of the seeds."""
-        chosen = {name: {seed: by_seed[seed] for seed in seeds} for name, by_seed in self.chosen.items()}
-        wanted = {i for by_seed in chosen.values() for ordinals in by_seed.values() for i in ordinals}
-        pools: dict[str, Contender] = {}
-        if chosen or "full" in self.names:
-            ordinals = None if "full" in self.names else wanted
+        contenders: dict[str, Contender] = {}
+        full = "full" in self.names
+        if self.chosen or full:
+            wanted = {i for by_seed in self.chosen.values() for seed in seeds for i in by_seed[seed]}
+            ordinals = None if full else wanted
             pool = source_set(self.source, "train", "train", shape, ordinals=ordinals, progress=progress)
-            position = {
-                ordinal: i for i, ordinal in enumerate(range(len(pool)) if ordinals is None else sorted(wanted))
-            }
-            pools["full"] = fixed(pool.select(range(len(pool)), "full"), "full")
-            for name, by_seed in chosen.items():
-                pools[name] = _drawn(
-                    name, pool, {s: [position[i] for i in ordinals] for s, ordinals in by_seed.items()}
-                )
+            position = {ordinal: i for i, ordinal in enumerate(range(len(pool)) if full else sorted(wanted))}
+            contenders["full"] = Contender(replace(pool, name="full"), "full")
+            for name, by_seed in self.chosen.items():
+                drawn = {seed: [position[i] for i in by_seed[seed]] for seed in seeds}
+                contenders[name] = Contender(pool, name, drawn)
         if self.sampled:
             pixels = [shape.apply(image) for image in self.sampled.images]
-            pools["dit"] = fixed(stack_images("dit", pixels, self.sampled.labels, self.source.classes), "dit")
-        return [pools[name] for name in self.names]
+            sampled = stack_images("dit", pixels, self.sampled.labels, self.source.classes)
+            contenders["dit"] = Contender(sampled, "dit")
+        return [contenders[name] for name in self.names]
 
 
 def choose_baselines(
@@ -80,31 +85,11 @@ def choose_baselines(
     *,
     progress: Progress = SILENT,
 ) -> Baselines:
-    """The named baselines with `counts[c]` images of class c; "full" has all. Raises UsageError for a missing prior."""
-    if needing := [name for name in names if name in NEED_PRIOR and prior is None]:
-        raise UsageError(f"the baseline {needing[0]!r} needs a prior; give --prior")
-    chosen = choose_real(names, source, counts, seeds, prior, progress)
-    sampled = sample_plain(source, counts, seeds[0], prior, progress) if "dit" in names and prior else None
-    return Baselines(tuple(names), source, chosen, sampled)
-
-
-def fixed(data: ImageSet, kind: str) -> Contender:
-    """The same set for every seed."""
-    return Contender(data.name, kind, lambda seed: data)
-
-
-def _drawn(name: str, pool: ImageSet, indices: dict[int, list[int]]) -> Contender:
-    return Contender(name, name, lambda seed: pool.select(indices[seed], name))
-
-
-def choose_real(
-    names: Sequence[str], source: Source, counts: Sequence[int], seeds: range, prior: Prior | None, progress: Progress
-) -> dict[str, dict[int, list[int]]]:
-    """The ordinals of real training images by baseline and seed; only "random" depends on the seed, k-means uses the
-    first."""
+    """The named baselines with `counts[c]` images of class c; "full" has all. Only "random" depends on the seed, the
+    others use the first. `prior` is given if one of NEED_PRIOR is named."""
     chosen: dict[str, dict[int, list[int]]] = {}
     if "random" in names:
-        labels = source_labels(source, "train")
+        labels = torch.tensor([label for _, label in source.decoded("train")], dtype=torch.int64)
         chosen["random"] = {seed: random_selection(labels, counts, seed) for seed in seeds}
     if prior and {"kmeans-real", "herding"} & set(names):
         latents = encode_source(source, prior, progress=progress)
@@ -115,7 +100,8 @@ def choose_real(
             own = zip(latents, counts, strict=True)
             herded = [int(i) for of_class, count in own for i in of_class.ordinals[herding(of_class.rows, count)]]
             chosen["herding"] = dict.fromkeys(seeds, herded)
-    return chosen
+    sampled = sample_plain(source, counts, seeds[0], prior, progress) if "dit" in names and prior else None
+    return Baselines(tuple(names), source, chosen, sampled)
 
 
 def random_selection(labels: Int64[Tensor, " n"], counts: Sequence[int], seed: int) -> list[int]:
@@ -166,24 +152,17 @@ def sample_plain(source: Source, counts: Sequence[int], seed: int, prior: Prior,
     """Plain samples of the prior with its own guidance scale, as by the method "dit"."""
     config = DistillConfig(max(counts), seed, METHODS["dit"]())
     classes = prior.match_classes(source.classes)
-    size = int(torch.tensor(prior.latent_shape).prod())
-    nothing = Statistics(
-        support=torch.zeros(len(classes), 1, size),
-        mass=torch.ones(len(classes), 1),
-        covariance=torch.zeros(len(classes), 1, 1, dtype=torch.float64),
-        count=torch.ones(len(classes), dtype=torch.int64),
-        classes=classes,
-        header={},
-    )
+    point = torch.zeros(len(classes), 1, 1)  # of each class, of statistics without effect
+    unused = Statistics(point, point[:, 0], point.double(), torch.zeros(len(classes), dtype=torch.int64), classes, {})
+    plan = make_plan(config, source.spec, prior, unused)
     images: list[Image.Image] = []
-    plan = make_plan(config, source.spec, prior, nothing)
     labels: list[int] = []
     with (
         fitting_threads(prior.image_size, prior.device),
         progress.task("sample dit", len(classes) * max(counts), "images") as task,
     ):
         for batch in plan.batches:
-            latents, _ = sample_batch(batch, plan, prior, nothing, [])
+            latents, _ = sample_batch(batch, plan, prior, unused, [])
             for (label, i), image in zip(batch.indices(), decode(prior, latents).numpy(), strict=True):
                 if i < counts[label]:
                     images.append(to_image(image))

@@ -29,15 +29,6 @@ class Score:
         """Top-1 after the last epoch, in %, by seed."""
         return [training.last for training in self.trainings]
 
-    @property
-    def best(self) -> list[float]:
-        """The best top-1 of all validations, in %, by seed."""
-        return [training.best for training in self.trainings]
-
-    @property
-    def seconds(self) -> float:
-        return sum(training.seconds for training in self.trainings)
-
     def to_json(self) -> dict[str, Any]:
         confusion = np.sum([training.confusion.numpy() for training in self.trainings], axis=0)
         return {
@@ -45,7 +36,7 @@ class Score:
             "kind": self.kind,
             "images": self.images,
             "top1": mean_and_std(self.last),
-            "top1_best_epoch": mean_and_std(self.best),
+            "top1_best_epoch": mean_and_std([training.best for training in self.trainings]),
             "top1_by_seed": dict(zip((str(t.seed) for t in self.trainings), _rounded(self.last), strict=True)),
             "per_class": _rounded(100 * confusion.diagonal() / confusion.sum(1).clip(min=1)),
             "confusion": confusion.tolist(),
@@ -53,11 +44,11 @@ class Score:
                 [{"epoch": e, "top1": round(a, 3), "loss": round(loss, 5)} for e, a, loss in t.curve]
                 for t in self.trainings
             ],
-            "seconds": round(self.seconds, 2),
+            "seconds": round(sum(training.seconds for training in self.trainings), 2),
         }
 
 
-def mean_and_std(values: Sequence[float]) -> dict[str, float]:
+def mean_and_std(values: Sequence[float] | ndarray) -> dict[str, float]:
     """The mean and the population standard deviation (as the papers report it)."""
     return {"mean": round(float(np.mean(values)), 3), "std": round(float(np.std(values)), 3)}
 
@@ -152,9 +143,9 @@ class Evaluation:
     def _ddranking(self) -> dict[str, Any]:
         """DD-Ranking's hard label recovery and improvement over random, if `full` and `random` were trained on."""
         by_kind = {score.kind: score for score in self.scores}
-        first, measures = self.scores[0], {}
+        own, measures = self.scores[0].last, {}
         if "full" in by_kind and self.settings["protocol"]["loss"] == "hard":
-            measures["hlr"] = mean_and_std([a - b for a, b in zip(by_kind["full"].last, first.last, strict=True)])
+            measures["hlr"] = mean_and_std(np.subtract(by_kind["full"].last, own))
         if "random" in by_kind:
-            measures["ior"] = mean_and_std([a - b for a, b in zip(first.last, by_kind["random"].last, strict=True)])
+            measures["ior"] = mean_and_std(np.subtract(own, by_kind["random"].last))
         return measures

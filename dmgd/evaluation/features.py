@@ -1,17 +1,23 @@
-"""The features that image sets are compared in: EfficientNet-Lite, or an image model of transformers."""
+"""The features that image sets are compared in: a prior's latents, EfficientNet-Lite, or a model of transformers."""
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
+from numpy import ndarray
 from torch import Tensor
 
 from dmgd.errors import ArtifactError, UsageError, unknown_choice
 from dmgd.evaluation.augmentation import IMAGENET_MEAN, IMAGENET_STD
+from dmgd.evaluation.imageset import ImageSet
+from dmgd.images import to_image, to_square
+from dmgd.priors.prior import Prior
 
 Extractor = Callable[[UInt8[Tensor, "b c h w"]], Float[Tensor, "b d"]]
 """Images, grey or RGB, of any size → their features, on the CPU."""
@@ -19,6 +25,45 @@ Extractor = Callable[[UInt8[Tensor, "b c h w"]], Float[Tensor, "b d"]]
 # The image sizes that they were trained with.
 EFFICIENTNETS = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
 _DEFAULT_SIZE = 224
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Features:
+    """A feature extractor with its name in tables."""
+
+    name: str
+    extract: Extractor
+
+    def rows(self, data: ImageSet, on_images: Callable[[int], None] = lambda count: None) -> ndarray:
+        """The features (n, d) of a set; `on_images` is called with the size of each finished batch."""
+        parts = []
+        for images in data.images.split(BATCH):
+            parts.append(self.extract(images).numpy())
+            on_images(len(images))
+        return np.concatenate(parts)
+
+
+def latents_of(prior: Prior) -> Features:
+    """The prior's latents, of images resized to its size."""
+
+    def extract(images: Tensor) -> Tensor:
+        pixels = images.permute(0, 2, 3, 1).numpy()
+        squares = [to_square(to_image(p), prior.image_size, prior.image_channels) for p in pixels]
+        return prior.encode(torch.stack(squares)).flatten(1).cpu()
+
+    return Features(f"latents of {prior.identity.id}", extract)
+
+
+def open_features(name: str | None, prior: Prior | None, device: str) -> Features:
+    """The features of the network `name`, or else the prior's latents.
+
+    Raises UsageError if a package is missing, ArtifactError if the network cannot be loaded.
+    """
+    if name:
+        return Features(name, feature_network(name, device))
+    assert prior is not None  # EvaluateConfig.needs_prior
+    return latents_of(prior)
 
 
 def feature_network(name: str, device: str) -> Extractor:

@@ -1,6 +1,6 @@
 """Image sets as uint8 tensors of one shape, for training and testing networks."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,36 +37,19 @@ class ImageSet:
         """Images of each class."""
         return torch.bincount(self.labels, minlength=len(self.classes)).tolist()
 
-    @property
-    def ipc(self) -> int:
-        """Images per class, of the largest class."""
-        return max(self.counts)
-
     def select(self, indices: Int64[Tensor, " m"] | Sequence[int], name: str) -> "ImageSet":
         """The images at `indices`, in that order, as a set with a new name."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         return replace(self, name=name, images=self.images[chosen], labels=self.labels[chosen])
 
-    def check(self) -> "ImageSet":
-        """The set itself. Raises ArtifactError unless it has at least two classes and an image of each."""
-        if len(self.classes) < 2:
-            raise ArtifactError(f"{self.name} has {len(self.classes)} class; a classifier needs at least two")
-        if empty := [info.name for info, count in zip(self.classes, self.counts, strict=True) if count == 0]:
-            raise ArtifactError(
-                f"{self.name} has no image of {len(empty)} of the {len(self.classes)} classes: {listed(empty)}; "
-                "add images, or evaluate on a source that has only its classes"
-            )
-        return self
-
 
 def stack_images(
-    name: str, pixels: Iterable[UInt8[Tensor, "h w c"]], labels: Sequence[int], classes: tuple[ClassInfo, ...]
+    name: str, pixels: list[UInt8[Tensor, "h w c"]], labels: Sequence[int], classes: tuple[ClassInfo, ...]
 ) -> ImageSet:
     """The set of images of equal size. Raises ArtifactError if there are none."""
-    tensors = list(pixels)
-    if not tensors:
+    if not pixels:
         raise ArtifactError(f"{name} has no images")
-    images = torch.stack(tensors).permute(0, 3, 1, 2).contiguous()
+    images = torch.stack(pixels).permute(0, 3, 1, 2).contiguous()
     return ImageSet(name, images, torch.tensor(labels, dtype=torch.int64), classes)
 
 
@@ -115,16 +98,21 @@ def source_set(
 def prepared_set(raw: RawSet, classes: tuple[ClassInfo, ...], shape: Shape, matching: str = "auto") -> ImageSet:
     """The set in one shape, with labels that are indices into the test source's `classes`.
 
-    Raises MismatchError where the classes do not match, ArtifactError for a set that cannot train a classifier.
+    Raises MismatchError where the classes do not match, ArtifactError unless there are at least two and an image of
+    each.
     """
     raw.check()
     indices = match_labels(raw.name, raw.classes, classes, matching, numbered=raw.numbered)
     pixels = [shape.apply(image) for image in raw.images]
-    return stack_images(raw.name, pixels, [indices[label] for label in raw.labels], classes).check()
-
-
-def source_labels(source: Source, split: str) -> Int64[Tensor, " n"]:
-    return torch.tensor([label for _, label in source.decoded(split)], dtype=torch.int64)
+    data = stack_images(raw.name, pixels, [indices[label] for label in raw.labels], classes)
+    if len(classes) < 2:
+        raise ArtifactError(f"{data.name} has {len(classes)} class; a classifier needs at least two")
+    if empty := [info.name for info, count in zip(classes, data.counts, strict=True) if count == 0]:
+        raise ArtifactError(
+            f"{data.name} has no image of {len(empty)} of the {len(classes)} classes: {listed(empty)}; "
+            "add images, or evaluate on a source that has only its classes"
+        )
+    return data
 
 
 def source_of(sets: Sequence[RawSet], **options: str | None) -> SourceSpec:
@@ -133,15 +121,13 @@ def source_of(sets: Sequence[RawSet], **options: str | None) -> SourceSpec:
     Raises UsageError if none is recorded or given, MismatchError if the sets have different ones.
     """
     found = {one.specs[0].published().name: one.specs[0] for one in sets if one.specs}
-    if options.get("name"):
-        return next(iter(found.values()), SourceSpec("")).with_options(**options)
-    if not found:
-        raise UsageError(f"{sets[0].name} does not record which dataset it was made from; give --source")
-    if len(found) > 1:
-        raise MismatchError(
-            f"the sets were distilled from different sources ({', '.join(sorted(found))}); give --source"
-        )
-    return next(iter(found.values())).with_options(**options)
+    if not options.get("name"):
+        if not found:
+            raise UsageError(f"{sets[0].name} does not record which dataset it was made from; give --source")
+        if len(found) > 1:
+            several = ", ".join(sorted(found))
+            raise MismatchError(f"the sets were distilled from different sources ({several}); give --source")
+    return next(iter(found.values()), SourceSpec("")).with_options(**options)
 
 
 def prior_of(sets: Sequence[RawSet], source: str, **options: str | None) -> PriorSpec:

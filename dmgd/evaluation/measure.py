@@ -1,69 +1,32 @@
-"""Features of image sets, and the set metrics and the linear probe computed on them."""
+"""What is measured of image sets in features: the linear probe, and the set metrics."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+import torch.nn.functional as F
+from jaxtyping import Float, Int, Int64
 from numpy import ndarray
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from dmgd.errors import UsageError
-from dmgd.evaluation.features import feature_network
+from dmgd.evaluation.features import BATCH, Features, latents_of
 from dmgd.evaluation.imageset import ImageSet, Shape, source_set
 from dmgd.evaluation.metrics import set_metrics
-from dmgd.evaluation.probe import fit_linear, linear_probe, standardised
-from dmgd.evaluation.train import Training, top1
-from dmgd.images import to_image, to_square
+from dmgd.evaluation.protocols import PROBE
+from dmgd.evaluation.train import Training, confusion_matrix, top1
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.detail import detail
 from dmgd.sources.source import Source
 from dmgd.statistics.kmeans import class_seed, quantize
 
+L2 = 1e-3
 SUPPORT_POINTS = 10
-BATCH = 64
-
-
-def prior_features(data: ImageSet, prior: Prior) -> ndarray:
-    """The latents (n, d) of a set's images, resized to the prior's size."""
-    pixels = data.images.permute(0, 2, 3, 1).numpy()
-    squares = [to_square(to_image(p), prior.image_size, prior.image_channels) for p in pixels]
-    parts = [prior.encode(part).flatten(1).cpu() for part in torch.stack(squares).split(BATCH)]
-    return torch.cat(parts).numpy()
-
-
-@dataclass(frozen=True)
-class Features:
-    """A feature extractor: its name in tables, and `of`, which returns the features (b, d) of a small set."""
-
-    name: str
-    of: Callable[[ImageSet], ndarray]
-
-    def rows(self, data: ImageSet, on_images: Callable[[int], None] = lambda count: None) -> ndarray:
-        """The features (n, d) of a set; `on_images` is called with the size of each finished batch."""
-        parts = []
-        for batch in torch.arange(len(data)).split(BATCH):
-            parts.append(self.of(data.select(batch, data.name)))
-            on_images(len(batch))
-        return np.concatenate(parts)
-
-
-def open_features(name: str | None, prior: Prior | None, device: str) -> Features:
-    """The features of the network `name`, or else the prior's latents.
-
-    Raises UsageError if neither is given or a package is missing, ArtifactError if the network cannot be loaded.
-    """
-    if name:
-        network = feature_network(name, device)
-        return Features(name, lambda data: network(data.images).numpy())
-    if prior is None:
-        raise UsageError("sets are measured in a prior's latents; give --prior, or --features")
-    return Features(f"latents of {prior.identity.id}", lambda data: prior_features(data, prior))
+_ITERATIONS = 200
 
 
 @dataclass(frozen=True)
@@ -87,14 +50,77 @@ def open_reference(features: Features, source: Source, shape: Shape, *, progress
     return Reference(features, real, rows, test.labels, test_rows)
 
 
+def linear_probe(
+    train_rows: Float[ndarray, "n d"],
+    train_labels: Int[ndarray, " n"],
+    test_rows: Float[ndarray, "m d"],
+    test_labels: Int[ndarray, " m"],
+    num_classes: int,
+) -> float:
+    """Top-1 in % on the test rows of a linear classifier fitted to the train rows, both standardised. Deterministic."""
+    fitted = fit_linear(train_rows, train_labels, num_classes)
+    return 100 * float((fitted.logits(test_rows).argmax(1).numpy() == test_labels).mean())
+
+
+def standardised(rows: Float[ndarray, "n d"], real: Float[ndarray, "m d"]) -> Float[ndarray, "n d"]:
+    """The rows minus the mean of the real rows, divided by their standard deviation, per feature."""
+    return (rows - real.mean(0)) / (real.std(0) + 1e-6)
+
+
+@dataclass(frozen=True)
+class LinearClassifier:
+    """logits = rows · weights + bias, in float64."""
+
+    weights: Float[Tensor, "d k"]
+    bias: Float[Tensor, " k"]
+
+    def logits(self, rows: Float[ndarray, "n d"]) -> Float[Tensor, "n k"]:
+        return torch.from_numpy(rows).double() @ self.weights + self.bias
+
+
+def fit_linear(rows: Float[ndarray, "n d"], labels: Int[ndarray, " n"], num_classes: int) -> LinearClassifier:
+    """Multinomial logistic regression: minimises the mean cross entropy + 0.001 ‖weights‖².
+
+    The problem is convex and solved by L-BFGS from zero: deterministic.
+    """
+    x, y = torch.from_numpy(rows).double(), torch.from_numpy(labels)
+    weights = torch.zeros(x.shape[1], num_classes, dtype=x.dtype, requires_grad=True)
+    bias = torch.zeros(num_classes, dtype=x.dtype, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(x @ weights + bias, y) + L2 * weights.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return LinearClassifier(weights.detach(), bias.detach())
+
+
+def described_probe(features: Features, data: ImageSet) -> dict[str, Any]:
+    """The settings of linear probes, in the place of a protocol, and their number of parameters."""
+    protocol = {
+        "name": PROBE,
+        "network": "linear classifier",
+        "features": features.name,
+        "standardised": "by the training images",
+        "loss": "hard",
+        "l2": L2,
+        "optimizer": "lbfgs",
+        "size": data.images.shape[-1],
+    }
+    width = features.extract(data.images[:1]).shape[1]
+    return {"protocol": protocol, "parameters": (width + 1) * len(data.classes)}
+
+
 def train_probe(data: ImageSet, reference: Reference, seed: int) -> Training:
     """The linear probe as a training of one epoch. It is deterministic: `seed` only labels the repeat."""
     started, count = time.perf_counter(), len(data.classes)
     rows = standardised(reference.features.rows(data), reference.rows)
     fitted = fit_linear(rows, data.labels.numpy(), count)
-    loss = float(cross_entropy(fitted.logits(rows), data.labels))
-    predicted = fitted.logits(reference.test_rows).argmax(1)
-    confusion = torch.bincount(reference.test_labels * count + predicted, minlength=count**2).view(count, count)
+    loss = float(F.cross_entropy(fitted.logits(rows), data.labels))
+    confusion = confusion_matrix(reference.test_labels, fitted.logits(reference.test_rows).argmax(1), count)
     return Training(seed, ((1, top1(confusion), loss),), confusion, time.perf_counter() - started)
 
 
@@ -128,11 +154,10 @@ def measure(
     return measured
 
 
-def projection(sets: Sequence[ImageSet], prior: Prior | None) -> list[ndarray]:
-    """Coordinates (n, 2) of each set's images: the first two principal components of the first set's latents (without a
-    prior: pixels)."""
-    pixels = (data.images.flatten(1).numpy().astype(np.float32) / 255 for data in sets)
-    rows = [prior_features(data, prior) for data in sets] if prior else list(pixels)
+def projection(real: ImageSet, synthetic: ImageSet, prior: Prior) -> tuple[tuple[ndarray, ndarray], ...]:
+    """Coordinates (n, 2) and labels of both sets' images: the first two principal components of the real latents."""
+    rows = [latents_of(prior).rows(data) for data in (real, synthetic)]
     mean = rows[0].mean(0)
     _, _, directions = np.linalg.svd(rows[0] - mean, full_matrices=False)
-    return [(part - mean) @ directions[:2].T for part in rows]
+    coordinates = [(part - mean) @ directions[:2].T for part in rows]
+    return (coordinates[0], real.labels.numpy()), (coordinates[1], synthetic.labels.numpy())

@@ -19,6 +19,13 @@ def distances(a: Rows, b: Rows) -> Float[ndarray, "n m"]:
     return np.sqrt(np.maximum(squared, 0))
 
 
+def to_others(rows: Rows) -> Float[ndarray, "n n"]:
+    """The distances between all rows, infinite to themselves."""
+    among = distances(rows, rows)
+    np.fill_diagonal(among, np.inf)
+    return among
+
+
 def transport_distance(rows: Rows, support: Rows, mass: Float[ndarray, " k"]) -> float:
     """The exact optimal-transport cost (Euclidean) between the rows, equally weighted, and weighted points."""
     import ot
@@ -31,9 +38,7 @@ def coverage_and_density(real: Rows, synthetic: Rows, k: int = NEIGHBOURS) -> tu
     """Coverage: the fraction of real images with a synthetic one within the distance to their k-th real neighbour.
     Density: the mean number of these balls around a synthetic image, over k. Source: Naeem et al. 2020, Eq. 3 and 4."""
     k = min(k, len(real) - 1)
-    among = distances(real, real)
-    np.fill_diagonal(among, np.inf)
-    radius = np.partition(among, k - 1, axis=1)[:, k - 1]
+    radius = np.partition(to_others(real), k - 1, axis=1)[:, k - 1]
     inside = distances(real, synthetic) <= radius[:, None]
     return float(inside.any(1).mean()), float(inside.sum() / (k * len(synthetic)))
 
@@ -44,17 +49,14 @@ def mean_pairwise(rows: Rows) -> float:
     return float(distances(rows, rows).sum() / (count * (count - 1))) if count > 1 else float("nan")
 
 
-def nearest(synthetic: Rows, real: Rows) -> tuple[Float[ndarray, " n"], Int[ndarray, " n"]]:
-    """Each synthetic image's distance to the nearest real one, and the index of that."""
-    between = distances(synthetic, real)
-    return between.min(1), between.argmin(1)
+def nearest(synthetic: Rows, real: Rows) -> Float[ndarray, " n"]:
+    """Each synthetic image's distance to the nearest real one."""
+    return distances(synthetic, real).min(1)
 
 
 def nearest_among(real: Rows) -> float:
     """The median distance between a real image and its nearest other real image."""
-    among = distances(real, real)
-    np.fill_diagonal(among, np.inf)
-    return float(np.median(among.min(1)))
+    return float(np.median(to_others(real).min(1)))
 
 
 def frechet_distance(a: Rows, b: Rows) -> float:
@@ -83,16 +85,17 @@ def set_metrics(
     "nearest" the median distance to the nearest real image, in units of that between real images; "near copies" the
     number of images nearer than 0.3 of that unit.
     """
-    classes = [c for c in range(len(supports)) if (synthetic_labels == c).any() and (real_labels == c).any()]
     coverage, density = coverage_and_density(real, synthetic)
-    unit = max(nearest_among(real), 1e-12)
-    near = nearest(synthetic, real)[0] / unit
-    diversity = [
-        mean_pairwise(synthetic[synthetic_labels == c]) / mean_pairwise(real[real_labels == c]) for c in classes
-    ]
+    near = nearest(synthetic, real) / max(nearest_among(real), 1e-12)
+    costs, diversity = [], []
+    for c, support in enumerate(supports):
+        own, others = synthetic[synthetic_labels == c], real[real_labels == c]
+        if len(own) and len(others):
+            costs.append(transport_distance(own, *support))
+            diversity.append(mean_pairwise(own) / mean_pairwise(others))
     diversity = [value for value in diversity if np.isfinite(value)]
     return {
-        "OT": float(np.mean([transport_distance(synthetic[synthetic_labels == c], *supports[c]) for c in classes])),
+        "OT": float(np.mean(costs)),
         "coverage": coverage,
         "density": density,
         "diversity": float(np.mean(diversity)) if diversity else 0.0,

@@ -95,9 +95,13 @@ class ResNet(nn.Module):
 
     def __init__(self, depth: int, num_classes: int, channels: int, size: int, norm: str, *, pooled: bool):
         super().__init__()
-        kernel, stride = (7, 1 if pooled else 2) if size > 128 else (3, 1)
+        if size > 128:
+            kernel, stride = 7, 1 if pooled else 2
+            self.maxpool: nn.Module = nn.AvgPool2d(4) if pooled else nn.MaxPool2d(3, 2, 1)
+        else:
+            kernel, stride = 3, 1
+            self.maxpool = nn.AvgPool2d(2) if size > 64 else nn.Identity()
         self.conv1, self.bn1, self.relu = _conv(channels, 64, kernel, stride), normalisation(norm, 64), nn.ReLU()
-        self.maxpool = _stem_pool(size, pooled)
         bottleneck, inputs = depth >= _BOTTLENECK_FROM, 64
         for i, count in enumerate(_BLOCKS[depth]):
             planes, blocks = 64 * 2**i, []
@@ -113,12 +117,6 @@ class ResNet(nn.Module):
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # type: ignore[operator]
         return self.fc(x.mean((2, 3)))
-
-
-def _stem_pool(size: int, pooled: bool) -> nn.Module:
-    if size > 128:
-        return nn.AvgPool2d(4) if pooled else nn.MaxPool2d(3, 2, 1)
-    return nn.AvgPool2d(2) if size > 64 else nn.Identity()
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:

@@ -1,9 +1,10 @@
 """The training protocols of the literature, and the settings of an evaluation. Standard library only."""
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
+from dmgd.config import check_settings, setting
 from dmgd.errors import UsageError, unknown_choice
 
 PROBE = "probe"  # the network that is a linear classifier on features
@@ -43,9 +44,6 @@ class Protocol:
     resize: int | None = 224
     validate_from: float = 0.0
     validate_every: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 _MINIMAX = Protocol(
@@ -158,9 +156,9 @@ class EvaluateConfig:
     """
 
     protocol: str = "quick"
-    repeats: int = 5
+    repeats: int = setting(5, at_least=1)
     seed: int = 0
-    epochs: int | None = None
+    epochs: int | None = setting(None, at_least=1)
     network: str | None = None
     size: int | None = None
     against: tuple[str, ...] = ("random",)
@@ -171,18 +169,17 @@ class EvaluateConfig:
     report: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in (("repeats", self.repeats), ("epochs", self.epochs)):
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}")
-        unknown = [name for name in self.against if name not in BASELINES]
-        if isinstance(self.against, str) or unknown:
-            raise unknown_choice("baseline", self.against if isinstance(self.against, str) else unknown[0], BASELINES)
+        check_settings(self)
+        if isinstance(self.against, str):
+            raise unknown_choice("baseline", self.against, BASELINES)
+        if unknown := [name for name in self.against if name not in BASELINES]:
+            raise unknown_choice("baseline", unknown[0], BASELINES)
         if self.size is not None and self.size < 4:
             raise UsageError(f"the image size must be at least 4 pixels, not {self.size}")
         if self.probes:
-            given = {name: getattr(self, name) for name in ("epochs", "protocol", "teacher")}
-            if idle := [name for name, value in given.items() if value != getattr(EvaluateConfig, name)]:
-                raise UsageError(f"{idle[0]} has no effect on the network probe, which is fitted until it converges")
+            for name in ("epochs", "protocol", "teacher"):
+                if getattr(self, name) != getattr(EvaluateConfig, name):
+                    raise UsageError(f"{name} has no effect on the network probe, which is fitted until it converges")
 
     @property
     def probes(self) -> bool:

@@ -32,11 +32,12 @@ def html_report(result: dict[str, Any], data: ImageSet, points: Sequence[tuple[n
     settings, scores = result["settings"], result["scores"]
     title = f"{settings['set']['name']} on {settings['source']['name']}"
     shown = {key: settings[key] for key in SHOWN_SETTINGS if key in settings}
+    legend = "<p>Small: real. Outlined: synthetic. Colours are classes.</p>"
     sections = [
-        ("Accuracy", accuracy(scores) + _list([*result["statements"], *_ddranking(result)])),
+        ("Accuracy", charts.bars(scores) + table(*accuracy_table(scores)) + statements(result)),
         ("Images", contact_sheet(data)),
-        ("Learning curves", _key([s["name"] for s in scores]) + charts.curves([_curve(score) for score in scores])),
-        ("Real and synthetic images", _scatter(points)),
+        ("Learning curves", charts.key(score["name"] for score in scores) + charts.curves(map(mean_curve, scores))),
+        ("Real and synthetic images", legend + charts.scatter(points)),
         ("Per class", per_class(scores, data) + confusion(scores[0], data)),
         ("Set metrics", table(*metrics_table(result["metrics"])) if "metrics" in result else ""),
         ("Settings", f"<pre>{escape(json.dumps(shown, indent=1, ensure_ascii=False))}</pre>"),
@@ -46,10 +47,12 @@ def html_report(result: dict[str, Any], data: ImageSet, points: Sequence[tuple[n
     return page.substitute(title=escape(title), body=body)
 
 
-def accuracy(scores: Sequence[dict[str, Any]]) -> str:
-    """Bars, and the table with last and best epoch."""
-    bars = [(score["name"], score["top1"]["mean"], score["top1"]["std"]) for score in scores]
-    return charts.bars(bars) + table(*accuracy_table(scores))
+def statements(result: dict[str, Any]) -> str:
+    """A list of the comparisons, and of DD-Ranking's measures where they are known; empty without any."""
+    names = {"hlr": "HLR, full − set (lower is better)", "ior": "IOR, set − random (higher is better)"}
+    measures = [f"{name}: {plus_minus(result[key])}" for key, name in names.items() if key in result]
+    lines = [f"<li>{escape(line)}</li>" for line in (*result["statements"], *measures)]
+    return f"<ul>{''.join(lines)}</ul>" if lines else ""
 
 
 def contact_sheet(data: ImageSet) -> str:
@@ -87,33 +90,11 @@ def confusion(score: dict[str, Any], data: ImageSet) -> str:
     return f"<h3>Confusion, {escape(score['name'])}, % of the true class</h3>{counted}"
 
 
-def _curve(score: dict[str, Any]) -> tuple[str, list[tuple[float, float]]]:
-    """The mean curve over the repeats, with epochs as fractions of all."""
+def mean_curve(score: dict[str, Any]) -> list[tuple[float, float]]:
+    """The mean curve over the repeats: epochs as fractions of all, and top-1 in %."""
     epochs = [point["epoch"] for point in score["curves"][0]]
     means = np.mean([[point["top1"] for point in curve] for curve in score["curves"]], axis=0)
-    return score["name"], [(epoch / epochs[-1], float(mean)) for epoch, mean in zip(epochs, means, strict=True)]
-
-
-def _scatter(points: Sequence[tuple[ndarray, ndarray]]) -> str:
-    groups = [
-        [(float(x), float(y), int(label)) for (x, y), label in zip(rows, labels, strict=True)]
-        for rows, labels in points
-    ]
-    return "<p>Small: real. Outlined: synthetic. Colours are classes.</p>" + charts.scatter(groups)
-
-
-def _ddranking(result: dict[str, Any]) -> list[str]:
-    names = {"hlr": "HLR, full − set (lower is better)", "ior": "IOR, set − random (higher is better)"}
-    return [f"{text}: {plus_minus(result[key])}" for key, text in names.items() if key in result]
-
-
-def _key(names: Sequence[str]) -> str:
-    items = "".join(f'<b style="background:{charts.colour(i)}"></b>{escape(n)}' for i, n in enumerate(names))
-    return f'<p class="key">{items}</p>'
-
-
-def _list(lines: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>" if lines else ""
+    return [(epoch / epochs[-1], float(mean)) for epoch, mean in zip(epochs, means, strict=True)]
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> None:

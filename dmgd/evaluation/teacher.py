@@ -1,10 +1,9 @@
 """The teacher of the soft-label protocol: a trained ResNet, from a local file or the Hub."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from dmgd.errors import ArtifactError, DmgdError, MismatchError, UsageError
@@ -16,25 +15,20 @@ from dmgd.evaluation.train import confusion_on, top1
 from dmgd.files import sha256_file
 from dmgd.priors.weights import State, fetch, read_weights
 
-_PREFIXES = ("module.", "model.", "_orig_mod.")
+_PREFIXES = ("module.", "model.", "_orig_mod.")  # which training wrappers add to parameter names
 _FILES = ("model.safetensors", "pytorch_model.bin")
 NEAR_CHANCE = 1.5
 
 
-class TeacherModel(nn.Module):
-    """A frozen network, always in evaluation mode: normalised images → logits."""
+@dataclass(frozen=True)
+class TeacherModel:
+    """The checkpoint `name` with its digest, and its `network`, frozen and in evaluation mode: normalised images (b, c,
+    h, w) → logits (b, k)."""
 
-    def __init__(self, name: str, sha256: str, network_name: str, network: nn.Module):
-        super().__init__()
-        self.name, self.sha256, self.network_name = name, sha256, network_name
-        self.network = network.eval().requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "TeacherModel":
-        return super().train(False)
-
-    @torch.no_grad()
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        return self.network(images)
+    name: str
+    sha256: str
+    network_name: str
+    network: nn.Module
 
 
 def load_teacher(name: str, *, network: str, norm: str, num_classes: int, channels: int, size: int) -> TeacherModel:
@@ -44,7 +38,10 @@ def load_teacher(name: str, *, network: str, norm: str, num_classes: int, channe
     of classes, ArtifactError if it cannot be read or is another network.
     """
     path = _locate(name)
-    state = _without_wrappers(read_state(path))
+    state = read_state(path)
+    for prefix in _PREFIXES:
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
     head = next((state[key] for key in reversed(state) if key.endswith("weight") and state[key].ndim == 2), None)
     if head is not None and len(head) != num_classes:
         raise MismatchError(
@@ -59,7 +56,7 @@ def load_teacher(name: str, *, network: str, norm: str, num_classes: int, channe
             f"the teacher {name} is not a {network} with {norm} norm for {channels}×{size}×{size} images "
             f"({str(error).splitlines()[-1].strip()[:150]}); give --network as it was trained"
         ) from error
-    return TeacherModel(name, sha256_file(path), network, model)
+    return TeacherModel(name, sha256_file(path), network, model.eval().requires_grad_(False))
 
 
 def read_state(path: Path) -> State:
@@ -74,14 +71,6 @@ def read_state(path: Path) -> State:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ArtifactError(f"the teacher {path} is not a state_dict; save model.state_dict()")
     return content
-
-
-def _without_wrappers(state: State) -> State:
-    """The state without the prefixes that training wrappers add to parameter names."""
-    for prefix in _PREFIXES:
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
 
 
 def _locate(name: str) -> Path:
@@ -114,7 +103,7 @@ def open_teacher(name: str | None, protocol: Protocol, own: ImageSet) -> Teacher
 
 def check_teacher(teacher: TeacherModel, protocol: Protocol, test: ImageSet, device: str) -> dict[str, Any]:
     """The teacher's identity and top-1 on the test images. Raises DmgdError if that is below 1.5 times chance."""
-    reached = top1(confusion_on(teacher.to(device), test, normaliser(test.images, protocol), device))
+    reached = top1(confusion_on(teacher.network.to(device), test, normaliser(test.images, protocol), device))
     chance = 100 / len(test.classes)
     if reached < NEAR_CHANCE * chance:
         raise DmgdError(

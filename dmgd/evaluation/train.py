@@ -4,17 +4,18 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Generator, Tensor, nn
 
-from dmgd.errors import DmgdError
-from dmgd.evaluation.augmentation import augment, normaliser
+from dmgd.errors import DmgdError, UsageError
+from dmgd.evaluation.augmentation import augment, normaliser, to_unit
 from dmgd.evaluation.imageset import ImageSet
-from dmgd.evaluation.networks import make_network
+from dmgd.evaluation.networks import make_network, parameter_count, smallest_size
 from dmgd.evaluation.protocols import QUICK_SIZE, Protocol, learning_rate_factor, validates
 
 TEST_BATCH = 512
@@ -35,6 +36,7 @@ class Training:
 
     @property
     def best(self) -> float:
+        """The best top-1 of all validations, in %."""
         return max(top1 for _, top1, _ in self.curve)
 
     @property
@@ -59,6 +61,7 @@ def train(
     started = time.perf_counter()
     network = seeded_network(protocol, data, seed).to(device)
     network.to(memory_format=_layout(device))  # type: ignore[call-overload]
+    bfloat16 = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=_is_cuda(device))
     optimizer = make_optimizer(protocol, network)
     images, labels = data.images.to(device), data.labels.to(device)
     normalise = normaliser(data.images, protocol)
@@ -73,8 +76,14 @@ def train(
                 set_learning_rate(optimizer, protocol.learning_rate * factor)
                 chosen = chosen.to(device)
                 generator = Generator().manual_seed(step_seed(seed, step))
-                batch_of = augment(images[chosen], protocol, normalise, generator)
-                loss = batch_loss(network, *batch_of, labels[chosen], teacher, protocol, device)
+                inputs, own, partners = augment(images[chosen], protocol, normalise, generator)
+                inputs = inputs.contiguous(memory_format=_layout(device))
+                with bfloat16:
+                    output = network(inputs)
+                    if teacher is not None:
+                        loss = soft_loss(output, teacher(inputs), protocol.temperature)
+                    else:
+                        loss = hard_loss(output, labels[chosen], labels[chosen][partners], own)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
@@ -88,28 +97,24 @@ def train(
     return Training(seed, tuple(curve), confusion, time.perf_counter() - started)
 
 
-def batch_loss(
-    network: nn.Module,
-    inputs: Float[Tensor, "b c h w"],
-    own: float,
-    partners: Int64[Tensor, " b"],
-    labels: Int64[Tensor, " b"],
-    teacher: Teacher | None,
-    protocol: Protocol,
-    device: torch.device | str,
-) -> Tensor:
-    """The loss of an augmented batch against its labels, or against the teacher's logits for the same inputs."""
-    inputs = inputs.contiguous(memory_format=_layout(device))
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=_is_cuda(device)):
-        output = network(inputs)
-        if teacher is not None:
-            return soft_loss(output, teacher(inputs), protocol.temperature)
-        return hard_loss(output, labels, labels[partners], own)
-
-
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def described(protocol: Protocol, data: ImageSet, seed: int) -> dict[str, Any]:
+    """The protocol and the number of parameters of its network, as recorded in the report.
+
+    Raises UsageError if the images are too small for the network: its last feature maps would be single pixels, which
+    instance norm sets to zero.
+    """
+    least = smallest_size(protocol.network)
+    if protocol.norm == "instance" and (protocol.size or 0) < least:
+        raise UsageError(
+            f"{protocol.network} needs images of at least {least} pixels, not {protocol.size}; give --size {least} or "
+            "a smaller --network"
+        )
+    return {"protocol": asdict(protocol), "parameters": parameter_count(seeded_network(protocol, data, seed))}
 
 
 def require_finite(loss: float, name: str, epoch: int, seed: int) -> float:
@@ -178,18 +183,19 @@ def confusion_on(
     network: nn.Module, test: ImageSet, normalise: Callable[[Tensor], Tensor], device: torch.device | str
 ) -> Int64[Tensor, "k k"]:
     """The confusion matrix (true class, predicted class) of the network on the test images."""
+    was_training = network.training
     network.eval()
-    count = len(test.classes)
     predicted = [
         network(normalise(to_unit(part.to(device))).contiguous(memory_format=_layout(device))).argmax(1).cpu()
         for part in test.images.split(TEST_BATCH)
     ]
-    network.train()
-    return torch.bincount(test.labels * count + torch.cat(predicted), minlength=count**2).view(count, count)
+    network.train(was_training)
+    return confusion_matrix(test.labels, torch.cat(predicted), len(test.classes))
 
 
-def to_unit(images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    return images.float().div_(255)
+def confusion_matrix(labels: Int64[Tensor, " n"], predicted: Int64[Tensor, " n"], count: int) -> Int64[Tensor, "k k"]:
+    """How many images of each true class (row) were predicted to be of each class (column)."""
+    return torch.bincount(labels * count + predicted, minlength=count**2).view(count, count)
 
 
 def top1(confusion: Int64[Tensor, "k k"]) -> float:

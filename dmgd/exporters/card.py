@@ -11,7 +11,7 @@ import yaml
 from dmgd.errors import ArtifactError
 from dmgd.exporters.command import distill_command
 from dmgd.exporters.example import Description, columns
-from dmgd.exporters.formats import layout_named
+from dmgd.exporters.formats import Layout
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.manifest import published, specs_of
 
@@ -20,24 +20,14 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 
 
 def card(
-    description: Description, layout: str, images_per_class: list[int], size: int, provenance: dict[str, str]
+    run: RunDirectory,
+    description: Description,
+    layout: Layout,
+    images_per_class: list[int],
+    size: int,
+    results: str | None,
 ) -> str:
-    """The README.md of an export of `size` bytes: card.md with `provenance` and the description filled in."""
-    head = card_head(description, layout, provenance["source"], sum(images_per_class), size)
-    few, most = min(images_per_class), max(images_per_class)
-    return Template(files(__package__).joinpath("card.md").read_text(encoding="utf-8")).substitute(
-        provenance,
-        head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True),
-        images=sum(images_per_class),
-        classes=len(images_per_class),
-        each=f"{few} each" if few == most else f"{few}–{most} each",
-        loading=_loading(description, layout),
-        class_table=_class_table(description, images_per_class),
-    )
-
-
-def provenance(run: RunDirectory, results: str | None) -> dict[str, str]:
-    """The fields of card.md that describe the run. `results` of an evaluation are Markdown."""
+    """The README.md of an export of `size` bytes: card.md, filled in. `results` of an evaluation are Markdown."""
     manifest = published(run.manifest)
     source, prior = manifest["statistics"]["source"], manifest["prior"]
     source_spec, prior_spec = specs_of(manifest)
@@ -51,28 +41,37 @@ def provenance(run: RunDirectory, results: str | None) -> dict[str, str]:
         "precision, device": f"{prior_spec.precision}, {manifest['device']}",
         "versions": ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items())),
     }
-    return {
-        "source": source["name"],
-        "licence": source.get("licence") or "the source; its own terms apply",
-        "prior": prior["id"],
-        "settings": _rows(*settings.items()),
-        "command": distill_command(run.config, source_spec, prior_spec, manifest["statistics"], manifest["device"]),
-        "results": f"## Results\n\n{results}\n\n" if results else "",
-    }
+    shown = (layout.columns or columns)(description)
+    head = _head(description, layout, shown, source["name"], sum(images_per_class), size)
+    few, most = min(images_per_class), max(images_per_class)
+    return Template(files(__package__).joinpath("card.md").read_text(encoding="utf-8")).substitute(
+        head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True),
+        source=source["name"],
+        images=sum(images_per_class),
+        classes=len(images_per_class),
+        each=f"{few} each" if few == most else f"{few}–{most} each",
+        loading=_loading(layout, shown, description.image_format),
+        settings=_rows(*settings.items()),
+        command=distill_command(run.config, source_spec, prior_spec, manifest["statistics"], manifest["device"]),
+        results=f"## Results\n\n{results}\n\n" if results else "",
+        class_table=_class_table(description, images_per_class),
+        licence=source.get("licence") or "the source; its own terms apply",
+        prior=prior["id"],
+    )
 
 
-def _loading(description: Description, layout: str) -> str:
+def _loading(layout: Layout, columns: list[dict[str, Any]], image_format: str) -> str:
     """A few lines of Python for each library that opens the layout."""
-    found, blocks = layout_named(layout), []
-    if found.data_files:
-        image, label, *_ = (column["name"] for column in (found.columns or columns)(description))
+    blocks = []
+    if layout.data_files:
+        image, label, *_ = (column["name"] for column in columns)
         blocks.append(
             "from datasets import load_dataset\n"
             'dataset = load_dataset("FOLDER", split="train")\n'
             f'image, label = dataset[0]["{image}"], dataset[0]["{label}"]'
         )
-    if found.snippet:
-        blocks.append(found.snippet.format(image_format=description.image_format))
+    if layout.snippet:
+        blocks.append(layout.snippet.format(image_format=image_format))
     return "\n\n".join(f"```python\n{block}\n```" for block in blocks)
 
 
@@ -95,28 +94,24 @@ def _cell(text: str) -> str:
     return shown if len(shown) <= 120 else shown[:119] + "…"
 
 
-def card_head(description: Description, layout: str, source_name: str, images: int, size: int) -> dict[str, Any]:
+def _head(
+    description: Description, layout: Layout, columns: list[dict[str, Any]], source: str, images: int, size: int
+) -> dict[str, Any]:
     """The YAML header, as a dict, of an export of `size` bytes."""
     head: dict[str, Any] = {
-        "pretty_name": f"{source_name}, distilled",
+        "pretty_name": f"{source}, distilled",
         "license": "other",
         "license_name": "as-the-source",
         "task_categories": ["image-classification"],
         "tags": ["dataset-distillation", "dmgd", "synthetic"],
         "size_categories": [next((name for limit, name in SIZES if images < limit), "n>1M")],
     }
-    found = layout_named(layout)
-    if not found.data_files:
-        return head
-    patterns = [pattern.format(image_format=description.image_format) for pattern in found.data_files]
-    return {
-        **head,
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": patterns}]}],
-        "dataset_info": {
-            "features": (found.columns or columns)(description),
-            "splits": [{"name": "train", "num_bytes": size, "num_examples": images}],
-        },
-    }
+    if layout.data_files:
+        patterns = [pattern.format(image_format=description.image_format) for pattern in layout.data_files]
+        head["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": patterns}]}]
+        split = {"name": "train", "num_bytes": size, "num_examples": images}
+        head["dataset_info"] = {"features": columns, "splits": [split]}
+    return head
 
 
 def read_results(path: Path) -> str:

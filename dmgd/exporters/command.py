@@ -9,7 +9,6 @@ from dmgd.generation.config import DistillConfig
 from dmgd.matching.methods import DEFAULT_METHOD, METHODS
 from dmgd.specs import ELSEWHERE, PriorSpec, SourceSpec, default_prior
 
-NO_HEADER: Mapping[str, Any] = {}
 USUAL_PRECISION = {"cpu": "fp32", "cuda": "bf16"}
 SWITCHES = ("compile", "semantic", "distribution")
 
@@ -18,7 +17,7 @@ def distill_command(
     config: DistillConfig,
     source: SourceSpec,
     prior: PriorSpec,
-    statistics: Mapping[str, Any] = NO_HEADER,
+    statistics: Mapping[str, Any] | None = None,
     device: str = "cpu",
 ) -> str:
     """The shortest `dmgd distill` command: without defaults, except for source and ipc.
@@ -47,7 +46,7 @@ def distill_command(
     command = shlex.join(["dmgd", "distill", *parts])
     beside = ", ".join(f"{name}={value}" for name, value in changed.items() if name not in offered)
     comments = [f"with {beside}, from Python"] if beside else []
-    if statistics.get("mirror") or statistics.get("seed"):
+    if statistics and (statistics.get("mirror") or statistics.get("seed")):
         mirror = "--mirror " if statistics["mirror"] else ""
         comments.append(f"with --stats of dmgd fit-stats {mirror}--seed {statistics['seed']} --k {statistics['k']}")
     if f"{ELSEWHERE}/" in command:

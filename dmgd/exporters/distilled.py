@@ -1,5 +1,7 @@
-"""A distilled set on disk: a run, or an export of one, which contains the run's manifest."""
+"""A distilled set on disk, a run or an export of one, which contains the run's manifest; and the check of an export
+against its index."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +13,14 @@ from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, UsageError
 from dmgd.exporters.folder import INDEX, read_index
 from dmgd.exporters.formats import layout_named
+from dmgd.files import GUARD, file_problem, sha256_bytes
+from dmgd.images import LOSSLESS
 from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.runs.manifest import specs_of
 from dmgd.specs import PriorSpec, SourceSpec
+
+# What git and the Hub client put beside the files of a dataset.
+FOREIGN = {".git", ".gitattributes", ".cache", GUARD}
 
 
 @dataclass(frozen=True)
@@ -51,17 +58,54 @@ class DistilledSet:
             for record in self.run.complete_records():
                 yield record.class_index, record.image_index, self.run.pixels(record)
         elif self.index is not None:
-            classes = dict(enumerate(self.classes))
+            names = {label: info.name for label, info in enumerate(self.classes)}
             try:
                 for example in layout_named(self.index["layout"]).read(self.path, self.index):
-                    info = classes.get(example.label)
-                    if info is None or example.metadata["class_name"] != info.name:
+                    label, class_name = example.label, example.metadata["class_name"]
+                    if label not in names or names[label] != class_name:
                         raise ArtifactError(
-                            f"{self.path} calls class {example.label} both {info and info.name!r} and "
-                            f"{example.metadata['class_name']!r}; its labels cannot be trusted"
+                            f"{self.path} calls class {label} both {names.get(label)!r} and {class_name!r}; "
+                            "its labels cannot be trusted"
                         )
-                    yield example.label, example.metadata["image_index"], example.pixels
+                    yield label, example.metadata["image_index"], example.pixels
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise ArtifactError(
                     f"{self.path} is damaged ({error}); dmgd verify {self.path} names the files"
                 ) from error
+
+
+def export_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
+    """One line per difference from the index, beginning with the file: checksums, missing and extra files and, if the
+    files are intact, the images, labels and metadata in them."""
+    problems = (file_problem(folder, file["path"], file["sha256"]) for file in index["files"])
+    damaged = [problem for problem in problems if problem]
+    yield from damaged
+    expected = {INDEX, *(file["path"] for file in index["files"])}
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    extra = sorted(path.as_posix() for path in found if path.parts[0] not in FOREIGN)
+    yield from (f"{path}: is not part of the export" for path in extra if path not in expected)
+    if not damaged:
+        yield from _content_problems(folder, index)
+
+
+def _content_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
+    names = dict(enumerate(info["name"] for info in index["run"]["classes"]))
+    is_lossless = index["image_format"] in LOSSLESS
+    counts, keys = Counter[int](), set()
+    for example in layout_named(index["layout"]).read(folder, index):
+        key, class_name = example.key, example.metadata["class_name"]
+        counts[example.label] += 1
+        if key in keys:
+            yield f"{key}: is there twice"
+        keys.add(key)
+        if example.label not in names or names[example.label] != class_name:
+            yield f"{key}: has label {example.label}, but is of class {class_name!r}"
+        if isinstance(example.image, bytes) and sha256_bytes(example.image) != example.metadata["sha256"]:
+            yield f"{key}: its file is not the one of its metadata"
+        elif is_lossless and sha256_bytes(example.pixels.tobytes()) != example.metadata["pixels_sha256"]:
+            yield f"{key}: its pixels are not those of its metadata"
+    for label, count in enumerate(index["images_per_class"]):
+        if counts[label] != count:
+            yield f"class {label}: has {counts[label]} images, {INDEX} says {count}"
+    if sum(counts.values()) != index["images"] or sum(file["images"] for file in index["files"]) != index["images"]:
+        yield f"{INDEX}: the numbers of images do not add up to {index['images']}"

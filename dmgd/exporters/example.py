@@ -10,7 +10,7 @@ from typing import Any
 from numpy import ndarray
 
 from dmgd.classes.info import ClassInfo
-from dmgd.files import safe_name, sha256_bytes
+from dmgd.files import sha256_bytes
 from dmgd.images import decode, encode
 from dmgd.progress import Task
 from dmgd.runs.columns import COLUMN_TYPES, label_names, metadata
@@ -38,10 +38,6 @@ class Description:
     image_format: str = "png"
     limits: Limits = Limits()
     soft_labels: bool = False
-
-    def class_folder(self, class_index: int) -> str:
-        """The folder name of a class: sorts by class index and is valid on every file system."""
-        return f"{class_index:04d}-{safe_name(self.classes[class_index].identity)}"
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,10 @@ files with their digests, comes last: an export with an index is complete."""
 import hashlib
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from io import BufferedWriter, FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.files import GUARD, guarded, read_json
@@ -17,7 +16,6 @@ from dmgd.progress import Progress
 FORMAT = 3
 INDEX = "index.json"
 STAGING = ".dmgd-unfinished"
-BLOCK = 1 << 20
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -92,61 +90,22 @@ def same_export(out: Path, wanted: dict[str, Any], progress: Progress) -> dict[s
     return index
 
 
-@dataclass(frozen=True)
-class WrittenFile:
-    """A finished file: its path within the export, SHA-256, size in bytes, and number of images."""
+class HashedFile(BufferedWriter):
+    """A binary file for sequential writing that computes its digest and size."""
 
-    path: str
-    sha256: str
-    bytes: int
-    images: int = 0
+    def __init__(self, path: Path):
+        super().__init__(FileIO(path, "wb"))
+        self._digest, self._size = hashlib.sha256(), 0
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    def write(self, data: Any) -> int:
+        self._digest.update(data)
+        written = super().write(data)
+        self._size += written
+        return written
 
-
-class HashedFile:
-    """A binary file for sequential writing that computes its digest and size.
-
-    It writes large blocks, and hashes each in `thread` while the next is filled.
-    """
-
-    def __init__(self, file: BinaryIO, thread: ThreadPoolExecutor):
-        self._file, self._digest, self.size = file, hashlib.sha256(), 0
-        self._block, self._thread = bytearray(), thread
-        self._hashing: Future[None] | None = None
-
-    def write(self, data: bytes) -> int:
-        self._block += data
-        self.size += memoryview(data).nbytes
-        if len(self._block) >= BLOCK:
-            self.flush()
-        return memoryview(data).nbytes
-
-    def flush(self) -> None:
-        if self._hashing:
-            self._hashing.result()  # at most two blocks in memory
-        self._hashing = self._thread.submit(self._digest.update, self._block)
-        self._file.write(self._block)
-        self._block = bytearray()
-
-    def tell(self) -> int:
-        return self.size
-
-    def close(self) -> None:
-        if not self.closed:
-            self.flush()
-            self._file.close()
-
-    @property
-    def closed(self) -> bool:
-        return self._file.closed
-
-    def written(self, path: str, images: int) -> WrittenFile:
-        """The closed file's entry in the index."""
-        if self._hashing:
-            self._hashing.result()
-        return WrittenFile(path, self._digest.hexdigest(), self.size, images)
+    def entry(self, path: str, images: int = 0) -> dict[str, Any]:
+        """The entry in the index of the finished file, whose path within the export is `path`."""
+        return {"path": path, "sha256": self._digest.hexdigest(), "bytes": self._size, "images": images}
 
 
 @contextmanager
@@ -155,16 +114,15 @@ def hashed_file(folder: Path, path: str) -> Iterator[HashedFile]:
     whole = folder / path
     whole.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with ThreadPoolExecutor(1) as thread, whole.open("wb") as file:
-            hashed = HashedFile(file, thread)
-            yield hashed
-            hashed.close()
+        with HashedFile(whole) as file:
+            yield file
     except OSError as error:
         error.filename = error.filename or str(whole)
         raise
 
 
-def write_hashed(folder: Path, path: str, data: bytes, images: int = 0) -> WrittenFile:
+def write_hashed(folder: Path, path: str, data: bytes, images: int = 0) -> dict[str, Any]:
+    """Write a whole file and return its entry in the index."""
     with hashed_file(folder, path) as file:
         file.write(data)
-    return file.written(path, images)
+    return file.entry(path, images)

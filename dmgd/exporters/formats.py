@@ -10,15 +10,14 @@ from dmgd.errors import unknown_choice
 
 if TYPE_CHECKING:  # the command line lists the layouts without the libraries that they need
     from dmgd.exporters.example import Description, Example
-    from dmgd.exporters.folder import WrittenFile
 
 
 @dataclass(frozen=True)
 class Layout:
     """How an export is stored on disk.
 
-    `write(folder, examples, description)` writes the examples to a folder and returns the files written;
-    `read(folder, index)` reads them back, given the export's index.
+    `write(folder, examples, description)` writes the examples to a folder and returns the index's entries of the files
+    written; `read(folder, index)` reads them back, given the export's index.
 
     The rest is for the dataset card. `data_files` are the file patterns for `load_dataset` (none: it cannot read the
     layout), `columns(description)` the columns it then has, image and label first (None: those of
@@ -26,7 +25,7 @@ class Layout:
     patterns and snippet, {image_format} is replaced by the images' suffix.
     """
 
-    write: "Callable[[Path, Iterable[Example], Description], list[WrittenFile]]"
+    write: "Callable[[Path, Iterable[Example], Description], list[dict[str, Any]]]"
     read: "Callable[[Path, dict[str, Any]], Iterator[Example]]"
     data_files: tuple[str, ...] = ()
     columns: "Callable[[Description], list[dict[str, Any]]] | None" = None

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dmgd.errors import ArtifactError, DmgdError, UsageError
-from dmgd.exporters.check import export_problems
+from dmgd.errors import ArtifactError, UsageError
+from dmgd.exporters.distilled import export_problems
 from dmgd.exporters.folder import INDEX, read_index
 from dmgd.progress import SILENT, Progress
 
@@ -93,8 +93,6 @@ def hub_errors(repo_id: str, endpoint: str) -> Iterator[None]:
     caught: tuple[type[Exception], ...] = (*transport, RuntimeError)
     try:
         yield
-    except DmgdError:
-        raise
     except HFValidationError as error:
         raise UsageError(f"{repo_id!r} is not a dataset name on the Hub; write it as user/name") from error
     except caught as error:
@@ -117,7 +115,6 @@ def _advice(status: int | None, repo_id: str, endpoint: str, error: BaseExceptio
         429: f"{endpoint} limits the rate of requests (429): repeat the command in a few minutes",
     }
     if status is None:
-        kind = type(error).__name__
-        said = f"{endpoint} cannot be reached or dropped the connection ({kind})"
-        return f"{said}: check the network and HF_ENDPOINT, then repeat"
+        lost = f"{endpoint} cannot be reached or dropped the connection ({type(error).__name__})"
+        return f"{lost}: check the network and HF_ENDPOINT, then repeat"
     return known.get(status) or f"{endpoint} failed ({status}): repeat the command later"

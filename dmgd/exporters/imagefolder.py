@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dmgd.exporters.example import Description, Example, columns, json_line
-from dmgd.exporters.folder import WrittenFile, hashed_file, write_hashed
+from dmgd.exporters.folder import hashed_file, write_hashed
 from dmgd.exporters.formats import Layout
+from dmgd.files import safe_name
 
 METADATA = "metadata.jsonl"
 SNIPPET = """\
@@ -16,19 +17,20 @@ dataset = ImageFolder("FOLDER")
 image, label = dataset[0]"""
 
 
-def write(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
+def write(folder: Path, examples: Iterable[Example], description: Description) -> list[dict[str, Any]]:
     """Write `0003-cat/00007.png`, … and `metadata.jsonl` in `folder`."""
+    # Names that sort by class index and are valid on every file system.
+    folders = [f"{label:04d}-{safe_name(info.identity)}" for label, info in enumerate(description.classes)]
     files = []
     with hashed_file(folder, METADATA) as metadata:
         for example in examples:
-            name = f"{example.metadata['image_index']:05d}.{description.image_format}"
-            path = f"{description.class_folder(example.label)}/{name}"
+            path = f"{folders[example.label]}/{example.metadata['image_index']:05d}.{description.image_format}"
             files.append(write_hashed(folder, path, example.data, images=1))
             fields = {"file_name": path, "label": example.label, **example.metadata}
             if example.logits is not None:
                 fields["logits"] = example.logits.tolist()
             metadata.write(json_line(fields) + b"\n")
-    return [*files, metadata.written(METADATA, images=0)]
+    return [*files, metadata.entry(METADATA)]
 
 
 def read(folder: Path, index: dict[str, Any]) -> Iterator[Example]:

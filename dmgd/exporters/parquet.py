@@ -9,37 +9,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dmgd.exporters.example import Description, Example, shards
-from dmgd.exporters.folder import HashedFile, WrittenFile, hashed_file
+from dmgd.exporters.folder import HashedFile, hashed_file
 from dmgd.exporters.formats import Layout
 from dmgd.runs.columns import COLUMN_TYPES, features
 
 ROWS_PER_GROUP = 100  # what readers fetch at once; the default of `datasets`
 
 
-def write(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
+def write(folder: Path, examples: Iterable[Example], description: Description) -> list[dict[str, Any]]:
     """Write `data/train-00000-of-00002.parquet`, … in `folder`."""
-    schema = arrow_schema(description)
-    shard_files: list[tuple[HashedFile, int]] = []
-    for number, shard in shards(examples, description.limits):
-        with hashed_file(folder, f"data/{number:05d}") as file:
-            shard_files.append((file, _write_shard(file, shard, schema, description.image_format)))
-    # File names contain the number of shards, which is known only now.
-    files = []
-    for number, (file, images) in enumerate(shard_files):
-        path = f"data/train-{number:05d}-of-{len(shard_files):05d}.parquet"
-        (folder / f"data/{number:05d}").rename(folder / path)
-        files.append(file.written(path, images))
-    return files
-
-
-def arrow_schema(description: Description) -> pa.Schema:
-    """The columns, with the schema metadata in which `datasets` stores its Image and ClassLabel types."""
     from datasets import Sequence, Value
 
     columns = features(description.classes)
     if description.soft_labels:
         columns["logits"] = Sequence(Value("float32"))
-    return columns.arrow_schema
+    files = []
+    for number, shard in shards(examples, description.limits):
+        with hashed_file(folder, path := f"data/{number:05d}") as file:
+            # The schema has the metadata in which `datasets` stores its Image and ClassLabel types.
+            images = _write_shard(file, shard, columns.arrow_schema, description.image_format)
+        files.append(file.entry(path, images))
+    # File names contain the number of shards, which is known only now.
+    for number, entry in enumerate(files):
+        entry["path"] = f"data/train-{number:05d}-of-{len(files):05d}.parquet"
+        (folder / f"data/{number:05d}").rename(folder / entry["path"])
+    return files
 
 
 def _write_shard(file: HashedFile, shard: Iterator[Example], schema: pa.Schema, image_format: str) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dmgd.exporters.example import Description, Example, json_line
-from dmgd.exporters.folder import WrittenFile, hashed_file, write_hashed
+from dmgd.exporters.folder import hashed_file, write_hashed
 from dmgd.exporters.formats import Layout
 from dmgd.images import decode
 
@@ -22,7 +22,7 @@ images = torch.load("FOLDER/images.pt", weights_only=True)  # (n, channels, h, w
 labels = torch.load("FOLDER/labels.pt", weights_only=True)"""
 
 
-def write(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
+def write(folder: Path, examples: Iterable[Example], description: Description) -> list[dict[str, Any]]:
     """Write in `folder` `images.pt` (n, c, h, w), float32 in [0, 1], `labels.pt` (n,), int64, `metadata.jsonl`, a line
     for each row, and with soft labels `soft_labels.pt` (n, classes), float32."""
     pixels, labels, lines, logits = [], [], [], []
@@ -42,11 +42,11 @@ def write(folder: Path, examples: Iterable[Example], description: Description) -
     return files
 
 
-def _write(folder: Path, path: str, tensor: Tensor, images: int = 0) -> WrittenFile:
+def _write(folder: Path, path: str, tensor: Tensor, images: int = 0) -> dict[str, Any]:
     """A file that `torch.load(…, weights_only=True)` reads."""
     with hashed_file(folder, path) as file:
-        torch.save(tensor, file)  # type: ignore[arg-type]
-    return file.written(path, images)
+        torch.save(tensor, file)
+    return file.entry(path, images)
 
 
 def read(folder: Path, index: dict[str, Any] | None = None) -> Iterator[Example]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dmgd.exporters.example import Description, Example, columns, json_line, shards
-from dmgd.exporters.folder import WrittenFile, hashed_file
+from dmgd.exporters.folder import hashed_file
 from dmgd.exporters.formats import Layout
 from dmgd.sources.shards import read_shard
 
@@ -19,7 +19,7 @@ shards = sorted(glob.glob("FOLDER/data/train-*.tar"))
 dataset = wds.WebDataset(shards, shardshuffle=False).decode("pil").to_tuple("{image_format}", "cls", "json")"""
 
 
-def write(folder: Path, examples: Iterable[Example], description: Description) -> list[WrittenFile]:
+def write(folder: Path, examples: Iterable[Example], description: Description) -> list[dict[str, Any]]:
     """Write `data/train-00000.tar`, … in `folder`."""
     import webdataset as wds
 
@@ -31,7 +31,7 @@ def write(folder: Path, examples: Iterable[Example], description: Description) -
             for example in shard:
                 tar.write(tar_fields(example, description.image_format))
                 count += 1
-        files.append(file.written(path, count))
+        files.append(file.entry(path, count))
     return files
 
 

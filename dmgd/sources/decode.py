@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -88,7 +89,9 @@ def decoded_chunks(
         return
     # "spawn" is safe whatever threads this process has; a forked child could deadlock.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, MAX_WORKERS), mp_context=context, initializer=_leave_interrupts) as pool:
+    # The workers ignore Ctrl-C: the main process handles it, and they end when it does.
+    ignored = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(min(workers, MAX_WORKERS), context, initializer=signal.signal, initargs=ignored) as pool:
         decoding = partial(decode_chunk, size=size, channels=channels, mirror=mirror)
         try:
             yield from in_order(pool, decoding, itertools.chain(first, chunks), AHEAD * workers)
@@ -116,13 +119,4 @@ def in_order(pool: Executor, function: Callable[[Task], Result], tasks: Iterable
 
 def available_cores() -> int:
     """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _leave_interrupts() -> None:
-    """Ignore Ctrl-C: the main process handles it, and the workers end when it does."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

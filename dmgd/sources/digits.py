@@ -9,14 +9,13 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from dmgd.classes.info import ClassInfo
-from dmgd.images import readable
-from dmgd.sources.source import SourceImage
+from dmgd.sources.source import Source, SourceImage
 from dmgd.specs import EMBEDDED, SourceSpec
 
 TEST_IMAGES = 540
 
 
-class DigitsSource:
+class DigitsSource(Source):
     """The digits with a fixed stratified split, 1,257 for training and 540 for testing."""
 
     spec = SourceSpec(EMBEDDED)
@@ -34,15 +33,9 @@ class DigitsSource:
         self._images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
         self._labels = bunch.target.astype(int)
 
-    def __repr__(self) -> str:
-        return f"Source('{self.name}', {len(self.classes)} classes, {self.variant})"
-
     def images(self, split: str) -> Iterator[SourceImage[int]]:
         for row in self._rows[split]:
             yield SourceImage(Image.fromarray(self._images[row]), int(self._labels[row]), f"row {row}")
-
-    def decoded(self, split: str) -> Iterator[tuple[Image.Image, int]]:
-        return readable((one.image, one.label) for one in self.images(split))
 
     def fingerprint(self, split: str) -> str:
         rows = self._rows[split]

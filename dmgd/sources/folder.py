@@ -53,8 +53,7 @@ class FolderLayout:
         return fingerprint_files(self.root, (file for _, file in self._files(split)))
 
     def _files(self, split: str, skip: Collection[str] = ()) -> Iterator[tuple[str, Path]]:
-        top = self.train if split == "train" else self.test
-        if top is None:
+        if (top := self.train if split == "train" else self.test) is None:
             raise missing_split(self.location, split)
         for folder in class_folders(top):
             if (label := self._label(folder)) not in skip:

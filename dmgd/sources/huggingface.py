@@ -71,12 +71,11 @@ class HuggingFaceLayout:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def _split(self, split: str) -> Any:
-        names = ("train",) if split == "train" else TEST_NAMES
-        for name in names:
+        if split == "train" and len(self.splits) == 1:  # whatever it is called
+            return next(iter(self.splits.values()))
+        for name in ("train",) if split == "train" else TEST_NAMES:
             if name in self.splits:
                 return self.splits[name]
-        if split == "train" and len(self.splits) == 1:
-            return next(iter(self.splits.values()))
         raise missing_split(self.location, split)
 
 

@@ -7,20 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL.Image import Image
-
 from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo, is_wnid, natural_key
 from dmgd.classes.matching import NEXT_STEP
 from dmgd.errors import MismatchError, UsageError, listed
 from dmgd.files import canonical_json
-from dmgd.images import readable
-from dmgd.sources.source import Layout, SourceImage
+from dmgd.sources.source import Layout, Source, SourceImage
 from dmgd.specs import SourceSpec
 
 
-@dataclass(frozen=True)
-class LabelledSource:
+@dataclass(frozen=True, repr=False)
+class LabelledSource(Source):
     """`rows` maps the data's labels to class indices (None: left out). `test` is separate test data, if any."""
 
     spec: SourceSpec
@@ -32,25 +29,17 @@ class LabelledSource:
     layout: Layout
     test: Layout | None = None
 
-    def __repr__(self) -> str:
-        return f"Source('{self.name}', {len(self.classes)} classes, {self.variant})"
-
     def images(self, split: str) -> Iterator[SourceImage[int]]:
         layout, inner = self._where(split)
         left_out = frozenset(label for label, row in self.rows.items() if row is None)
         for one in layout.images(inner, left_out):
-            try:
-                row = self.rows[one.label]
-            except KeyError:
+            row = self.rows.get(one.label)
+            if row is None:  # the labels that are left out were skipped
                 raise MismatchError(
                     f"{one.name} in {layout.location} has the label {one.label!r}, which the training split lacks; "
                     f"{NEXT_STEP}"
-                ) from None
-            if row is not None:  # always: the others were skipped
-                yield SourceImage(one.image, row, one.name)
-
-    def decoded(self, split: str) -> Iterator[tuple[Image, int]]:
-        return readable((one.image, one.label) for one in self.images(split))
+                )
+            yield SourceImage(one.image, row, one.name)
 
     def fingerprint(self, split: str) -> str:
         layout, inner = self._where(split)
@@ -65,7 +54,7 @@ class LabelledSource:
         return self.layout, split
 
 
-def read_class_map(path: Path) -> dict[str, str]:
+def _read_class_map(path: Path) -> dict[str, str]:
     """The mapping in a JSON object or a two-column CSV file. Raises UsageError if the file is neither."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -87,7 +76,7 @@ def translate(labels: Sequence[str], class_map: str | None, location: str) -> di
 
     Raises UsageError if the map has labels that the data lacks: most likely a typo.
     """
-    mapping = read_class_map(Path(class_map)) if class_map else {}
+    mapping = _read_class_map(Path(class_map)) if class_map else {}
     if unknown := sorted(set(mapping) - set(labels)):
         raise UsageError(f"the class map {class_map} has labels that {location} lacks: {listed(unknown)}")
     return {label: mapping.get(label, label) for label in labels}

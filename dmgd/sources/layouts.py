@@ -59,23 +59,18 @@ def prefixes() -> list[str]:
 
 
 def open_layout(location: str, variant: str | None = None, columns: str | None = None) -> "Layout":
-    """The layout of the data at `location`, "kind:…"; without a kind it is inferred from the files.
+    """The layout of the data at `location`, "kind:…"; without a kind, the last registered that recognises the files.
 
     Raises UsageError for missing data, and for an option that the layout does not take.
     """
     name, _, rest = location.partition(":")
     if name not in KINDS or not rest:
-        name, rest = _kind_of(location), location
+        recognised = [one for one, kind in KINDS.items() if kind.recognises(location)]
+        if not recognised:
+            raise UsageError(f"the data {location} does not exist; give --data a folder, parquet or WebDataset shards")
+        name, rest = recognised[-1], location
     kind, options = KINDS[name], {"variant": variant, "columns": columns}
     if misplaced := [f"--{key}" for key, value in options.items() if value is not None and key not in kind.options]:
         raise UsageError(f"{' and '.join(misplaced)} belong to Hugging Face datasets, not to {name}:{rest}")
     opened = resolve_name(kind.open) if isinstance(kind.open, str) else kind.open
     return opened(rest, **{key: options[key] for key in kind.options})
-
-
-def _kind_of(location: str) -> str:
-    """The kind of the data at `location`, the last registered that recognises it. Raises UsageError if none does."""
-    for name in reversed(KINDS):
-        if KINDS[name].recognises(location):
-            return name
-    raise UsageError(f"the data {location} does not exist; give --data a folder, parquet or WebDataset shards")

@@ -97,17 +97,10 @@ def _any_source(spec: SourceSpec, kind: str, location: str) -> LabelledSource:
     layout = open_layout(spec.name, spec.variant, spec.columns)
     test = open_layout(spec.test_data, None, spec.columns if kind == "hf" else None) if spec.test_data else None
     classes, rows = classes_from_labels(translate(layout.labels(), spec.class_map, location), location)
-    local = kind != "hf" or Path(location).exists()
-    return LabelledSource(
-        spec=spec,
-        name=f"{kind}:{Path(location).name if local else location}",  # local paths are private
-        variant=hub_variant(layout, spec.variant) if not local else "local copy",
-        licence=UNKNOWN_LICENCE,
-        classes=classes,
-        rows=rows,
-        layout=layout,
-        test=test,
-    )
+    is_local = kind != "hf" or Path(location).exists()
+    name = f"{kind}:{Path(location).name if is_local else location}"  # local paths are private
+    variant = "local copy" if is_local else hub_variant(layout, spec.variant)
+    return LabelledSource(spec, name, variant, UNKNOWN_LICENCE, classes, rows, layout, test)
 
 
 def _named_source(spec: SourceSpec, progress: Progress) -> LabelledSource:

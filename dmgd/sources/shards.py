@@ -53,9 +53,7 @@ class ShardLayout:
         return sorted(seen, key=natural_key)
 
     def images(self, split: str, skip: Collection[str] = ()) -> Iterator[SourceImage[str]]:
-        if not self.shards[split]:
-            raise missing_split(f"wds:{self.location}", split)
-        for file in self.shards[split]:
+        for file in self._files(split):
             for name, members in read_shard(file):
                 label, number = _label(name, members)
                 image = next((read for suffix, read in members.items() if f".{suffix}".endswith(IMAGE_SUFFIXES)), None)
@@ -63,9 +61,12 @@ class ShardLayout:
                     yield SourceImage(image(), label, name, number)
 
     def fingerprint(self, split: str) -> str:
+        return fingerprint_files(Path("/"), [file.resolve() for file in self._files(split)])
+
+    def _files(self, split: str) -> list[Path]:
         if not self.shards[split]:
             raise missing_split(f"wds:{self.location}", split)
-        return fingerprint_files(Path("/"), [file.resolve() for file in self.shards[split]])
+        return self.shards[split]
 
 
 def _expand(pattern: str) -> list[Path]:
@@ -86,8 +87,7 @@ def _expand(pattern: str) -> list[Path]:
 
 
 def _series(pattern: str) -> list[str]:
-    match = _BRACES.search(pattern)
-    if match is None:
+    if (match := _BRACES.search(pattern)) is None:
         return [pattern]
     first, last = match.groups()
     numbers = [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
@@ -120,11 +120,9 @@ def _label(name: str, members: Members) -> tuple[str, str | int | None]:
     except ValueError as error:
         raise ArtifactError(f"the .json of {name} is damaged ({error})") from error
     fields = fields if isinstance(fields, dict) else {}
-    number: str | int | None = None
+    number: str | int | None = fields["label"] if isinstance(fields.get("label"), int) else None
     if "cls" in members:
         number = members["cls"]().decode(errors="replace").strip()
-    elif isinstance(fields.get("label"), int):
-        number = fields["label"]
     label = next((fields[key] for key in _JSON_LABELS if isinstance(fields.get(key), str)), number)
     if label is None:
         raise ArtifactError(f"{name} has no label: expected .cls, or .json with a class name")

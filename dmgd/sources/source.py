@@ -1,19 +1,20 @@
-"""The protocols of sources and of layouts: a source is a labelled dataset, a layout how it is stored."""
+"""Sources and layouts: a source is a labelled dataset, a layout how it is stored."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Protocol, TypeVar
 
 from PIL.Image import Image
 
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import UsageError
+from dmgd.images import readable
 from dmgd.specs import SourceSpec
 
 TEST_NAMES = ("val", "validation", "test")  # ImageNet's "test" has no labels, so it comes last
-
 
 Label = TypeVar("Label", int, str)
 
@@ -32,29 +33,29 @@ class SourceImage(Generic[Label]):
     number: int | str | None = None
 
 
-@runtime_checkable
-class Source(Protocol):
+class Source(ABC):
     """A labelled image dataset: `spec` reopens it; `name` holds no local path; `licence` is one line on its terms."""
 
-    @property
-    def spec(self) -> SourceSpec: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def variant(self) -> str: ...
-    @property
-    def licence(self) -> str: ...
-    @property
-    def classes(self) -> tuple[ClassInfo, ...]: ...
+    spec: SourceSpec
+    name: str
+    variant: str
+    licence: str
+    classes: tuple[ClassInfo, ...]
 
+    def __repr__(self) -> str:
+        return f"Source('{self.name}', {len(self.classes)} classes, {self.variant})"
+
+    @abstractmethod
     def images(self, split: str) -> Iterator[SourceImage[int]]:
         """The images of "train" or "test" in a fixed order. Raises UsageError for a split that the source lacks."""
 
-    def decoded(self, split: str) -> Iterator[tuple[Image, int]]:
-        """The readable images of the split, decoded, with their class indices, in the order of `images`."""
-
+    @abstractmethod
     def fingerprint(self, split: str) -> str:
         """A digest that changes when the split's files do; cheap, and valid on this machine only."""
+
+    def decoded(self, split: str) -> Iterator[tuple[Image, int]]:
+        """The readable images of the split, decoded, with their class indices, in the order of `images`."""
+        return readable((one.image, one.label) for one in self.images(split))
 
 
 class Layout(Protocol):

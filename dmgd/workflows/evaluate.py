@@ -10,9 +10,9 @@ import torch
 from numpy import ndarray
 
 from dmgd.config import configured
-from dmgd.errors import UsageError
-from dmgd.evaluation.baselines import Contender, choose_baselines, fixed
+from dmgd.evaluation.baselines import Contender, choose_baselines
 from dmgd.evaluation.comparison import Evaluation, Score
+from dmgd.evaluation.features import open_features
 from dmgd.evaluation.imageset import (
     ImageSet,
     Shape,
@@ -24,12 +24,10 @@ from dmgd.evaluation.imageset import (
     source_set,
 )
 from dmgd.evaluation.inputs import RawSet
-from dmgd.evaluation.measure import Features, Reference, measure, open_features, open_reference, projection, train_probe
-from dmgd.evaluation.networks import parameter_count, smallest_size
-from dmgd.evaluation.probe import L2
-from dmgd.evaluation.protocols import PROBE, EvaluateConfig, Protocol, resolved
+from dmgd.evaluation.measure import Reference, described_probe, measure, open_reference, projection, train_probe
+from dmgd.evaluation.protocols import EvaluateConfig, Protocol, resolved
 from dmgd.evaluation.teacher import TeacherModel, check_teacher, open_teacher
-from dmgd.evaluation.train import Training, seeded_network, train
+from dmgd.evaluation.train import Training, described, train
 from dmgd.images import channels_of
 from dmgd.priors.load import as_prior, torch_device
 from dmgd.priors.prior import Prior
@@ -72,12 +70,14 @@ def evaluate(
     sets = _read(sets)
     source = as_source(source or source_of(sets), progress)
     prior = as_prior(prior or prior_of(sets, source.name), device) if config.needs_prior else None
-    measured_in = open_features(config.features, prior, device) if config.probes or config.metrics else None
-    probed_in = measured_in if config.probes else None
+    features = open_features(config.features, prior, device) if config.probes or config.metrics else None
+
     # The images in one shape, with labels in the test source's order.
     test_image = first_image(source, "test")
     own_size = min(*test_image.size, *sets[0].check().images[0].size)
-    chosen = _with_own_size(config, own_size)
+    chosen = config.chosen()
+    if config.probes and not config.size:
+        chosen = replace(chosen, size=own_size, resize=own_size)
     sizes = {"source_size": min(test_image.size), "num_classes": len(source.classes)}
     protocol = resolved(chosen, num_images=len(sets[0].images), **sizes)
     shape = Shape(protocol.resize or 0, protocol.size or 0, channels_of(test_image))
@@ -85,42 +85,54 @@ def evaluate(
     measuring_shape = training_shape if config.probes else Shape(own_size, own_size, shape.channels)
     own, *others = (prepared_set(one, source.classes, training_shape, config.matching) for one in sets)
     test = source_set(source, "test", "test", shape, progress=progress)
-    if not config.probes:
-        _require_network_fits(protocol, own)
 
     # The settings of the training.
-    trained = _described_probe(probed_in, own) if probed_in else _described(protocol, own, config)
-    header = _header(config, trained, own, test, source, device)
-    loaded = open_teacher(config.teacher, protocol, own) if protocol.loss == "soft" else None
-    if loaded:
-        header["teacher"] = check_teacher(loaded, protocol, test, device)
-    on_header(header)
     seeds = range(config.seed, config.seed + config.repeats)
+    header = {
+        **(described_probe(features, own) if features and config.probes else described(protocol, own, config.seed)),
+        "set": {"name": own.name, "images": len(own), "images_per_class": own.counts},
+        "source": {"name": source.name, "variant": source.variant, "test_images": len(test)},
+        "classes": [info.to_json() for info in source.classes],
+        "seeds": list(seeds),
+        "against": list(config.against),
+        "device": device,
+        "torch": torch.__version__,
+    }
+    teacher = open_teacher(config.teacher, protocol, own) if protocol.loss == "soft" else None
+    if teacher:
+        header["teacher"] = check_teacher(teacher, protocol, test, device)
+    on_header(header)
+
+    # The training.
     baselines = choose_baselines(config.against, source, own.counts, seeds, prior, progress=progress)
-    contenders = [fixed(own, "set"), *(fixed(other, "other") for other in others)]
+    contenders = [Contender(own, "set"), *(Contender(other, "other") for other in others)]
     contenders += baselines.at(training_shape, seeds, progress=progress)
-    reference = open_reference(probed_in, source, measuring_shape, progress=progress) if probed_in else None
-    scores = []
-    for contender in contenders:
+    reference = None
+    if features and config.probes:
+        reference = open_reference(features, source, measuring_shape, progress=progress)
+    trained_on, scores = tuple(contender.of_seed(config.seed) for contender in contenders), []
+    for contender, data in zip(contenders, trained_on, strict=True):
         if reference:
-            scores.append(_score_probe(contender, reference, seeds, progress))
+            trainings = _fit_probes(contender, reference, seeds, progress)
         else:
-            fitted = resolved(chosen, num_images=len(contender.of_seed(config.seed)), **sizes)
-            scores.append(_score(contender, test, fitted, seeds, loaded, device, progress))
-    # The set metrics.
-    trained_on, measured = tuple(contender.of_seed(config.seed) for contender in contenders), {}
-    if config.metrics and measured_in:
-        reference = reference or open_reference(measured_in, source, measuring_shape, progress=progress)
-        header |= {"features": reference.features.name, "measured_size": measuring_shape.size}
+            fitted = resolved(chosen, num_images=len(data), **sizes)
+            trainings = _train(contender, test, fitted, seeds, teacher, device, progress)
+        scores.append(Score(data.name, contender.kind, len(data), tuple(trainings)))
+
+    # The set metrics, and the coordinates for the report.
+    measured: dict[str, dict[str, float]] = {}
+    points: tuple[tuple[ndarray, ndarray], ...] = ()
+    if config.metrics and features:
+        reference = reference or open_reference(features, source, measuring_shape, progress=progress)
+        header |= {"features": features.name, "measured_size": measuring_shape.size}
         seen: Sequence[ImageSet] = trained_on
         if measuring_shape != training_shape:
             seen = [prepared_set(one, source.classes, measuring_shape, config.matching) for one in sets]
             seen += [one.of_seed(config.seed) for one in baselines.at(measuring_shape, seeds[:1], progress=progress)]
         measured = measure(seen, reference, progress=progress)
-    points: tuple[tuple[ndarray, ndarray], ...] = ()
-    if config.report:
-        pair = source_set(source, "train", "real", training_shape, progress=progress), trained_on[0]
-        points = tuple((rows, data.labels.numpy()) for rows, data in zip(projection(pair, prior), pair, strict=True))
+    if config.report and prior:
+        real = source_set(source, "train", "real", training_shape, progress=progress)
+        points = projection(real, trained_on[0], prior)
     return Evaluation(header, tuple(scores), measured, trained_on, points, time.perf_counter() - started)
 
 
@@ -128,18 +140,11 @@ def _read(sets: SetLike | Sequence[SetLike]) -> Sequence[RawSet]:
     """The sets, read from disk where needed; sets that were read already come first."""
     several = [sets] if isinstance(sets, SetLike) else sets
     read = [one for one in several if isinstance(one, RawSet)]
-    others = [one for one in several if not isinstance(one, RawSet)]
-    paths = [one.path if isinstance(one, RunDirectory) else Path(one) for one in others]
+    paths = [one.path if isinstance(one, RunDirectory) else Path(one) for one in several if not isinstance(one, RawSet)]
     return [*read, *(read_sets(paths) if paths else [])]
 
 
-def _with_own_size(config: EvaluateConfig, own_size: int) -> Protocol:
-    """The chosen protocol; a probe uses the images' own size unless `size` is set."""
-    chosen = config.chosen()
-    return replace(chosen, size=own_size, resize=own_size) if config.probes and not config.size else chosen
-
-
-def _score(
+def _train(
     contender: Contender,
     test: ImageSet,
     protocol: Protocol,
@@ -147,79 +152,25 @@ def _score(
     teacher: TeacherModel | None,
     device: str,
     progress: Progress,
-) -> Score:
-    trainings, labels = [], teacher.to(device) if teacher and protocol.loss == "soft" else None
+) -> list[Training]:
+    """Train and test a network per seed."""
+    trainings, labels = [], teacher.network if teacher else None
     with progress.task(f"train {contender.name}", len(seeds) * (protocol.epochs or 1), "epochs") as task:
         for repeat, seed in enumerate(seeds):
             task.describe(f"repeat {repeat + 1} of {len(seeds)}")
             data = contender.of_seed(seed)
             trainings.append(train(data, test, protocol, seed, teacher=labels, device=device, on_epoch=task.advance))
-    return Score(contender.name, contender.kind, len(data), tuple(trainings))
+    return trainings
 
 
-def _score_probe(contender: Contender, reference: Reference, seeds: range, progress: Progress) -> Score:
+def _fit_probes(contender: Contender, reference: Reference, seeds: range, progress: Progress) -> list[Training]:
     """Fit and test a probe per seed; the same images give the same probe."""
     trainings: list[Training] = []
-    data = contender.of_seed(seeds[0])
     with progress.task(f"probe {contender.name}", len(seeds), "repeats") as task:
         for seed in seeds:
-            before, data = data, contender.of_seed(seed)
-            if trainings and data is before:
-                trainings.append(replace(trainings[-1], seed=seed, seconds=0.0))
+            if trainings and not contender.drawn:
+                trainings.append(replace(trainings[0], seed=seed, seconds=0.0))
             else:
-                trainings.append(train_probe(data, reference, seed))
+                trainings.append(train_probe(contender.of_seed(seed), reference, seed))
             task.advance()
-    return Score(contender.name, contender.kind, len(data), tuple(trainings))
-
-
-def _header(
-    config: EvaluateConfig, trained: dict[str, Any], own: ImageSet, test: ImageSet, source: Source, device: str
-) -> dict[str, Any]:
-    """All settings of the evaluation, as printed first and kept in the report."""
-    return {
-        **trained,
-        "set": {"name": own.name, "images": len(own), "images_per_class": own.counts},
-        "source": {"name": source.name, "variant": source.variant, "test_images": len(test)},
-        "classes": [info.to_json() for info in source.classes],
-        "seeds": list(range(config.seed, config.seed + config.repeats)),
-        "against": list(config.against),
-        "device": device,
-        "torch": torch.__version__,
-    }
-
-
-def _described(protocol: Protocol, own: ImageSet, config: EvaluateConfig) -> dict[str, Any]:
-    """The protocol of networks, and their number of parameters."""
-    return {
-        "protocol": protocol.to_json(),
-        "parameters": parameter_count(seeded_network(protocol, own, config.seed)),
-    }
-
-
-def _described_probe(features: Features, own: ImageSet) -> dict[str, Any]:
-    """The protocol of linear probes, and their number of parameters."""
-    one = features.rows(own.select([0], "one image"))
-    return {
-        "protocol": {
-            "name": PROBE,
-            "network": "linear classifier",
-            "features": features.name,
-            "standardised": "by the training images",
-            "loss": "hard",
-            "l2": L2,
-            "optimizer": "lbfgs",
-            "size": own.images.shape[-1],
-        },
-        "parameters": (one.shape[1] + 1) * len(own.classes),
-    }
-
-
-def _require_network_fits(protocol: Protocol, data: ImageSet) -> None:
-    """Raise UsageError if the images are too small for the network: its last feature maps would be single pixels, which
-    instance norm sets to zero."""
-    least = smallest_size(protocol.network)
-    if protocol.norm == "instance" and (protocol.size or 0) < least:
-        raise UsageError(
-            f"{protocol.network} needs images of at least {least} pixels, not {protocol.size}; give --size {least} or "
-            "a smaller --network"
-        )
+    return trainings

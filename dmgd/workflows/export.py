@@ -1,13 +1,11 @@
 """The workflow `export`: a finished run as a dataset that other tools can load."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from numpy import ndarray
-
-from dmgd.exporters.card import card, provenance, read_results
+from dmgd.exporters.card import card, read_results
 from dmgd.exporters.example import Description, Limits, examples
 from dmgd.exporters.folder import FORMAT, INDEX, output_folder, same_export, staged, write_hashed
 from dmgd.exporters.formats import layout_named
@@ -17,7 +15,6 @@ from dmgd.images import check_image_format
 from dmgd.progress import Progress, listener
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.manifest import published
-from dmgd.runs.record import ImageRecord
 
 CARD = "README.md"
 
@@ -43,48 +40,32 @@ def export(
     UsageError if `out` contains something else, MismatchError if it contains another export.
     """
     run = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
-    out, progress = Path(out), listener(progress)
-    write = layout_named(layout).write
+    out, progress, found = Path(out), listener(progress), layout_named(layout)
     check_image_format(image_format)
     records = run.complete_records()
-    keys = [record.key for record in records]
-    logits = read_soft_labels(Path(teacher), keys, len(run.classes)) if teacher else None
-    description = Description(run.classes, image_format, limits, soft_labels=logits is not None)
+    logits = read_soft_labels(Path(teacher), [one.key for one in records], len(run.classes)) if teacher else None
     results = read_results(Path(evaluation)) if evaluation else None
-    wanted = _settings(run, layout, description, logits, results)
-    with output_folder(out):
-        if (out / INDEX).exists():
-            return same_export(out, wanted, progress)
-        with staged(out) as folder, progress.task("export", len(records), "images") as task:
-            files = write(folder, examples(run, records, image_format, logits, task), description)
-            per_class = _images_per_class(run, records)
-            text = card(description, layout, per_class, sum(file.bytes for file in files), provenance(run, results))
-            files.append(write_hashed(folder, CARD, text.encode()))
-            listed = sorted((file.to_json() for file in files), key=lambda file: file["path"])
-            index = {**wanted, "images": sum(per_class), "images_per_class": per_class, "files": listed}
-            write_json(folder / INDEX, index)
-    return index
-
-
-def _settings(
-    run: RunDirectory,
-    layout: str,
-    description: Description,
-    logits: Mapping[str, ndarray] | None,
-    results: str | None,
-) -> dict[str, Any]:
-    """The part of the index that identifies the export: the run and the settings."""
-    return {
+    # What identifies the export: the run and the settings.
+    wanted = {
         "format": FORMAT,
         "layout": layout,
-        "image_format": description.image_format,
-        "limits": {"images": description.limits.images, "bytes": description.limits.bytes},
+        "image_format": image_format,
+        "limits": asdict(limits),
         "soft_labels": logits and sha256_bytes(b"".join(logits[key].tobytes() for key in sorted(logits))),
         "results": results and sha256_bytes(results.encode()),
         "run": published(run.manifest),
     }
-
-
-def _images_per_class(run: RunDirectory, records: Sequence[ImageRecord]) -> list[int]:
-    counts = Counter(record.class_index for record in records)
-    return [counts[c] for c in range(len(run.classes))]
+    with output_folder(out):
+        if (out / INDEX).exists():
+            return same_export(out, wanted, progress)
+        with staged(out) as folder, progress.task("export", len(records), "images") as task:
+            description = Description(run.classes, image_format, limits, soft_labels=logits is not None)
+            files = found.write(folder, examples(run, records, image_format, logits, task), description)
+            counts = Counter(record.class_index for record in records)
+            per_class = [counts[c] for c in range(len(run.classes))]
+            text = card(run, description, found, per_class, sum(file["bytes"] for file in files), results)
+            files.append(write_hashed(folder, CARD, text.encode()))
+            files.sort(key=lambda file: file["path"])
+            index = {**wanted, "images": len(records), "images_per_class": per_class, "files": files}
+            write_json(folder / INDEX, index)
+    return index

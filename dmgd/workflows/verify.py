@@ -10,8 +10,7 @@ from numpy import ndarray
 from dmgd.classes.info import ClassInfo
 from dmgd.config import StatisticsConfig, VerifyConfig, configured
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.exporters.check import export_problems
-from dmgd.exporters.distilled import DistilledSet
+from dmgd.exporters.distilled import DistilledSet, export_problems
 from dmgd.files import write_json
 from dmgd.generation.plan import Plan
 from dmgd.generation.regeneration import regenerate, spread
