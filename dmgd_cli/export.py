@@ -65,8 +65,8 @@ def command(
     elif private or revision:
         raise UsageError("--private and --revision need --push-to-hub user/name")
     format = format or ("parquet" if push_to_hub else "webdataset")
-    beside = run.absolute()
-    out = out or run.with_name(f"{run.name}-{format}") if run.name else beside.with_name(f"{beside.name}-{format}")
+    named = run if run.name not in ("", "..") else run.resolve()
+    out = out or named.with_name(f"{named.name}-{format}")
     display = Display()
     index = export(
         run,

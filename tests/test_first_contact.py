@@ -87,6 +87,9 @@ def test_with_a_network_to_the_end_and_onto_the_hub(published, tmp_path, monkeyp
         said = inline("export", RUN, "--push-to-hub", "me/nette")
         assert f"exported 100 images of 10 classes to {RUN}-parquet" in said.stdout
         assert "README.md" in hub.repos["me/nette", "main"]
+        monkeypatch.chdir(RUN)
+        inline("export", ".", "--format", "tensors")
+        assert (tmp_path / f"{RUN}-tensors" / "index.json").is_file()
 
 
 class Counted(Recorder):
@@ -105,8 +108,8 @@ class Counted(Recorder):
 
 def test_progress_is_by_sampling_step_and_counts_what_was_there_at_once(tmp_path):
     settings = {"ipc": 2, "method": "dit", "steps": 4, "batch_size": 5, "out": tmp_path / "run"}
-    for done in (0, 3):
+    for done in (0, 4):
         progress = Counted()
         run = distill("digits", progress=progress, **settings)
-        assert progress.steps == [["distil", 16, *([4 * done] if done else []), *[1] * (16 - 4 * done)]]
+        assert progress.steps == [["distil", 5 * 4, *([4 * done] if done else []), *[1] * 4 * (5 - done)]]
         (run.path / "batches" / f"{run.batch_names()[2]}.json").unlink()
