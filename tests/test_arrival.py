@@ -3,6 +3,7 @@
 import hashlib
 import io
 import tarfile
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from recorder import Recorder
 from source_stand_ins import as_folder, as_parquet, pictures
 
 from dmgd.errors import DmgdError
+from dmgd.network import reachable
 from dmgd.progress import SILENT
 from dmgd.sources import archives
 from dmgd.sources.archives import Archive, fetch_archive
@@ -109,6 +111,21 @@ def test_all_failing_says_what_was_tried_and_how_to_go_on_within_five_seconds(se
     assert "\n" not in said
     for part in ("scripts are no longer supported", CONVERTED, "imagenette2-160.tgz: the server answers 404", "--data"):
         assert part in said
+
+
+def test_a_network_that_swallows_everything_is_given_up_soon(servers, monkeypatch):
+    """All servers are asked at the same time, and none is waited for longer than the others."""
+    swallowed = threading.Event()
+
+    def connect(address, timeout):
+        swallowed.wait(10)
+        raise OSError
+
+    monkeypatch.setattr("socket.create_connection", connect)
+    started = time.monotonic()
+    assert reachable("http://one.example", "http://two.example", "https://three.example", seconds=0.2) == set()
+    assert time.monotonic() - started < 1
+    swallowed.set()
 
 
 def test_a_broken_download_is_continued_where_it_broke_off(servers, tgz):

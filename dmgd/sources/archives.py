@@ -93,10 +93,8 @@ def _download(archive: Archive, file: Path, progress: Progress) -> None:
                 return
             problem = _continue(archive, file, task)
             if _size(file) <= before or (attempt == ATTEMPTS - 1 and _size(file) < archive.bytes):
-                raise ArtifactError(
-                    f"{without_credentials(archive.url)}: {problem}, after {_size(file):,} of {archive.bytes:,} bytes; "
-                    "the same command continues there"
-                )
+                so_far = f", after {_size(file):,} of {archive.bytes:,} bytes; the same command continues there"
+                raise ArtifactError(f"{without_credentials(archive.url)}: {problem}{so_far if _size(file) else ''}")
 
 
 def _continue(archive: Archive, file: Path, task: Task) -> str:
