@@ -35,3 +35,8 @@ def unknown_choice(kind: str, value: str, choices: "list[str] | tuple[str, ...]"
 def listed(items: Sequence[str], most: int = 10) -> str:
     """The first `most` items, comma-separated, and the number of further ones."""
     return ", ".join(items[:most]) + (f", … ({len(items) - most} more)" if len(items) > most else "")
+
+
+def one_line(text: str) -> str:
+    """`text` on one line, with control characters, which names in the data may contain, as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))

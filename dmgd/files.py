@@ -1,21 +1,28 @@
 """Atomic writes, digests, portable file names, and the folder guard, which allows one writer at a time in a folder."""
 
+import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import platform
 import re
+import secrets
+import shutil
+import stat
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dmgd.errors import ArtifactError, DmgdError, UsageError
 
 GUARD = ".dmgd.guard"
 SEAL = "checksum"
+TEMPORARY = ".dmgd-tmp-"  # followed by a random token: a name that is never a user's own
 _BLOCK = 1 << 20
 _NAME_LENGTH = 60
 
@@ -28,10 +35,28 @@ def sha256_bytes(data: bytes) -> str:
 def sha256_file(path: Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes, read in blocks."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """The file, open for reading. Raises OSError for a FIFO or a device, which might never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def load_json(path: Path) -> Any:
+    """The JSON value in a file. Raises OSError if it cannot be read, ValueError if it is damaged."""
+    with open_regular(path) as file:
+        try:
+            return json.loads(file.read())
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
 
 
 def file_problem(folder: Path, name: str, sha256: str) -> str | None:
@@ -48,40 +73,108 @@ def canonical_json(value: Any) -> str:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; renamed to `path` if the block succeeds, else removed.
+    """A temporary path beside `path` to write to; if the block succeeds, it is renamed to `path` and both file and
+    folder are flushed to the disk, else it is removed.
 
-    An OSError in the block, such as a full disk, gets the file's name.
+    What killed processes left in the folder is removed first. A link at `path` is replaced, not followed. An OSError in
+    the block, such as a full disk, gets the file's name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        temporary.replace(path)
+        _swept(path.parent)
+        temporary, descriptor = _new_temporary(path.parent)
+        try:
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(descriptor)
     except OSError as error:
-        error.filename = error.filename or str(path)
+        if error.filename is None or is_temporary(Path(os.fsdecode(error.filename)).name):
+            error.filename = str(path)
         raise
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """An empty folder for temporary files, which is removed at the end; the next call removes those of killed
+    processes."""
+    parent = Path(tempfile.gettempdir())
+    remove_temporaries(parent, deep=False)
+    folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=parent))
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, folder)
+        yield folder
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
 
 
-def is_temporary(name: str, of: str = "") -> bool:
-    """Whether `name` is that of a temporary file of `written_whole`, for the file named `of` or for any file."""
-    return re.fullmatch(rf"\.{re.escape(of) or '.+'}\.\d+\.tmp", name) is not None
+def is_temporary(name: str) -> bool:
+    """Whether `name` is one that only `written_whole` and `scratch_folder` give."""
+    return re.fullmatch(re.escape(TEMPORARY) + r"\w+", name) is not None
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove the temporary files under `folder` that a killed process left. Only for the holder of the guard."""
-    for path in folder.rglob(".*.tmp"):
-        if is_temporary(path.name):
-            path.unlink(missing_ok=True)
+def remove_temporaries(folder: Path, *, deep: bool = True) -> None:
+    """Remove the temporary files and folders that killed processes left in `folder` and, if `deep`, below it.
+
+    Those in use are locked, and stay.
+    """
+    for path in [*(folder.rglob if deep else folder.glob)(TEMPORARY + "*")]:
+        with suppress(OSError):  # another process was faster, or it belongs to another user
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if is_temporary(path.name) and _lock(descriptor, path):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+@functools.cache
+def _swept(folder: Path) -> None:
+    """Remove what killed processes left in the folder, once per process."""
+    remove_temporaries(folder, deep=False)
+
+
+def _new_temporary(folder: Path) -> tuple[Path, int]:
+    """A new empty file in the folder, and a descriptor that keeps it locked."""
+    while True:
+        path = folder / f"{TEMPORARY}{secrets.token_hex(8)}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            if _lock(descriptor, path):
+                return path, descriptor
+        except BlockingIOError:
+            pass  # taken for a dead process's, in the moment before it was locked
+        except OSError:  # no locks on this file system: then nobody removes it, either
+            return path, descriptor
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    """Whether the file, whose flock is taken, is still the one at `path`. Raises BlockingIOError if another has it."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk, so that they survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically."""
-    with written_whole(path) as temporary, temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -115,10 +208,10 @@ def read_json(path: Path, format: int, keys: Iterable[str], *, missing: DmgdErro
     Raises `missing` if there is no file, ArtifactError, with the `remedy`, if it is damaged or has another format.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = load_json(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise missing from error
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); {remedy}") from error
     if not isinstance(value, dict) or value.get("format") != format:
         raise ArtifactError(f"{path} was written by another version of dmgd; {remedy}")
@@ -140,11 +233,13 @@ def guarded(folder: Path) -> Iterator[None]:
     """Hold the guard of `folder`, which is created if missing, and removed again if it is still empty.
 
     The guard is an flock on a file that names its holder. It ends with the process; the stale file of a killed process
-    is taken over. Raises UsageError if `folder` is a file, ArtifactError if another process holds the guard, naming it,
-    or if the file system does not support flock.
+    is taken over. Raises UsageError if `folder` is a file or contains links through which files would be written
+    elsewhere, ArtifactError if another process holds the guard, naming it, or if the file system has no flock.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; choose a new or empty --out folder")
+    if link := next((path for path in folder.rglob("*") if _leads_elsewhere(path)), None):
+        raise UsageError(f"{link} is a link, and nothing is written through links; remove it, or choose another --out")
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / GUARD
@@ -167,9 +262,10 @@ def guarded(folder: Path) -> Iterator[None]:
 def _acquire(path: Path) -> int:
     """The descriptor of the file at `path`, with the flock held."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _lock(descriptor, path):
+                return descriptor
         except BlockingIOError as error:
             holder = _holder(descriptor)
             os.close(descriptor)
@@ -181,11 +277,11 @@ def _acquire(path: Path) -> int:
             raise ArtifactError(
                 f"{path.parent} is on a file system without support for flock ({error.strerror}); choose a local folder"
             ) from error
-        # The previous holder may have removed the file between open and flock: then try again.
-        with suppress(FileNotFoundError):
-            if os.fstat(descriptor).st_ino == path.stat().st_ino:
-                return descriptor
-        os.close(descriptor)
+        os.close(descriptor)  # the previous holder removed it between open and flock: try again
+
+
+def _leads_elsewhere(path: Path) -> bool:
+    return path.is_symlink() and (path.is_dir() or path.name == GUARD)
 
 
 def _holder(descriptor: int) -> str:

@@ -1,16 +1,15 @@
 """The `dmgd` command: subcommands, `--version`, and the handling of errors."""
 
-import functools
 import os
-import shlex
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from io import TextIOWrapper
+from typing import Annotated
 
 import typer
 
 from dmgd import __version__
-from dmgd.errors import DmgdError
+from dmgd.errors import DmgdError, one_line
 from dmgd_cli import distill, evaluate, export, fit_stats, options, verify
 from dmgd_cli.method_options import with_method_options
 
@@ -34,23 +33,8 @@ def make_app() -> typer.Typer:
     )
     app.callback()(_root)
     for name, command in COMMANDS.items():
-        app.command(name, cls=options.Command)(with_method_options(_interruptible(command)))
+        app.command(name, cls=options.Command)(with_method_options(command))
     return app
-
-
-def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, with a message when it is interrupted."""
-
-    @functools.wraps(command)
-    def interruptible(*arguments: Any, **options: Any) -> None:
-        try:
-            command(*arguments, **options)
-        except KeyboardInterrupt:
-            _print_error("interrupted; finished work is kept, the same command continues:")
-            _print_error("  " + shlex.join(["dmgd", *sys.argv[1:]]))
-            raise typer.Exit(130) from None
-
-    return interruptible
 
 
 def _print_version(wanted: bool) -> None:
@@ -68,7 +52,10 @@ def _root(
 
 
 def main() -> None:
-    """The console script. Exit codes: 0 done, 1 failed or mismatch, 2 wrong usage, 130 interrupted."""
+    """Run the command in sys.argv. Exit codes: 0 done, 1 failed or mismatch, 2 wrong usage."""
+    for stream in (sys.stdout, sys.stderr):  # never fail for a character that the encoding lacks
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         make_app()(standalone_mode=True)
     except DmgdError as error:
@@ -79,11 +66,9 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         path = f" ({error.filename})" if error.filename else ""
-        _print_error(
-            f"error: {error.strerror or error}{path}; finished work is kept: fix the cause and repeat the command"
-        )
+        _print_error(f"error: {error.strerror or error}{path}; fix the cause and repeat the command")
         sys.exit(1)
 
 
 def _print_error(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(one_line(text), file=sys.stderr)

@@ -1,5 +1,6 @@
 """The settings of the methods as options of a command, made from the methods themselves."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields
@@ -30,9 +31,14 @@ def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
         for name, kind in options.items()
     ]
-    command.__signature__ = inspect.Signature([*fixed[:-1], *made])  # type: ignore[attr-defined]
-    command.__annotations__ = {**command.__annotations__, **options}
-    return command
+
+    @functools.wraps(command)
+    def with_options(*arguments: Any, **settings: Any) -> None:
+        command(*arguments, **settings)
+
+    with_options.__signature__ = inspect.Signature([*fixed[:-1], *made])  # type: ignore[attr-defined]
+    with_options.__annotations__ = {**command.__annotations__, **options}
+    return with_options
 
 
 def _options() -> dict[str, Any]:

@@ -164,8 +164,6 @@ def test_an_interrupt_says_how_to_continue(tmp_path):
     process.send_signal(signal.SIGINT)
     said = process.communicate()[1]
     assert process.returncode == 130
-    assert (
-        said.splitlines()[-1].strip()
-        == f"dmgd distill --source digits --ipc 50 --method dmgd-paper --out {tmp_path}/run"
-    )
+    line = f"dmgd distill --source digits --ipc 50 --method dmgd-paper --out {tmp_path}/run"
+    assert said.splitlines()[-1] == f"interrupted; finished work is kept, the same command continues: {line}"
     assert not RunDirectory.open(tmp_path / "run").complete

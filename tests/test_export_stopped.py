@@ -84,3 +84,10 @@ def test_a_full_disk_leaves_no_export_and_names_the_file(run, tmp_path, monkeypa
     assert tree(tmp_path) == before
     assert not (tmp_path / "out").exists()
     inline("export", run.path, "--format", "imagefolder", "--out", tmp_path / "out")
+
+
+def test_an_error_is_one_line_without_escape_sequences(tmp_path, inline):
+    """Names and other libraries' messages may contain line breaks and sequences that steer a terminal."""
+    refused = inline("export", tmp_path / "a\n\x1b[31mred", "--out", tmp_path / "x", code=2)
+    assert refused.stderr.startswith(f"error: {tmp_path}/a \\x1b[31mred is not a run")
+    assert len(refused.stderr.splitlines()) == 1

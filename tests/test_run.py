@@ -18,7 +18,7 @@ from recorder import Recorder
 
 from dmgd.config import StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.files import GUARD, guarded
+from dmgd.files import GUARD, TEMPORARY, guarded
 from dmgd.generation.config import DistillConfig
 from dmgd.matching.methods import method_named
 from dmgd.priors.load import load_prior
@@ -117,8 +117,11 @@ def test_a_batch_without_its_record_is_regenerated_and_temporary_files_are_remov
     run = make()
     before = tree(run.path)
     next((run.path / "batches").glob("*.json")).unlink()
-    (run.path / "images" / "0000-0" / ".00000.png.99999.tmp").write_bytes(b"half")
+    (run.path / "images" / "0000-0" / f"{TEMPORARY}12ab").write_bytes(b"half")
+    (run.path / ".notes.7.tmp").write_text("dear")
     make()
+    assert (run.path / ".notes.7.tmp").read_text() == "dear"
+    (run.path / ".notes.7.tmp").unlink()
     assert tree(run.path) == before
 
 
@@ -168,7 +171,7 @@ def test_a_folder_of_something_else_is_left_alone(make, tmp_path):
 
 def test_a_run_that_was_killed_at_its_first_file_starts_over(make, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".run.json.42.tmp").write_text("{")
+    (tmp_path / "run" / f"{TEMPORARY}12ab").write_text("{")
     assert tree(make().path) == tree(make("fresh").path)
 
 

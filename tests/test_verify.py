@@ -1,7 +1,9 @@
 """`dmgd verify` detects changes, and reports what is equal and in which sense."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +45,12 @@ def test_a_sound_run_and_its_exports_are_equal(run, tmp_path, inline):
     for layout in LAYOUTS:
         export(run, layout, tmp_path / layout)
         assert json.loads(inline("verify", tmp_path / layout, "--json").stdout)["equal"]
+
+
+def test_a_name_that_the_terminal_cannot_show_is_shown_with_escapes(run, dmgd):
+    Path(os.fsdecode(os.fsencode(run.path) + b"/caf\xe9-\xc7\x90")).touch()
+    said = dmgd("verify", run.path, code=1, PYTHONIOENCODING="latin-1").stdout
+    assert said == "caf\\udce9-\\u01d0: is not part of the run\n"
 
 
 @pytest.mark.parametrize("what", ["run", *LAYOUTS])

@@ -2,6 +2,7 @@
 files with their digests, comes last: an export with an index is complete."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.files import GUARD, guarded, read_json
+from dmgd.files import GUARD, guarded, read_json, sync
 from dmgd.progress import Progress
 
 FORMAT = 3
@@ -55,7 +56,11 @@ def staged(out: Path) -> Iterator[Path]:
         files = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
         for path in sorted(files, key=lambda path: (path == Path(INDEX), path)):
             (out / path).parent.mkdir(parents=True, exist_ok=True)
+            if path == Path(INDEX):
+                for folder in {out / parent for other in files for parent in other.parents}:
+                    sync(folder)
             (staging / path).replace(out / path)
+        sync(out)
         shutil.rmtree(staging)
     except BaseException:
         _remove_leftover(out)
@@ -106,6 +111,12 @@ class HashedFile(BufferedWriter):
     def entry(self, path: str, images: int = 0) -> dict[str, Any]:
         """The entry in the index of the finished file, whose path within the export is `path`."""
         return {"path": path, "sha256": self._digest.hexdigest(), "bytes": self._size, "images": images}
+
+    def close(self) -> None:
+        if not self.closed:
+            self.flush()
+            os.fsync(self.fileno())
+        super().close()
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from dmgd.errors import ArtifactError, UsageError
 from dmgd.exporters.distilled import export_problems
 from dmgd.exporters.folder import INDEX, read_index
+from dmgd.files import scratch_folder
 from dmgd.progress import SILENT, Progress
 
 NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -69,7 +69,7 @@ def _published_paths(api: Any, repo_id: str, revision: str | None) -> list[str]:
     """The files in the index of the export that is on the Hub now; none if there is no index."""
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         try:
             path = api.hf_hub_download(repo_id, INDEX, repo_type="dataset", revision=revision, local_dir=folder)
             return [file["path"] for file in json.loads(Path(path).read_text())["files"]]

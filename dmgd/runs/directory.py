@@ -265,7 +265,7 @@ def require_own(path: Path) -> None:
     others = [
         other.name
         for other in (path.iterdir() if path.is_dir() else ())
-        if other.name != GUARD and not is_temporary(other.name, of=MANIFEST)
+        if other.name != GUARD and not is_temporary(other.name)
     ]
     if others and MANIFEST not in others:
         raise UsageError(f"{path} exists and is not a run (it holds {min(others)}); choose a new or empty --out folder")

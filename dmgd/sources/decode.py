@@ -5,12 +5,14 @@ import itertools
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import TypeVar
 
 import numpy as np
@@ -72,7 +74,7 @@ def decode_chunk(images: list[SourceImage[int]], size: int, channels: int, mirro
 
 def decoded_chunks(
     images: Iterable[SourceImage[int]], size: int, channels: int, *, mirror: bool = False, workers: int | None = None
-) -> Iterator[Chunk]:
+) -> Generator[Chunk, None, None]:
     """All images as chunks, in order, a bounded number at a time in memory.
 
     `workers` is the number of processes (None: one per core); 0, few images, or images that are in memory already are
@@ -87,11 +89,7 @@ def decoded_chunks(
         for chunk in itertools.chain(first, chunks):
             yield decode_chunk(chunk, size, channels, mirror)
         return
-    # "spawn" is safe whatever threads this process has; a forked child could deadlock.
-    context = multiprocessing.get_context("spawn")
-    # The workers ignore Ctrl-C: the main process handles it, and they end when it does.
-    ignored = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(min(workers, MAX_WORKERS), context, initializer=signal.signal, initargs=ignored) as pool:
+    with ProcessPoolExecutor(min(workers, MAX_WORKERS), mp_context=_Context(), initializer=_end_with_parent) as pool:
         decoding = partial(decode_chunk, size=size, channels=channels, mirror=mirror)
         try:
             yield from in_order(pool, decoding, itertools.chain(first, chunks), AHEAD * workers)
@@ -120,3 +118,31 @@ def in_order(pool: Executor, function: Callable[[Task], Result], tasks: Iterable
 def available_cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Worker(SpawnProcess):
+    """A process in which Ctrl-C, which a terminal sends to all, is blocked: its parent alone answers."""
+
+    def start(self) -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Context(SpawnContext):
+    """The method "spawn" is safe whatever threads this process has; a forked child could deadlock."""
+
+    Process = _Worker
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent ends, even if that is killed."""
+
+    def wait() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()  # on a pipe that the parent's death closes
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

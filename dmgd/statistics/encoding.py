@@ -1,13 +1,11 @@
 """Encoding a source's images as latents of a prior: streamed, cached, resumable."""
 
 import itertools
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +14,7 @@ from platformdirs import user_cache_path
 
 from dmgd.config import StatisticsConfig
 from dmgd.errors import DmgdError, listed
-from dmgd.files import canonical_json, sha256_bytes
+from dmgd.files import canonical_json, remove_temporaries, scratch_folder, sha256_bytes
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress, Task
 from dmgd.sources.decode import Chunk, decoded_chunks
@@ -47,10 +45,12 @@ def encode_source(
     Raises DmgdError if more than the fraction `max_bad` of the images is unreadable or a class has none.
     """
     key = _cache_key(source, prior, mirror)
-    folder = user_cache_path("dmgd") / "latents" / key if cache else Path(tempfile.mkdtemp(prefix="dmgd-"))
+    scratch = ExitStack()
+    if cache:
+        remove_temporaries(user_cache_path("dmgd"))
+    folder = user_cache_path("dmgd") / "latents" / key if cache else scratch.enter_context(scratch_folder())
     parts = LatentParts(folder)
-    if not cache:
-        weakref.finalize(parts, shutil.rmtree, folder, ignore_errors=True)
+    weakref.finalize(parts, scratch.close)
     if parts.damaged:
         progress.warn(f"{parts.damaged}; it is encoded again")
     if parts.complete:
@@ -61,7 +61,7 @@ def encode_source(
         done = sum(record.items for record in parts.records)
         rest = itertools.islice(source.images("train"), done, None)
         chunks = decoded_chunks(rest, prior.image_size, prior.image_channels, mirror=mirror, workers=workers)
-        with progress.task("encode", None, "images") as task:
+        with closing(chunks), progress.task("encode", None, "images") as task:
             task.advance(done)
             _append_parts(parts, prior, chunks, task)
     latents = Latents(parts, [info.identity for info in source.classes])
