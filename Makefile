@@ -7,8 +7,11 @@ BIN    := $(VENV)/bin
 
 install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dmgd needs Python 3.10 or later; try make $(MAKECMDGOALS) PYTHON=python3.12")'
+	@echo "Installing dmgd, torch and the tools for tests into $(VENV). With torch for CPUs 0.4 GB are downloaded and"
+	@echo "2 GB installed, which takes a few minutes; with CUDA (pip's choice on Linux) it is several times as much."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[test]'
 	touch $@
 
 test: install

@@ -3,6 +3,7 @@
 The public functions are loaded on first access: `import dmgd` itself does not import torch.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from dmgd.workflows.export import export
     from dmgd.workflows.fit_stats import fit_statistics
     from dmgd.workflows.verify import verify
+
+if sys.platform == "win32":
+    raise ImportError("dmgd runs on Linux and macOS; on Windows, use it in WSL")
 
 __version__ = "0.1.0"
 __all__ = ["distill", "evaluate", "export", "fit_statistics", "load_prior", "open_run", "open_source", "verify"]

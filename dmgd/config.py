@@ -18,7 +18,8 @@ Config = TypeVar("Config")
 def setting(default: Any, help: str = "", **facts: Any) -> Any:
     """A dataclass field with metadata: `help` is the help text of its option (empty: no option); `at_least`, `above`
     and `at_most` are bounds; `of_steps` marks a pair of step indices; `needs` names the switch without which the
-    setting has no effect; `by_data` is the rule for a method's None, see `Method.settled`."""
+    setting has no effect; `by_data` is the rule for a method's None, see `Method.settled`; `unset` says in words what
+    another None is; `metavar` stands for the value in the help."""
     return field(default=default, metadata={"help": help, **facts})
 
 

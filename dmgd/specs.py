@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from dmgd.errors import UsageError, unknown_choice
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 EMBEDDED = "digits"  # name of the source and of the prior in the package
 IMAGENET_PRIOR = "dit-xl-2-256"
+NO_VAE = "none"  # a prior's autoencoder that is left out
 ELSEWHERE = "PATH"  # replaces local folders in published specs
 
 Spec = TypeVar("Spec", bound="_Spec")
@@ -95,13 +96,14 @@ class SourceSpec(_Spec):
 
 @dataclass(frozen=True)
 class PriorSpec(_Spec):
-    """Everything that identifies a prior's weights, and the network's precision; see `dmgd.priors.load.load_prior`."""
+    """Everything that identifies a prior's weights, and the network's precision; see `dmgd.priors.load.load_prior`,
+    which settles the precision "auto" by the device."""
 
     choices: ClassVar[tuple[str, ...]] = ("precision",)
 
     vae: str | None = None
     encoder: str | None = None
-    precision: str = "fp32"
+    precision: str = "auto"
     revision: str | None = None
 
     def __post_init__(self) -> None:

@@ -5,10 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from dmgd.display import Display
 from dmgd.generation.config import DistillConfig
 from dmgd.matching.methods import DEFAULT_METHOD, METHODS, method_named
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
+from dmgd_cli.announce import announce, opened_if_here
 from dmgd_cli.options import optional
 from dmgd_cli.output import print_json
 
@@ -17,7 +19,6 @@ DEFAULTS = DistillConfig()
 
 def command(
     source: options.Source,
-    out: options.OutFolder,
     ipc: Annotated[int, typer.Option(help="Images per class.")] = DEFAULTS.ipc,
     method: Annotated[
         str, typer.Option(autocompletion=lambda: METHODS, help="{methods}; see their settings below.")
@@ -33,7 +34,7 @@ def command(
     stats: Annotated[Path | None, optional("Statistics of dmgd fit-stats. Default: fitted and cached.")] = None,
     seed: options.Seed = DEFAULTS.seed,
     batch_size: Annotated[int | None, optional("Images per network call. Default: by device and memory.")] = None,
-    precision: options.Precision = "fp32",
+    precision: options.Precision = "auto",
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the network, which takes a minute; for GPUs.")
     ] = False,
@@ -41,6 +42,15 @@ def command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Only continue the run in --out; do not start a new one.")
     ] = False,
+    out: Annotated[
+        Path | None,
+        optional(
+            "Folder of the run; one that was interrupted is continued. Default: runs/SOURCE-ipcN-METHOD-seedN.",
+            options.OUTPUT,
+            "--out",
+            "-o",
+        ),
+    ] = None,
     json: options.Json = False,
     **settings: Any,
 ) -> None:
@@ -48,27 +58,27 @@ def command(
 
     \b
     Examples:
-      dmgd distill --source digits --ipc 10 --out runs/digits
-      dmgd distill --source digits --ipc 1 --method dmgd-paper --rho 5 --out runs/paper
+      dmgd distill --source imagenette --ipc 10
+      dmgd distill --source digits --ipc 1 --method dmgd-paper --rho 5
     """
     config = DistillConfig(ipc, seed, method_named(method, **settings), batch_size, compile)
     source_spec = SourceSpec(source, data, None, variant, columns, class_map)
     prior_spec = PriorSpec(prior or default_prior(source), vae, encoder, precision, prior_revision)
 
-    # Before torch is imported and weights are downloaded, so that wrong paths and classes are reported at once.
-    from dmgd.priors.description import check_classes
-    from dmgd.sources.open import open_source
+    out = out or Path(config.run_folder(source))
+    display = Display()
 
-    opened = open_source(source_spec)
-    check_classes(prior_spec, opened.classes)
+    # Before torch is imported and anything is downloaded, so that wrong paths and classes are reported at once.
+    opened = opened_if_here(source_spec, prior_spec)
+    announce(opened, prior_spec, config, device, out, display)
 
     from dmgd.workflows.distill import distill
 
-    run = distill(opened, prior_spec, config, out=out, statistics=stats, resume=resume, device=device, progress=True)
+    run = distill(opened, prior_spec, config, out=out, statistics=stats, resume=resume, device=device, progress=display)
 
     images = len(run.records())
     if json:
         print_json({"path": str(out), "images": images, **run.manifest})
     else:
         typer.echo(f"distilled {images} images of {len(run.classes)} classes into {out}")
-        typer.echo(f"next: dmgd evaluate {out}   or   dmgd export {out} --format webdataset --out DIR")
+        typer.echo(f"next: dmgd evaluate {out}   or   dmgd export {out}")

@@ -15,11 +15,22 @@ from dmgd_cli.output import print_json
 
 def command(
     run: options.Run,
-    out: options.OutFolder,
     format: Annotated[
-        str,
-        typer.Option("--format", "-f", autocompletion=lambda: LAYOUTS, help="{formats}. DD-Ranking reads tensors."),
-    ] = "webdataset",
+        str | None,
+        optional(
+            "{formats}. DD-Ranking reads tensors. Default: webdataset, or parquet with --push-to-hub.",
+            None,
+            "--format",
+            "-f",
+            autocompletion=lambda: LAYOUTS,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        optional(
+            "New or empty folder to write to. Default: beside the run, RUN-FORMAT.", options.OUTPUT, "--out", "-o"
+        ),
+    ] = None,
     image_format: Annotated[str, typer.Option(help="png (the run's bytes), webp (lossless) or jpg.")] = "png",
     shard_images: Annotated[int, typer.Option(help="Maximum images per shard.", min=1)] = 10_000,
     shard_mb: Annotated[int, typer.Option(help="Maximum megabytes of images per shard.", min=1)] = 500,
@@ -41,8 +52,9 @@ def command(
 
     \b
     Examples:
-      dmgd export runs/digits --format webdataset --out digits-wds
-      dmgd export runs/digits --format parquet --out digits-hf --push-to-hub me/digits
+      dmgd export runs/digits
+      dmgd export runs/digits --push-to-hub me/digits
+      dmgd export runs/digits --format imagefolder --out digits-images
     """
     from dmgd.exporters.example import Limits
     from dmgd.exporters.hub import check_push, publish
@@ -52,6 +64,9 @@ def command(
         check_push(push_to_hub)
     elif private or revision:
         raise UsageError("--private and --revision need --push-to-hub user/name")
+    format = format or ("parquet" if push_to_hub else "webdataset")
+    named = run if run.name not in ("", "..") else run.resolve()
+    out = out or named.with_name(f"{named.name}-{format}")
     display = Display()
     index = export(
         run,

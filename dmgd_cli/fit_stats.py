@@ -6,8 +6,12 @@ from typing import Annotated
 import typer
 
 from dmgd.config import StatisticsConfig
+from dmgd.display import Display
+from dmgd.errors import UsageError
+from dmgd.network import require_arrivals
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
+from dmgd_cli.announce import arrivals, opened_if_here
 from dmgd_cli.options import optional
 from dmgd_cli.output import print_json, print_table
 
@@ -41,18 +45,20 @@ def command(
       dmgd fit-stats --source digits
       dmgd fit-stats --source imagenette --data ~/data/imagenette --k 20
     """
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder; name a file, such as {out / 'stats.safetensors'}")
     config = StatisticsConfig(k, seed, mirror, max_bad)
     prior_spec = PriorSpec(prior or default_prior(source), vae, encoder, revision=prior_revision)
 
-    from dmgd.priors.description import check_classes
-    from dmgd.sources.open import open_source
-
-    opened = open_source(SourceSpec(source, data, None, variant, columns, class_map))
-    check_classes(prior_spec, opened.classes)
+    display, source_spec = Display(), SourceSpec(source, data, None, variant, columns, class_map)
+    opened = opened_if_here(source_spec, prior_spec)
+    require_arrivals(*arrivals(source_spec, prior_spec))
 
     from dmgd.workflows.fit_stats import fit_statistics
 
-    statistics = fit_statistics(opened, prior_spec, config, cache=cache, workers=workers, device=device, progress=True)
+    statistics = fit_statistics(
+        opened, prior_spec, config, cache=cache, workers=workers, device=device, progress=display
+    )
     statistics.save(out)
 
     rows = statistics.quality()

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 import typer
@@ -44,12 +44,16 @@ def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
 def _options() -> dict[str, Any]:
     """Every setting that has a help text as typer's annotation, panel by panel."""
     found: dict[str, dict[str, list[str]]] = {}  # name → help text → the methods that it holds for
+    usual: dict[str, dict[str, list[str]]] = {}  # name → default in words → the methods that have it
+    metavars: dict[str, str | None] = {}
     kinds: dict[str, tuple[Any, str | None]] = {}  # name → type, and the switch that it needs
     for method, settings in METHODS.items():
         hints = get_type_hints(settings)
         for one in fields(settings):
             if help := one.metadata.get("help"):
                 found.setdefault(one.name, {}).setdefault(help, []).append(method)
+                usual.setdefault(one.name, {}).setdefault(_default(one), []).append(method)
+                metavars.setdefault(one.name, one.metadata.get("metavar"))
                 needs = one.name if one.name in PANELS else one.metadata.get("needs")
                 kinds.setdefault(one.name, (hints[one.name], needs))
     holders = {needs: [m for ms in found[needs].values() for m in ms] for needs in PANELS if needs}
@@ -62,11 +66,13 @@ def _options() -> dict[str, Any]:
             names, more = (f"--no-{name}",), {"callback": _switched_off}
         elif kind == bool | None:
             kind, more = str | None, {"parser": _yes_or_no, "metavar": "yes|no"}
+        elif metavars[name]:
+            more = {"metavar": metavars[name]}
         options[name] = Annotated[
             kind,
             typer.Option(
                 *names,
-                help=_described(found[name], holders[needs] if needs else list(METHODS)),
+                help=_described(found[name], usual[name], holders[needs] if needs else list(METHODS)),
                 rich_help_panel=f"{PANELS[needs]} ({', '.join(holders[needs]) if needs else 'all methods'})",
                 show_default=False,
                 **more,
@@ -85,8 +91,24 @@ def _yes_or_no(text: str) -> bool:
     return text == "yes"
 
 
-def _described(help: dict[str, list[str]], holders: list[str]) -> str:
-    """The help text, with the methods that it holds for unless these are all that have such settings."""
-    if list(help.values()) == [holders]:
-        return next(iter(help))
-    return " ".join(f"{text} ({', '.join(methods)})" for text, methods in help.items())
+def _default(one: Field[Any]) -> str:
+    """The default of a setting in words; "" if its help says what it is without one."""
+    if isinstance(one.default, tuple):
+        return " ".join(map(str, one.default))
+    if one.default is None:
+        return one.metadata.get("unset", "by the data" if one.metadata.get("by_data") else "")
+    return "" if isinstance(one.default, bool) else str(one.default)
+
+
+def _described(help: dict[str, list[str]], usual: dict[str, list[str]], holders: list[str]) -> str:
+    """The help text and the default, each with the methods that it holds for unless these are all that have such
+    settings, or have this one."""
+
+    def of_methods(texts: dict[str, list[str]], everybody: list[str], between: str) -> str:
+        if list(texts.values()) == [everybody]:
+            return next(iter(texts))
+        return between.join(f"{text} ({', '.join(methods)})" for text, methods in texts.items())
+
+    having = [method for methods in usual.values() for method in methods]
+    defaults = of_methods({text: methods for text, methods in usual.items() if text}, having, ", ")
+    return of_methods(help, holders, " ") + (f" Default: {defaults}." if defaults else "")

@@ -39,9 +39,9 @@ class Command(TyperCommand):
                     parameter.help = text.replace(key, f"{', '.join(first)} or {last}")  # type: ignore[attr-defined]
 
 
-def optional(help: str, panel: str | None = None, **more: Any) -> Any:
+def optional(help: str, panel: str | None = None, *names: str, **more: Any) -> Any:
     """An option without a fixed default; its help says what the default is."""
-    return typer.Option(help=help, show_default=False, rich_help_panel=panel, **more)
+    return typer.Option(*names, help=help, show_default=False, rich_help_panel=panel, **more)
 
 
 DATA, MODEL, OUTPUT = "Data", "Model", "Output"
@@ -57,7 +57,7 @@ Source = Annotated[
 Data = Annotated[
     str | None,
     optional(
-        "Local copy of a named dataset: image folder, parquet or WebDataset shards. Default: the Hub's.",
+        "Local copy of a named dataset: image folder, parquet or WebDataset shards. Default: downloaded.",
         DATA,
         metavar="PATH",
     ),
@@ -88,7 +88,12 @@ Prior = Annotated[
     ),
 ]
 PriorRevision = Annotated[str | None, optional("Commit or branch of a prior on the Hub. Default: main.", MODEL)]
-Precision = Annotated[str, typer.Option(help="Precision of the network: fp32, bf16 or fp16.", rich_help_panel=MODEL)]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Precision of the network: fp32, bf16 or fp16; auto is bf16 on a GPU that has it.", rich_help_panel=MODEL
+    ),
+]
 RunSource = Annotated[str | None, optional("Dataset. Default: the run's.", DATA, autocompletion=named_sources)]
 RunPrior = Annotated[str | None, optional("Diffusion model. Default: the run's.", MODEL, autocompletion=prior_names)]
 Vae = Annotated[str | None, optional("Autoencoder (folder or Hub id), if the prior has none or to replace it.", MODEL)]
@@ -96,9 +101,5 @@ Seed = Annotated[int, typer.Option(help="The same command and seed give the same
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
 Device = Annotated[
     str, typer.Option(help="cpu, cuda or cuda:N; auto is the GPU if there is one.", rich_help_panel=MODEL)
-]
-OutFolder = Annotated[
-    Path,
-    typer.Option("--out", "-o", help="New or empty folder to write to.", show_default=False, rich_help_panel=OUTPUT),
 ]
 Run = Annotated[Path, typer.Argument(help="A run of dmgd distill.", show_default=False)]

@@ -30,6 +30,7 @@ def _isolated(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
     monkeypatch.setenv("HF_HOME", str(home / "hf"))
+    monkeypatch.setenv("DMGD_ARCHIVES", "http://127.0.0.1:9")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the commands that tests run
     monkeypatch.delenv("HF_TOKEN", raising=False)

@@ -1,4 +1,4 @@
-"""A fake Hub on the loopback: the calls that the client makes to upload a dataset; it keeps the files."""
+"""A fake Hub on the loopback: the calls that clients make to upload and download; it keeps the files. And archives."""
 
 import base64
 import hashlib
@@ -9,7 +9,8 @@ import threading
 from collections import Counter
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from pathlib import PurePosixPath
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 
 class Hub:
@@ -17,6 +18,7 @@ class Hub:
 
     def __init__(self):
         self.repos = {}  # (name, branch) → {path: bytes}
+        self.archives, self.ranges, self.sent = {}, [], None  # name → bytes; the ranges asked; most bytes of an answer
         self.private, self.objects, self.calls, self.fail, self.tokens = {}, {}, Counter(), {}, set()
 
 
@@ -26,6 +28,10 @@ def oid(data, is_lfs):
 
 def is_lfs(path):
     return not path.endswith((".md", ".json", ".jsonl"))
+
+
+def commit_of(repo, branch):
+    return hashlib.sha1(f"{repo}@{branch}".encode()).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -44,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def handle_call(self):
-        hub, path = self.server.hub, unquote(urlsplit(self.path).path)
+        hub, path = self.server.hub, urlsplit(self.path).path
         hub.tokens.add(self.headers.get("Authorization"))
         length = int(self.headers.get("Content-Length") or 0)
         name, match = next((n, m) for n, pattern in CALLS.items() if (m := re.fullmatch(pattern, path)))
@@ -60,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
             self.reply({"error": "refused"}, status)
             return
         body = self.rfile.read(length)
-        getattr(self, name)(hub, body, **match.groupdict())
+        getattr(self, name)(hub, body, **{key: text and unquote(text) for key, text in match.groupdict().items()})
 
     do_GET = do_POST = do_PUT = do_HEAD = handle_call
 
@@ -131,22 +137,67 @@ class Handler(BaseHTTPRequestHandler):
             }
         )
 
+    def files(self, hub, repo, rev):
+        """(branch, its files) of a branch or commit; None if there is none."""
+        known = ((b, files) for (r, b), files in hub.repos.items() if r == repo and rev in (b, commit_of(r, b)))
+        return next(known, None)
+
     def info(self, hub, body, repo, rev=None):
-        known = (repo, rev or "main") in hub.repos
-        self.reply({"id": repo, "sha": "0" * 40, "siblings": []}, 200 if known else 404)
+        if not (found := self.files(hub, repo, rev or "main")):
+            self.reply({}, 404, [("X-Error-Code", "RevisionNotFound")])
+            return
+        siblings = [{"rfilename": path} for path in found[1]]
+        self.reply({"id": repo, "sha": commit_of(repo, found[0]), "siblings": siblings})
+
+    def tree(self, hub, body, repo, rev, path=None):
+        found, top = self.files(hub, repo, rev), f"{path}/" if path else ""
+        inside = [name for name in found[1] if name.startswith(top)] if found else []
+        if not inside:
+            self.reply({}, 404, [("X-Error-Code", "EntryNotFound" if found else "RevisionNotFound")])
+            return
+        is_deep = "recursive=true" in self.path.lower()
+        shown = {name if is_deep else top + name[len(top) :].split("/")[0] for name in inside}
+        shown |= (
+            {str(parent) for name in inside for parent in PurePosixPath(name).parents} - {"."} if is_deep else set()
+        )
+        self.reply([self.entry(found[1], name) for name in sorted(shown)])
+
+    def paths(self, hub, body, repo, rev):
+        files = self.files(hub, repo, rev)[1]
+        wanted = [path for key, path in parse_qsl(body.decode()) if key == "paths"]
+        there = [path for path in wanted if any(name == path or name.startswith(f"{path}/") for name in files)]
+        self.reply([self.entry(files, path) for path in there])
+
+    def entry(self, files, path):
+        if path not in files:
+            return {"type": "directory", "path": path, "oid": "0" * 40, "size": 0}
+        return {"type": "file", "path": path, "oid": oid(files[path], False), "size": len(files[path])}
 
     def resolve(self, hub, body, repo, rev, path):
-        data = hub.repos[repo, rev].get(path)
+        branch, files = self.files(hub, repo, rev) or (None, {})
+        data = files.get(path)
         if data is None:
-            self.reply({}, 404, [("X-Error-Code", "EntryNotFound")])
+            self.reply({}, 404, [("X-Error-Code", "EntryNotFound" if branch else "RevisionNotFound")])
             return
-        self.reply(data=data, headers=[("ETag", f'"{oid(data, False)}"'), ("X-Repo-Commit", "0" * 40)])
+        self.reply(data=data, headers=[("ETag", f'"{oid(data, False)}"'), ("X-Repo-Commit", commit_of(repo, branch))])
+
+    def archive(self, hub, body, name):
+        data, first = hub.archives.get(name), int((self.headers["Range"] or "bytes=0-")[6:-1])
+        hub.ranges.append(first)
+        if data is None:
+            self.reply({}, 404)
+            return
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(data) - first))
+        self.end_headers()
+        self.wfile.write(data[first:][: hub.sent])
+        self.close_connection = True
 
     def other(self, hub, body):
         self.reply({}, 404)
 
 
-REPO, REV = r"(?P<repo>[^/]+/[^/]+)", r"(?P<rev>[^/]+)"
+API, REPO, REV = "/api/(?:datasets|models)", r"(?P<repo>[^/]+/[^/]+)", r"(?P<rev>[^/]+)"
 CALLS = {
     "create": "/api/repos/create",
     "branch": f"/api/datasets/{REPO}/branch/{REV}",
@@ -155,8 +206,11 @@ CALLS = {
     "batch": rf"/datasets/{REPO}\.git/info/lfs/objects/batch",
     "upload": "/lfs/(?P<digest>[0-9a-f]{64})",
     "commit": f"/api/datasets/{REPO}/commit/{REV}",
-    "info": f"/api/datasets/{REPO}(?:/revision/{REV})?",
-    "resolve": f"/datasets/{REPO}/resolve/{REV}/(?P<path>.+)",
+    "info": f"{API}/{REPO}(?:/revision/{REV})?",
+    "tree": f"{API}/{REPO}/tree/{REV}(?:/(?P<path>.+))?",
+    "paths": f"{API}/{REPO}/paths-info/{REV}",
+    "resolve": f"(?:/datasets)?/{REPO}/resolve/{REV}/(?P<path>.+)",
+    "archive": "/archives/(?P<name>.+)",
     "other": "/.*",
 }
 
@@ -175,3 +229,29 @@ def running_hub():
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def downloading(monkeypatch, cache):
+    """The hub's state while this process downloads data, weights and archives from it, into `cache`, without delays."""
+    import datasets.config
+    from huggingface_hub import constants
+
+    with running_hub() as (hub, address):
+        for module, name, value in [
+            (constants, "HF_HUB_OFFLINE", False),
+            (constants, "ENDPOINT", address),
+            (constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"),
+            (constants, "HF_HUB_DISABLE_XET", True),
+            (constants, "HF_HUB_CACHE", str(cache / "hub")),
+            (datasets.config, "HF_HUB_OFFLINE", False),
+            (datasets.config, "HF_ENDPOINT", address),
+            (datasets.config, "HUB_DATASETS_URL", address + "/datasets/{repo_id}/resolve/{revision}/{path}"),
+            (datasets.config, "HF_DATASETS_CACHE", cache / "datasets"),
+        ]:
+            monkeypatch.setattr(module, name, value)
+        monkeypatch.setenv("HF_DATASETS_CACHE", str(cache / "datasets"))
+        monkeypatch.setenv("DMGD_ARCHIVES", f"{address}/archives")
+        monkeypatch.setattr("logging.raiseExceptions", False)  # the client's log holds on to an earlier test's stderr
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        yield hub

@@ -69,14 +69,14 @@ def test_data_and_weights_are_those_that_were_given(tmp_path, monkeypatch):
     weights = small_prior(tmp_path / "weights")
     monkeypatch.chdir(tmp_path)
     run = dmgd.distill("folder:photos", "./weights", out="run", **QUICK)
-    assert run.specs == (SourceSpec(f"folder:{tmp_path / 'photos'}"), PriorSpec(str(weights)))
+    assert run.specs == (SourceSpec(f"folder:{tmp_path / 'photos'}"), PriorSpec(str(weights), precision="fp32"))
     done = dmgd.evaluate("run", repeats=1, epochs=1, against=("dit",))
     assert (done.settings["source"]["name"], len(done.scores)) == ("folder:photos", 2)
     assert dmgd.verify("run", regenerate=1).problems == []
 
 
 def test_the_prior_of_a_source_is_its_own_default(run):
-    assert run.specs == (SourceSpec("digits"), PriorSpec("digits"))
+    assert run.specs == (SourceSpec("digits"), PriorSpec("digits", precision="fp32"))
 
 
 def test_several_sets_are_evaluated_as_runs_or_paths(run, tmp_path):

@@ -149,11 +149,11 @@ def test_a_batch_that_cannot_be_written_fails_the_run(failing, prior, tmp_path, 
 def test_an_interrupt_loses_no_batch_that_was_made(prior, tmp_path, monkeypatch):
     write, interrupted = RunDirectory.write_batch, threading.Event()
 
-    def sample(batch, *rest):
+    def sample(batch, *rest, **watched):
         if batch.classes[0] > 0:
             threading.Timer(0.1, interrupted.set).start()
             raise KeyboardInterrupt
-        return sample_batch(batch, *rest)
+        return sample_batch(batch, *rest, **watched)
 
     def write_later(run, batch, *content):
         interrupted.wait()

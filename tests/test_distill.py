@@ -76,8 +76,9 @@ REFUSED = [
     (["--solver", "euler"], 2, "known: ddpm, dpm++"),
     (["--guidance-interval", "9", "3"], 2, "guidance-interval must be two increasing numbers"),
     (["--batch-size", "0"], 2, "batch-size must be at least 1, not 0"),
-    (["--precision", "fp8"], 2, "known: fp32, bf16, fp16"),
+    (["--precision", "fp8"], 2, "known: auto, fp32, bf16, fp16"),
     (["--device", "tpu"], 2, "try --device cpu"),
+    (["--vae", "none"], 2, "nothing to decode them with"),
     (["--stats", "missing.safetensors"], 1, "dmgd fit-stats"),
     (["--prior", "dit-xl-2-256"], 1, "lacks 10 of the 10 classes"),
     (["--prior", "facebook/dit"], 1, "HF_HOME"),
@@ -95,6 +96,34 @@ def test_wrong_input_is_one_line_and_writes_nothing(dmgd, tmp_path, arguments, c
     assert said.stdout == ""
     assert [line for line in said.stderr.splitlines() if line.startswith("error: ")] == said.stderr.splitlines()[-1:]
     assert not out.exists()
+
+
+def test_statistics_are_not_written_to_a_folder(inline, tmp_path):
+    """Which is said before they are computed."""
+    said = inline("fit-stats", "--source", "digits", "--out", tmp_path, code=2)
+    assert said.stderr == f"error: --out {tmp_path} is a folder; name a file, such as {tmp_path}/stats.safetensors\n"
+
+
+def test_help_says_the_defaults_of_settings_and_what_a_pair_is(inline):
+    text = " ".join(inline("distill", "--help").stdout.replace("│", " ").split())
+    for part in (
+        "--window FIRST LAST Step indices of distribution matching. Default: by the data (dmgd), 30 45 (dmgd-paper, "
+        "dmgd-released), 26 49 (mgd3).",
+        "--stages REFINE EXPLORE",
+        "--steps <int> Sampling steps. Default: 50.",
+        "--sinkhorn-iterations <int> Sinkhorn iterations. (dmgd-paper, dmgd-released) Default: 5.",
+        "Default: the prior's own (dmgd, mgd3, dit), 4.0 (dmgd-paper, dmgd-released).",
+    ):
+        assert part in text
+
+
+def test_windows_is_told_at_once():
+    for module, code in (("dmgd_cli.app", 1), ("dmgd", 1)):
+        script = f"import sys; sys.platform = 'win32'; import {module}"
+        said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert said.returncode == code
+        assert said.stderr.splitlines()[-1].endswith("dmgd runs on Linux and macOS; on Windows, use it in WSL")
+        assert module == "dmgd" or len(said.stderr.splitlines()) == 1
 
 
 def test_other_peoples_files_are_left_alone(dmgd, tmp_path):

@@ -1,8 +1,10 @@
 """README and docs are correct: commands and options exist, the demo is the one shown, the Python runs."""
 
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 from functools import cache
 from pathlib import Path
 
@@ -42,6 +44,37 @@ def test_the_demo_runs_what_the_readme_shows():
     demo = re.findall(r"\$\(BIN\)/(dmgd .*demo.*)", makefile)
     assert len(demo) == 5
     assert [line for line in commands((ROOT / "README.md").read_text()) if line in demo] == demo
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="what is to be packed is what git knows")
+def test_the_source_distribution_has_what_the_demo_and_the_tests_need(tmp_path):
+    pytest.importorskip("setuptools")
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    for name in filter(None, files):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    script = "import setuptools.build_meta as build; build.build_sdist('out')"
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, check=True)
+    with tarfile.open(next((tmp_path / "out").iterdir())) as tar:
+        packed = {name.partition("/")[2] for name in tar.getnames()}
+        (about,) = [member for member in tar if member.name.count("/") == 1 and member.name.endswith("PKG-INFO")]
+        text = tar.extractfile(about).read().decode()
+    assert not {name for name in files if name and not name.startswith(".git")} - packed
+    # What an index shows: no link into the repository, which would lead nowhere there.
+    assert not re.findall(r"\]\((?!https://)", text)
+
+
+def test_make_says_what_it_installs_and_refuses_an_old_python(tmp_path):
+    old = tmp_path / "python"
+    old.write_text(f'#!/bin/sh\nshift; exec {sys.executable} -c "import sys; sys.version_info = (3, 9); $1"\n')
+    old.chmod(0o755)
+    command = ["make", "-C", ROOT, "install", f"VENV={tmp_path / 'venv'}"]
+    said = subprocess.run([*command, f"PYTHON={old}"], capture_output=True, text=True, check=False)
+    assert "dmgd needs Python 3.10 or later" in said.stderr
+    assert not (tmp_path / "venv").exists()
+    shown = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=True).stdout
+    assert "0.4 GB are downloaded" in shown
+    assert "--quiet" not in shown
 
 
 def test_links_lead_somewhere():

@@ -14,10 +14,11 @@ from source_stand_ins import WNIDS, as_folder, pictures, small_encoder, small_pr
 
 from dmgd.config import StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
+from dmgd.exporters.command import distill_command
 from dmgd.generation.config import DistillConfig
 from dmgd.generation.plan import Plan, make_plan
 from dmgd.matching.methods import method_named
-from dmgd.priors.load import load_prior
+from dmgd.priors.load import load_prior, settled_precision
 from dmgd.priors.prior import PriorDefaults
 from dmgd.runs.directory import RunDirectory
 from dmgd.sources.open import open_source
@@ -64,6 +65,20 @@ def test_options_override_a_spec_and_another_name_resets_it():
         PriorSpec("digits").with_options(precision="fp61")
 
 
+def test_the_precision_auto_is_settled_by_the_device_and_recorded(monkeypatch):
+    """And is left out of a command only where it would be settled the same again."""
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for has_bf16, settled in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has_bf16: has)
+        assert settled_precision("auto", gpu) == settled
+    assert (settled_precision("auto", cpu), settled_precision("fp16", gpu)) == ("fp32", "fp16")
+    assert load_prior("digits", device="cpu").spec.precision == "fp32"
+    source, config = SourceSpec("digits"), DistillConfig()
+    for precision, device, is_said in (("fp32", "cpu", False), ("bf16", "cuda", False), ("fp32", "cuda", True)):
+        command = distill_command(config, source, PriorSpec("digits", precision=precision), device=device)
+        assert (f"--precision {precision}" in command) == is_said
+
+
 def test_a_path_that_was_not_published_is_requested(weights):
     assert PriorSpec(str(weights)).published() == PriorSpec("PATH/weights")
     for opened in (lambda: open_source("folder:PATH/photos"), lambda: load_prior("PATH/weights")):
@@ -90,7 +105,10 @@ def test_data_and_weights_may_move(local, weights, photos, tmp_path):
         shutil.copytree(folder, tmp_path / folder.name)
     moved = open_source(f"folder:{tmp_path / 'photos'}"), load_prior(str(tmp_path / "weights"))
     run = distill(*moved, QUICK, out=tmp_path / "run")
-    assert run.specs == (SourceSpec(f"folder:{tmp_path / 'photos'}"), PriorSpec(str(tmp_path / "weights")))
+    assert run.specs == (
+        SourceSpec(f"folder:{tmp_path / 'photos'}"),
+        PriorSpec(str(tmp_path / "weights"), precision="fp32"),
+    )
     assert RunDirectory.open(tmp_path / "run").complete
 
 

@@ -33,6 +33,10 @@ Observer = Callable[[Step, Latents, Latents, Cost], None]
 """(Step, x̂_0 before the guide, z_{k−1}, what the guide measured) → nothing."""
 
 
+def unobserved(step: Step, x0: Latents, z: Latents, cost: Cost) -> None:
+    """The observer that does nothing."""
+
+
 @torch.no_grad()
 def sample(
     denoise: Denoiser,
@@ -42,7 +46,7 @@ def sample(
     guide: Guide = unguided,
     guidance: Guidance = Guidance(),
     *,
-    observe: Observer = lambda step, x0, z, cost: None,
+    observe: Observer = unobserved,
 ) -> tuple[Latents, Cost]:
     """The latents z_0 of a batch, float32, and the cost that the guide measured last: a pure function of the network,
     the noise and the settings.

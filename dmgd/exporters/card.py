@@ -52,7 +52,7 @@ def card(
         each=f"{few} each" if few == most else f"{few}–{most} each",
         loading=_loading(layout, shown, description.image_format),
         settings=_rows(*settings.items()),
-        command=distill_command(run.config, source_spec, prior_spec, manifest["statistics"]),
+        command=distill_command(run.config, source_spec, prior_spec, manifest["statistics"], manifest["device"]),
         results=f"## Results\n\n{results}\n\n" if results else "",
         class_table=_class_table(description, images_per_class),
         licence=source.get("licence") or "the source; its own terms apply",

@@ -9,23 +9,29 @@ from dmgd.generation.config import DistillConfig
 from dmgd.matching.methods import DEFAULT_METHOD, METHODS
 from dmgd.specs import ELSEWHERE, PriorSpec, SourceSpec, default_prior
 
+USUAL_PRECISION = {"cpu": "fp32", "cuda": "bf16"}
 SWITCHES = ("compile", "semantic", "distribution")
 
 
 def distill_command(
-    config: DistillConfig, source: SourceSpec, prior: PriorSpec, statistics: Mapping[str, Any] | None = None
+    config: DistillConfig,
+    source: SourceSpec,
+    prior: PriorSpec,
+    statistics: Mapping[str, Any] | None = None,
+    device: str = "cpu",
 ) -> str:
     """The shortest `dmgd distill` command: without defaults, except for source and ipc.
 
     Options have the names of the fields of specs and settings. Fields without an option follow in a comment, as do
-    `statistics` (their header) that `distill` itself would not fit.
+    `statistics` (their header) that `distill` itself would not fit. The precision is left out if it is what the
+    `device` of the run would get without it.
     """
     method, usual = config.method, METHODS[config.method.name]().respaced(config.method.steps)
     given: dict[str, Any] = {"source": source.name, "ipc": config.ipc}
     given |= {name: asdict(source)[name] for name in ("data", "variant", "columns", "class_map")}
     given |= {"prior": prior.name if prior.name != default_prior(source.name) else None}
     given |= {"prior_revision": prior.revision, "vae": prior.vae, "encoder": prior.encoder}
-    given |= {"precision": prior.precision if prior.precision != PriorSpec("").precision else None}
+    given |= {"precision": prior.precision if prior.precision not in ("auto", USUAL_PRECISION.get(device)) else None}
     given |= {"method": method.name if method.name != DEFAULT_METHOD else None}
     given |= {"seed": config.seed or None, "batch_size": config.batch_size, "compile": config.compile or None}
     changed = {

@@ -1,9 +1,11 @@
 """The configuration of `distill`."""
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from dmgd.config import check_settings, setting
+from dmgd.files import safe_name
 from dmgd.matching.method import Method
 from dmgd.matching.methods import DEFAULT_METHOD, DMGD, method_from_json, method_named
 
@@ -36,6 +38,11 @@ class DistillConfig:
     def k(self) -> int:
         """Support points per class."""
         return self.method.support_points(self.ipc)
+
+    def run_folder(self, source: str) -> str:
+        """The folder of a run of the source with that name where none is given: runs/imagenette-ipc10-dmgd-seed0."""
+        name = safe_name(PurePath(source.partition(":")[2] or source).name)
+        return f"runs/{name}-ipc{self.ipc}-{self.method.name}-seed{self.seed}"
 
     def with_statistics_of(self, k: int) -> "DistillConfig":
         """The configuration that uses `k` support points, because there are statistics with as many, where its method

@@ -11,7 +11,7 @@ from dmgd.classes.info import ClassInfo
 from dmgd.diffusion.condition import Condition
 from dmgd.diffusion.guidance import Denoiser
 from dmgd.diffusion.noise import SeededNoise
-from dmgd.diffusion.sampler import sample
+from dmgd.diffusion.sampler import Observer, sample, unobserved
 from dmgd.diffusion.schedule import Step
 from dmgd.generation.batches import Batch
 from dmgd.generation.micro_batches import micro_batched
@@ -27,12 +27,13 @@ def sample_batch(
     statistics: Statistics,
     frozen: Sequence[Tensor],
     denoise: Denoiser | None = None,
+    observe: Observer = unobserved,
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """The latents of a batch's images, in its order, and what the run records of each beside them.
 
     `frozen` are the latents (c, n, d) of the finished images of the batch's classes, which greedy matching matches the
-    new ones with. `denoise` is the prior's, by default in micro-batches of the plan's batch size. A pure function of
-    its arguments: every image has its own noise, from its own seed.
+    new ones with. `denoise` is the prior's, by default in micro-batches of the plan's batch size; `observe` sees
+    every step. A pure function of its arguments: every image has its own noise, from its own seed.
     """
     method, classes, device = plan.method, plan.classes, prior.device
     infos = [classes[c] for c, _ in batch.indices()]
@@ -58,6 +59,7 @@ def sample_batch(
         conditions,
         method.guide(statistics, finished, list(batch.images)),
         plan.guidance,
+        observe=observe,
     )
     costs = [None] * len(classes) if cost is None else [round(value, 6) for value in cost.tolist()]
     records = [

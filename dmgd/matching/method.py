@@ -37,9 +37,15 @@ class Method:
     name: ClassVar[str] = "dit"
     uniform_label_noise: ClassVar[bool] = False
 
-    guidance_scale: float | None = setting(None, "1 + ω, classifier-free guidance; 1 is none.", at_least=0)
+    guidance_scale: float | None = setting(
+        None, "1 + ω, classifier-free guidance; 1 is none.", at_least=0, unset="the prior's own"
+    )
     guidance_interval: Pair | None = setting(
-        None, "Step indices FIRST LAST with classifier-free guidance. Default: all.", of_steps=True
+        None,
+        "Step indices with classifier-free guidance.",
+        of_steps=True,
+        metavar="FIRST LAST",
+        unset="all",
     )
     solver: Literal["ddpm", "dpm++"] = setting("ddpm", "ddpm, or dpm++ (second order) for fewer steps.")
     steps: int = setting(50, "Sampling steps.", at_least=2, at_most=1000)
@@ -171,8 +177,9 @@ class SoftLabels(Method):
     beta_s: float = setting(0.01, "β_s, another class in the soft label.", at_least=0, needs="semantic")
     stages: Pair | None = setting(
         None,
-        "Step indices REFINE EXPLORE of the soft label's stages.",
+        "Step indices of the soft label's stages.",
         of_steps=True,
+        metavar="REFINE EXPLORE",
         needs="semantic",
         by_data=stages_by_data,
     )
@@ -202,12 +209,15 @@ class DistributionMatching(Method, ABC):
     distribution: bool = setting(True, "Without distribution matching.")
     window: Pair | None = setting(
         None,
-        "Step indices FIRST LAST of distribution matching.",
+        "Step indices of distribution matching.",
         of_steps=True,
+        metavar="FIRST LAST",
         needs="distribution",
         by_data=window_by_data,
     )
-    k: int | None = setting(None, "K, support points per class.", at_least=1, needs="distribution")
+    k: int | None = setting(
+        None, "K, support points per class.", at_least=1, needs="distribution", unset="by the number of images"
+    )
 
     @property
     def uses_points(self) -> bool:

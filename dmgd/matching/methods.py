@@ -59,8 +59,9 @@ class DMGD(OptimalTransport):
     match_norm: bool | None = setting(None, needs="distribution", by_data=match_norm_by_data)
     keep_detail: bool | None = setting(
         None,
-        "Leave detail to the prior (yes), or move images all the way to means (no). Default: yes with an autoencoder.",
+        "Leave detail to the prior (yes), or move images all the way to means (no).",
         needs="distribution",
+        unset="yes with an autoencoder",
         by_data=lambda method, alpha_bar, statistics, ipc: not statistics.of_pixels,
     )
 
@@ -130,7 +131,9 @@ class DMGDReleased(DMGDPaper):
     uniform_label_noise: ClassVar[bool] = True
 
     guided_channels: int | None = preset(DMGDPaper, "guided_channels", 3)
-    stages: Pair | None = setting((500, 900), "Timesteps REFINE EXPLORE of the soft label.", needs="semantic")
+    stages: Pair | None = setting(
+        (500, 900), "Timesteps of the soft label.", needs="semantic", metavar="REFINE EXPLORE"
+    )
 
     def settled(self, schedule: Any, statistics: Any, ipc: int) -> "DMGDReleased":
         if self.semantic and schedule[-1].timestep != 999:

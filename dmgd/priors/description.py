@@ -12,6 +12,7 @@ from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_prior
 from dmgd.config import check_settings, setting
 from dmgd.errors import ArtifactError, UsageError
+from dmgd.network import Arrival
 from dmgd.specs import EMBEDDED, PriorSpec
 
 Numerics = Literal["original", "diffusers"]
@@ -38,6 +39,7 @@ class Description:
 
 
 PUBLISHED = {"dit-xl-2-256": "facebook/DiT-XL-2-256", "dit-xl-2-512": "facebook/DiT-XL-2-512"}
+PUBLISHED_SIZE, PUBLISHED_LICENCE = "3.3 GB", "CC BY-NC 4.0"  # of both, as their pages on the Hub list them
 
 
 class Family(NamedTuple):
@@ -68,6 +70,37 @@ def published_prior(name: str) -> tuple[str, Description] | None:
         if name in (short, hub_id):
             return hub_id, Description(id=short, numerics="original", guided_channels=3)
     return None
+
+
+def prior_arrival(spec: PriorSpec) -> Arrival:
+    """Where a prior's weights come from, known without loading them."""
+    from huggingface_hub import constants
+
+    if path := local_path(spec.name):
+        found = [file for file in ([path] if path.is_file() else path.rglob("*")) if is_weights(file)]
+        where = "embedded; Apache-2.0" if spec.name == EMBEDDED else "local"
+        return Arrival(spec.name, f"{sum(file.stat().st_size for file in found) / 1e6:.1f} MB, {where}")
+    known = published_prior(spec.name)
+    hub_id = known[0] if known else spec.name
+    size, licence = (f"{PUBLISHED_SIZE} ", f"; {PUBLISHED_LICENCE}") if known else ("", "")
+    if family_of(spec.name) or hub_id.count("/") != 1 or hub_id.startswith((".", "~")):
+        return Arrival(spec.name, "")
+    if is_cached(hub_id):
+        return Arrival(spec.name, f"in the cache{licence}")
+    remedy = f"give --prior PATH, a local copy of {spec.name}"
+    return Arrival(spec.name, f"{size}from the Hub ({hub_id}){licence}", (constants.ENDPOINT,), remedy)
+
+
+def is_cached(hub_id: str) -> bool:
+    """Whether weights of this model on the Hub are in its client's cache."""
+    from huggingface_hub import constants
+
+    snapshots = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "snapshots"
+    return any(is_weights(file) for file in snapshots.rglob("*"))
+
+
+def is_weights(file: Path) -> bool:
+    return file.suffix in (".safetensors", ".bin", ".pt", ".pth")
 
 
 def local_path(name: str) -> Path | None:

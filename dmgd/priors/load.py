@@ -26,7 +26,7 @@ from dmgd.priors.dit import DiT
 from dmgd.priors.dit_prior import DiTPrior
 from dmgd.priors.prior import Encoder, Prior, PriorDefaults, PriorIdentity
 from dmgd.priors.weights import fetch, weight_file
-from dmgd.specs import PriorSpec
+from dmgd.specs import NO_VAE, PriorSpec
 
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
@@ -47,13 +47,14 @@ def load_prior(
 
     `vae` (a folder or Hub id) replaces the prior's own codec; with "none" the prior samples latents, but neither
     encodes nor decodes images. `encoder` replaces the codec for encoding, see `with_encoder`. `precision` is the
-    network's; sampler and codec compute in float32. `revision` is a commit or branch on the Hub. `device`: see
-    `torch_device`. Arguments override the spec.
+    network's, see `settled_precision`; sampler and codec compute in float32. `revision` is a commit or branch on the
+    Hub. `device`: see `torch_device`. Arguments override the spec.
 
     Raises UsageError for an unknown name, ArtifactError for weights that are damaged or cannot be downloaded.
     """
     spec = PriorSpec.of(prior, vae=vae, encoder=encoder, precision=precision, revision=revision).located()
     device = torch_device(device)
+    spec = replace(spec, precision=settled_precision(spec.precision, device))
     family = family_of(spec.name)
     loaded = family.load(spec, device) if family else _load_dit(spec, device)
     return with_encoder(loaded, spec.encoder) if spec.encoder else loaded
@@ -108,6 +109,14 @@ def torch_device(name: torch.device | str) -> torch.device:
     return torch.device(name)
 
 
+def settled_precision(precision: str, device: torch.device) -> str:
+    """The precision; "auto" is bf16 on a GPU that has it, and fp32 elsewhere."""
+    if precision != "auto":
+        return precision
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "fp32"
+
+
 def _locate(spec: PriorSpec) -> tuple[Path, str | None, Description]:
     """The local path of the weights (downloaded if needed), their commit, and the built-in description."""
     name, suffix = spec.name, Path(spec.name).suffix
@@ -138,7 +147,7 @@ def _load_network(path: Path, described: Description) -> tuple[DiT, str, Path]:
 
 def _load_codec(path: Path, vae: str | None, channels: int, device: torch.device) -> tuple[Codec, list[Path]]:
     """The codec and its weight files. `vae` is a folder or Hub id; None: the prior's own."""
-    if vae == "none":
+    if vae == NO_VAE:
         return NoCodec(), []
     if vae is None and (path / "vae").is_dir():
         vae = str(path / "vae")

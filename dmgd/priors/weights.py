@@ -7,6 +7,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dmgd.errors import ArtifactError, UsageError
+from dmgd.network import hub_reachable
+from dmgd.priors.description import is_cached
 
 State = dict[str, Tensor]
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -19,12 +21,23 @@ def fetch(hub_id: str, kind: str = "prior", revision: str | None = None) -> tupl
     """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.utils import validate_repo_id
 
     def snapshot(*kinds: str) -> Path:
         patterns = [f"{part}*{kind}" for part in ("", "transformer/", "scheduler/", "vae/") for kind in kinds]
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
 
+    def unavailable(why: str) -> ArtifactError:
+        return ArtifactError(
+            f"the {kind} {hub_id!r} is not in the cache ({constants.HF_HUB_CACHE}) and the Hub cannot be reached or "
+            f"has no such model ({why}); connect once, set HF_HOME to a cache that has it, or give "
+            f"--{kind} the path of a local copy"
+        )
+
     try:
+        validate_repo_id(hub_id)
+        if not is_cached(hub_id) and not hub_reachable():
+            raise unavailable("no connection")
         found = snapshot(".json", ".safetensors")
         folders = {config.parent for config in found.rglob("config.json")} or {found}
         if not all(any(folder.glob("*.safetensors")) for folder in folders):
@@ -32,11 +45,7 @@ def fetch(hub_id: str, kind: str = "prior", revision: str | None = None) -> tupl
     except HFValidationError as error:
         raise UsageError(f"the {kind} {hub_id} does not exist; give --{kind} a folder or a Hub id") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ArtifactError(
-            f"the {kind} {hub_id!r} is not in the cache ({constants.HF_HUB_CACHE}) and the Hub cannot be reached or "
-            f"has no such model ({type(error).__name__}); connect once, set HF_HOME to a cache that has it, or give "
-            f"--{kind} the path of a local copy"
-        ) from error
+        raise unavailable(type(error).__name__) from error
     return found, found.name
 
 

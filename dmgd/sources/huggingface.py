@@ -3,21 +3,20 @@
 import hashlib
 import os
 import re
-import socket
-import threading
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from dmgd.classes.info import natural_key
 from dmgd.errors import ArtifactError, DmgdError, UsageError, listed
+from dmgd.network import hub_reachable, without_credentials
+from dmgd.sources.data_cache import data_folder, filled
 from dmgd.sources.source import TEST_NAMES, SourceImage, fingerprint_files, missing_split
 
+CONVERTED = "refs/convert/parquet"  # where the Hub keeps Parquet that it made of other datasets
 LABEL_COLUMNS = ("label", "labels", "class", "cls", "fine_label")
-REACH_SECONDS = 3.0
 
 
 class HubUnreachable(DmgdError):
@@ -88,11 +87,25 @@ def open_hugging_face(location: str, variant: str | None, columns: str | None) -
     """
     path = Path(location).expanduser()
     if path.exists():
-        splits, files, revision = *_open_local(path, variant), None
-    elif location.count("/") == 1 and not location.startswith((".", "/", "~")):
-        splits, files, revision = _open_hub(location, variant)
-    else:
-        raise UsageError(f"the dataset {location} does not exist; give a folder, a .parquet file or a Hub id")
+        return _layout(location, columns, *_open_local(path, variant))
+    if is_hub_id(location):
+        return open_on_hub(location, variant, columns)
+    raise UsageError(f"the dataset {location} does not exist; give a folder, a .parquet file or a Hub id")
+
+
+def is_hub_id(location: str) -> bool:
+    """Whether this names a dataset on the Hub, and no local path."""
+    is_path = Path(location).expanduser().exists() or location.startswith((".", "/", "~"))
+    return location.count("/") == 1 and not is_path
+
+
+def _layout(
+    location: str,
+    columns: str | None,
+    splits: Mapping[str, Any],
+    files: Collection[Path],
+    revision: str | None = None,
+) -> HuggingFaceLayout:
     features = next(iter(splits.values())).features
     image, label = find_columns(features, columns, location)
     return HuggingFaceLayout(location, splits, image, label, tuple(files), revision)
@@ -115,50 +128,68 @@ def _open_local(path: Path, variant: str | None) -> tuple[Mapping[str, Any], lis
     return splits, [file.resolve() for file in files]
 
 
-def _open_hub(hub_id: str, variant: str | None) -> tuple[Mapping[str, Any], list[Path], str | None]:
-    from huggingface_hub import constants
-
-    # The cache folder of `datasets`, which is slow to import.
-    cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets").expanduser()
-    if not (cache / hub_id.replace("/", "___")).is_dir() and not hub_reachable():
+def open_on_hub(hub_id: str, variant: str | None, columns: str | None) -> HuggingFaceLayout:
+    """The dataset with that id on the Hub or in the cache. Raises as `open_hugging_face`."""
+    if not (datasets_cache() / hub_id.replace("/", "___")).is_dir() and not hub_reachable():
         raise HubUnreachable(f"the dataset {hub_id!r} is not in the cache and the Hub cannot be reached")
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
-    try:
+    with hub_failures(hub_id, DatasetsError):
         splits = load_dataset(hub_id, variant)
-    except (ValueError, OSError, RuntimeError) as error:
-        raise HubUnreachable(
-            f"the Hub's dataset {hub_id!r} cannot be loaded: {_one_line(error)}; for a gated dataset, accept the "
-            "terms on its page and set HF_TOKEN"
-        ) from error
     files = [Path(entry["filename"]) for split in splits.values() for entry in split.cache_files]
     urls = " ".join(next(iter(splits.values())).info.download_checksums or {})
     commit = re.search(r"@([0-9a-f]{40})/", urls)
-    return splits, files, commit.group(1) if commit else None
+    return _layout(hub_id, columns, splits, files, commit.group(1) if commit else None)
 
 
-def hub_reachable() -> bool:
-    """Whether the Hub (HF_ENDPOINT, through a proxy if one is set) accepts a connection within REACH_SECONDS.
+def open_converted(hub_id: str, variant: str, columns: str | None) -> HuggingFaceLayout:
+    """The Parquet that the Hub made of a dataset's variant, downloaded into the cache if it is not there yet. Raises as
+    `open_hugging_face`."""
 
-    Checked first because the Hub's client retries for a long time, and DNS lookups have no timeout.
-    """
+    def fill(work: Path) -> Path:
+        from huggingface_hub import snapshot_download
+
+        found = snapshot_download(
+            hub_id,
+            repo_type="dataset",
+            revision=CONVERTED,
+            allow_patterns=f"{variant}/*.parquet",
+            local_dir=work / "hub",
+        )
+        if not (Path(found) / variant).is_dir():
+            raise HubUnreachable(f"there is no {variant} in {CONVERTED}")
+        return Path(found) / variant
+
+    with hub_failures(hub_id):
+        folder = filled(converted_folder(hub_id, variant), fill)
+        return replace(_layout(str(folder), columns, *_open_local(folder, None)), location=hub_id)
+
+
+def converted_folder(hub_id: str, variant: str) -> Path:
+    """The folder in the cache of the Parquet that the Hub made of a dataset's variant."""
+    return data_folder(f"{hub_id.replace('/', '--')}-{variant}")
+
+
+@contextmanager
+def hub_failures(hub_id: str, *more: type[Exception]) -> Iterator[None]:
+    """Turn the errors of the Hub's clients, and `more`, into HubUnreachable with one line."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # The client's HTTP library depends on its version; its errors share a base with the client's.
+    caught: tuple[type[Exception], ...] = (ValueError, OSError, RuntimeError, *HfHubHTTPError.__bases__, *more)
+    try:
+        yield
+    except caught as error:
+        gated = "; accept the terms on its page and set HF_TOKEN" if "gated" in str(error) else ""
+        raise HubUnreachable(f"the Hub's dataset {hub_id!r} cannot be loaded: {_one_line(error)}{gated}") from error
+
+
+def datasets_cache() -> Path:
+    """The cache folder of `datasets`, found without importing it."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
-        return False
-    proxy = next((os.environ[key] for key in ("HTTPS_PROXY", "https_proxy") if os.environ.get(key)), None)
-    url = urlparse(proxy or constants.ENDPOINT)
-    port = url.port or (80 if url.scheme == "http" else 443)
-    connected = threading.Event()
-
-    def connect() -> None:
-        with suppress(OSError), socket.create_connection((url.hostname or "", port), timeout=REACH_SECONDS):
-            connected.set()
-
-    attempt = threading.Thread(target=connect, daemon=True)
-    attempt.start()
-    attempt.join(REACH_SECONDS)
-    return connected.is_set()
+    return Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets").expanduser()
 
 
 def find_columns(features: Mapping[str, Any] | None, columns: str | None, location: str) -> tuple[str, str]:
@@ -191,4 +222,4 @@ def find_columns(features: Mapping[str, Any] | None, columns: str | None, locati
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return without_credentials(" ".join(str(error).split()))[:200] or type(error).__name__

@@ -1,25 +1,25 @@
 """From the name a user types to a source."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from dmgd.classes.imagenet import imagenet_classes, imagenet_subset, imagenet_subsets
+from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_table
 from dmgd.errors import UsageError, unknown_choice
-from dmgd.sources.huggingface import HubUnreachable, open_hugging_face
+from dmgd.network import Arrival
+from dmgd.progress import Progress, listener
+from dmgd.sources.huggingface import datasets_cache, is_hub_id
 from dmgd.sources.labelled import LabelledSource, classes_from_labels, translate
 from dmgd.sources.layouts import KINDS, open_layout, prefixes
+from dmgd.sources.named import arrival_of, hub_variant, open_named
 from dmgd.sources.source import Layout, Source
 from dmgd.specs import EMBEDDED, SourceSpec
 
 NAMED = (EMBEDDED, *imagenet_subsets(), "imagenet-1k")
 IMAGENET_LICENCE = "ImageNet terms of access: non-commercial research and education"
 UNKNOWN_LICENCE = "unknown; see the data's own terms"
-
-# The Hub ids of named sources and their configurations, the default first.
-_FASTAI = ("full_size", "320px", "160px")
-HUB_COPIES = {"imagenette": ("frgfm/imagenette", _FASTAI), "imagewoof": ("frgfm/imagewoof", _FASTAI)}
-IMAGENET_1K = ("ILSVRC/imagenet-1k", ())  # also the source of subsets without a dataset of their own
 
 
 def open_source(
@@ -30,6 +30,7 @@ def open_source(
     variant: str | None = None,
     columns: str | None = None,
     class_map: Path | str | None = None,
+    progress: Progress | bool = False,
 ) -> Source:
     """The source of a spec or a name: `digits`, one of ImageNet's family, `folder:PATH`, `hf:ID_OR_PATH`, `wds:PATTERN`
     or another kind that is registered in `dmgd.sources.layouts`.
@@ -37,7 +38,8 @@ def open_source(
     `data` is a local copy of a named source: a folder, parquet or WebDataset shards (prefix it as above if ambiguous).
     `test_data` is the test split where the data has none. `variant` is the dataset's configuration on the Hub,
     `columns` "IMAGE,LABEL" of a Hugging Face dataset. `class_map` is a JSON or CSV file that maps the data's labels to
-    WordNet ids or class names. Arguments override the spec.
+    WordNet ids or class names. Arguments override the spec. A named source without a local copy is downloaded;
+    `progress` True shows it on stderr.
 
     Raises UsageError for missing data and conflicting options, MismatchError for classes that do not match.
     """
@@ -52,7 +54,7 @@ def open_source(
             raise UsageError(f"the source digits is embedded and takes no {options_given}")
         return DigitsSource()
     if spec.name in NAMED:
-        return _named_source(spec)
+        return _named_source(spec, listener(progress))
     if kind in KINDS and location:
         if spec.data is not None:
             raise UsageError(f"--data goes with a named source; {spec.name} already says where the data is")
@@ -60,9 +62,34 @@ def open_source(
     raise unknown_choice("source", spec.name, (*NAMED, *prefixes()))
 
 
-def as_source(source: Source | SourceSpec | str) -> Source:
+def as_source(source: Source | SourceSpec | str, progress: Progress | bool = False) -> Source:
     """`source` itself, opened first if it is a spec or a name."""
-    return source if isinstance(source, Source) else open_source(source)
+    return source if isinstance(source, Source) else open_source(source, progress=progress)
+
+
+def source_arrival(spec: SourceSpec) -> Arrival:
+    """Where a source's data comes from, known without opening it. Raises UsageError for a variant that it lacks."""
+    if spec.name in NAMED and spec.name != EMBEDDED and spec.data is None:
+        return arrival_of(spec.name, spec.variant)
+    kind, _, location = spec.name.partition(":")
+    if kind == "hf" and is_hub_id(location):
+        if (datasets_cache() / location.replace("/", "___")).is_dir():
+            return Arrival(spec.name, "in the cache")
+        from huggingface_hub import constants
+
+        return Arrival(spec.name, "from the Hub", (constants.ENDPOINT,), "give another --source")
+    return Arrival(spec.name, "embedded" if spec.name == EMBEDDED else "local")
+
+
+def known_classes(source: Source | SourceSpec) -> Sequence[ClassInfo] | None:
+    """The classes of a source that is open, or whose name says them; None for others."""
+    if isinstance(source, Source):
+        return source.classes
+    return _table(source.name) if source.name in NAMED and source.name != EMBEDDED else None
+
+
+def _table(name: str) -> Sequence[ClassInfo]:
+    return imagenet_classes() if name == "imagenet-1k" else imagenet_subset(name)
 
 
 def _any_source(spec: SourceSpec, kind: str, location: str) -> LabelledSource:
@@ -72,41 +99,19 @@ def _any_source(spec: SourceSpec, kind: str, location: str) -> LabelledSource:
     classes, rows = classes_from_labels(translate(layout.labels(), spec.class_map, location), location)
     is_local = kind != "hf" or Path(location).exists()
     name = f"{kind}:{Path(location).name if is_local else location}"  # local paths are private
-    variant = "local copy" if is_local else _hub_variant(layout, spec.variant)
+    variant = "local copy" if is_local else hub_variant(layout, spec.variant)
     return LabelledSource(spec, name, variant, UNKNOWN_LICENCE, classes, rows, layout, test)
 
 
-def _named_source(spec: SourceSpec) -> LabelledSource:
+def _named_source(spec: SourceSpec, progress: Progress) -> LabelledSource:
     """A source of ImageNet's family, from the local copy `data` or from the Hub."""
     name = spec.name
-    table = imagenet_classes() if name == "imagenet-1k" else imagenet_subset(name)
-    if spec.data is None:
-        layout, described = _on_the_hub(name, spec.variant, spec.columns)
-    else:
+    layout: Layout
+    table = _table(name)
+    if spec.data is not None:
         layout, described = open_layout(spec.data, spec.variant, spec.columns), "local copy"
+    else:
+        layout, described = open_named(name, spec.variant, spec.columns, progress)
     test = open_layout(spec.test_data) if spec.test_data else None
     rows = match_table(name, table, translate(layout.labels(), spec.class_map, layout.location), layout.location)
     return LabelledSource(spec, name, described, IMAGENET_LICENCE, tuple(table), rows, layout, test)
-
-
-def _on_the_hub(name: str, variant: str | None, columns: str | None) -> tuple[Layout, str]:
-    hub_id, variants = HUB_COPIES.get(name, IMAGENET_1K)
-    if variant is not None and variant not in variants:
-        if not variants:
-            raise UsageError(f"{hub_id} has no variants; leave --variant out")
-        raise unknown_choice("variant", variant, variants)
-    chosen = variant or next(iter(variants), None)
-    try:
-        layout = open_hugging_face(hub_id, chosen, columns)
-    except HubUnreachable as error:
-        raise HubUnreachable(
-            f"no data for {name}: {error}. Three ways to go on: (1) connect once, or set HF_HOME to a cache that has "
-            f"it; (2) give --data PATH, a local copy as image folder, parquet or WebDataset shards; (3) use other "
-            f"data, --source {', '.join(prefixes())} or digits"
-        ) from error
-    return layout, _hub_variant(layout, chosen)
-
-
-def _hub_variant(layout: Layout, variant: str | None) -> str:
-    revision = getattr(layout, "revision", None)
-    return " ".join([layout.location, *([variant] if variant else []), *([f"revision {revision}"] if revision else [])])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError
-from dmgd.files import canonical_json, misfit, sha256_bytes, written_whole
+from dmgd.files import canonical_json, misfit, open_regular, sha256_bytes, written_whole
 from dmgd.specs import unlabelled
 
 FORMAT = 4
@@ -141,9 +141,10 @@ class Statistics:
     def load(cls, path: Path | str) -> "Statistics":
         """The statistics in the file. Raises ArtifactError if it is missing, damaged, holds something else, or has
         another format."""
-        if not Path(path).is_file():
+        if not Path(path).exists():
             raise ArtifactError(f"the statistics {path} do not exist; make them with dmgd fit-stats")
         try:
+            open_regular(Path(path)).close()
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {})["dmgd"])
                 same_format = isinstance(header, dict) and header.get("format") == FORMAT

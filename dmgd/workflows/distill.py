@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dmgd.classes.info import ClassInfo
 from dmgd.config import StatisticsConfig, configured
+from dmgd.errors import UsageError
 from dmgd.exporters.distilled import require_outside_sets
 from dmgd.generation.batches import Batch
 from dmgd.generation.config import DistillConfig
@@ -26,7 +27,7 @@ from dmgd.runs.preview import write_preview
 from dmgd.sources.detail import detail
 from dmgd.sources.open import as_source
 from dmgd.sources.source import Source
-from dmgd.specs import PriorSpec, SourceSpec, default_prior
+from dmgd.specs import NO_VAE, PriorSpec, SourceSpec, default_prior
 from dmgd.statistics.content import check_statistics
 from dmgd.statistics.file import Statistics
 from dmgd.workflows.fit_stats import fit_statistics
@@ -39,7 +40,7 @@ def distill(
     prior: Prior | PriorSpec | str | None = None,
     config: DistillConfig | None = None,
     *,
-    out: Path | str,
+    out: Path | str | None = None,
     statistics: Statistics | Path | str | None = None,
     resume: bool = False,
     device: str = "auto",
@@ -47,7 +48,8 @@ def distill(
     **settings: Any,
 ) -> RunDirectory:
     """The finished run at `out`: `ipc` images for every class of the source, sampled from the prior (None: the source's
-    own) by a configuration or its `settings`, see `DistillConfig.of`: method="dmgd-paper", ipc=5, rho=5.
+    own) by a configuration or its `settings`, see `DistillConfig.of`: method="dmgd-paper", ipc=5, rho=5. `out` None is
+    `DistillConfig.run_folder`, such as runs/imagenette-ipc10-dmgd-seed0.
 
     The number of support points of the `statistics` is used and recorded; without any, they are fitted, and kept in the
     cache. Source, prior and statistics may be opened ones, specs, names or paths; a prior that is not loaded yet is
@@ -57,15 +59,22 @@ def distill(
     greedy run of fewer images per class grows. `resume` refuses to begin a new run. Raises UsageError if `out` holds
     something else, MismatchError if it holds a run with other settings, or if the statistics are not the source's.
     """
-    config, out, progress = configured(DistillConfig.of, config, settings), Path(out), listener(progress)
+    config, progress = configured(DistillConfig.of, config, settings), listener(progress)
+    name = (source.spec if isinstance(source, Source) else SourceSpec.of(source)).name
+    prior = prior or default_prior(name)
+    if (prior.spec if isinstance(prior, Prior) else PriorSpec.of(prior)).vae == NO_VAE:
+        raise UsageError(
+            "distill makes images, and a prior with --vae none has nothing to decode them with; leave it out"
+        )
+    out = Path(out or config.run_folder(name))
     if resume:
         RunDirectory.open(out)
     require_outside_sets(out)
     require_own(out)
-    source = as_source(source)
+    source = as_source(source, progress)
     if isinstance(statistics, Path | str):
         statistics = Statistics.load(statistics)
-    prior = as_prior(prior or default_prior(source.name), device, source.classes)
+    prior = as_prior(prior, device, source.classes)
     if config.batch_size is None and (out / MANIFEST).is_file():
         config = replace(config, batch_size=RunDirectory.open(out).config.batch_size)
     if statistics is None:
@@ -78,25 +87,28 @@ def distill(
     denoise = micro_batched(network.denoise, plan.batch_size, progress)
     with (
         RunDirectory.writer(out, plan.to_json()) as run,
-        progress.task("distil", len(plan.classes) * config.ipc, "images") as task,
+        progress.task("distil", len(plan.batches) * plan.method.steps, "steps") as task,
         ThreadPoolExecutor(1) as writer,  # left after it has written what was made, whatever happened
     ):
 
         def store(batch: Batch, latents: Tensor, records: list[dict[str, Any]]) -> None:
             run.write_batch(batch, decode(prior, latents, progress).numpy(), latents, records)
-            task.advance(len(batch))
 
         written: Future[None] | None = None  # the batch in the writer's hands, while the next is sampled
         frozen: list[Tensor] = []  # the finished images of the classes being made, each (c, n, d)
+        whole = {batch for batch in plan.batches if _is_whole(run, batch, progress)}
+        if whole:  # all at once, so that the rate is that of the steps that are taken now
+            task.advance(len(whole) * plan.method.steps)
         for batch in plan.batches:
             if batch.images[0] == 0:
                 frozen = []
-            if _is_whole(run, batch, progress):
+            if batch in whole:
                 latents = run.latents(batch).to(prior.device)
-                task.advance(len(batch))
             else:
                 task.describe(_span(batch, plan.classes))
-                latents, records = sample_batch(batch, plan, prior, statistics, frozen, denoise)
+                latents, records = sample_batch(
+                    batch, plan, prior, statistics, frozen, denoise, observe=lambda *step: task.advance()
+                )
                 if written:
                     written.result()
                 written = writer.submit(store, batch, latents, records)

@@ -68,7 +68,7 @@ def evaluate(
     config, progress = configured(EvaluateConfig, config, settings), listener(progress)
     device = str(torch_device(device))
     sets = _read(sets)
-    source = as_source(source or source_of(sets))
+    source = as_source(source or source_of(sets), progress)
     prior = as_prior(prior or prior_of(sets, source.name), device) if config.needs_prior else None
     features = open_features(config.features, prior, device) if config.probes or config.metrics else None
 

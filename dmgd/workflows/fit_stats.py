@@ -47,9 +47,9 @@ def fit_statistics(
     MismatchError if the prior lacks a class of the source, DmgdError if too many images are unreadable.
     """
     config = configured(StatisticsConfig, config, settings)
-    source = as_source(source)
-    prior = as_prior(prior or default_prior(source.name), device, source.classes)
     progress = listener(progress)
+    source = as_source(source, progress)
+    prior = as_prior(prior or default_prior(source.name), device, source.classes)
     classes = prior.match_classes(source.classes)
     path = _cache_path(source, prior, config)
     try:

@@ -1,0 +1,52 @@
+"""What `dmgd distill` is about to do, said before anything is downloaded or computed."""
+
+from pathlib import Path
+
+from dmgd.generation.config import DistillConfig
+from dmgd.network import Arrival, require_arrivals
+from dmgd.progress import Progress
+from dmgd.sources.source import Source
+from dmgd.specs import PriorSpec, SourceSpec
+
+
+def opened_if_here(source: SourceSpec, prior: PriorSpec) -> Source | SourceSpec:
+    """The source, opened unless it must be downloaded. Raises MismatchError for classes that the prior lacks, if they
+    are known by then."""
+    from dmgd.priors.description import check_classes
+    from dmgd.sources.open import known_classes, open_source, source_arrival
+
+    opened = source if source_arrival(source).urls else open_source(source)
+    check_classes(prior, known_classes(opened) or ())
+    return opened
+
+
+def arrivals(source: SourceSpec, prior: PriorSpec) -> tuple[Arrival, Arrival]:
+    """Where data and weights come from."""
+    from dmgd.priors.description import prior_arrival
+    from dmgd.sources.open import source_arrival
+
+    return source_arrival(source), prior_arrival(prior)
+
+
+def announce(
+    source: Source | SourceSpec, prior: PriorSpec, config: DistillConfig, device: str, out: Path, progress: Progress
+) -> None:
+    """Say what is used and made. Raises ArtifactError if data or weights are neither here nor can be downloaded."""
+    from dmgd.priors.load import settled_precision, torch_device
+    from dmgd.sources.open import known_classes
+
+    used = arrivals(source.spec if isinstance(source, Source) else source, prior)
+    data, weights = (": ".join(filter(None, (one.what, one.origin))) for one in used)
+    on, classes, steps = torch_device(device), len(known_classes(source) or ()), config.method.steps
+    images, each = (classes * config.ipc, "") if classes else (config.ipc, " for every class")
+    lines = {
+        "source": data,
+        "prior": weights,
+        "images": f"{images:,}{each}" + (f" ({classes} classes × {config.ipc})" if classes else ""),
+        "calls": f"{images * steps:,} of the network{each}: {steps} steps for each image, each twice with guidance",
+        "device": f"{on}, {settled_precision(prior.precision, on)}",
+        "run": f"{out}, by {config.method.name}",
+    }
+    for what, text in lines.items():
+        progress.note(f"{what:6} {text}")
+    require_arrivals(*used)
