@@ -1,21 +1,26 @@
 """The image codec: image files ↔ uint8 arrays (h, w, c), c = 1 (grey) or 3 (RGB). No torch: workers import this."""
 
 import io
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dmgd.errors import DmgdError, unknown_choice
+from dmgd.files import open_regular
 
 if TYPE_CHECKING:  # both are slow to import, and sources are opened and refused without them
     from numpy import ndarray
     from torch import Tensor
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
+IMAGE_SUFFIXES = tuple(
+    ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .jp2 .avif".split()  # noqa: SIM905
+)
 MAX_ASPECT = 100
+MAX_BYTES = 1 << 30  # of an image file
 
 # Pillow's options for each format.
 FORMATS: dict[str, dict[str, Any]] = {
@@ -60,6 +65,28 @@ class BadImage(DmgdError):
     """An image that cannot be used; the message says why."""
 
 
+def is_image_file(path: Path) -> bool:
+    """Whether the file is called an image or, whatever it is called, begins as one."""
+    if path.name.lower().endswith(IMAGE_SUFFIXES):
+        return True
+    try:
+        with open_regular(path) as file:
+            return is_image(file)
+    except OSError:
+        return False
+
+
+def is_image(file: IO[bytes]) -> bool:
+    """Whether the open file begins as an image in a format that can be read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(file):
+                return True
+        except Exception:  # the decoders raise a dozen types
+            return False
+
+
 def read_image(image: "bytes | Path | Image.Image") -> Image.Image:
     """The decoded image, upright, grey ("L") or colour ("RGB").
 
@@ -68,7 +95,7 @@ def read_image(image: "bytes | Path | Image.Image") -> Image.Image:
     if isinstance(image, Image.Image):
         return image
     try:
-        data = image if isinstance(image, bytes) else image.read_bytes()
+        data = image if isinstance(image, bytes) else _bytes_of(image)
         if not data:
             raise BadImage("the file is empty")
         with warnings.catch_warnings():
@@ -76,7 +103,7 @@ def read_image(image: "bytes | Path | Image.Image") -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as opened:
                 opened.load()
-                return _in_8_bits(ImageOps.exif_transpose(opened))
+                return _in_8_bits(_upright(opened))
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -84,6 +111,45 @@ def read_image(image: "bytes | Path | Image.Image") -> Image.Image:
     except Exception as error:  # the decoders raise a dozen types for a damaged file
         reason = getattr(error, "strerror", None) or str(error)
         raise BadImage(next(iter(reason.splitlines()), type(error).__name__)) from error
+
+
+def _bytes_of(path: Path) -> bytes:
+    with open_regular(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+            raise BadImage(f"the file has {size:,} bytes, more than {MAX_BYTES:,}")
+        return file.read()
+
+
+# The transposition that undoes each EXIF orientation.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # where Pillow looks for an orientation
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation says; as stored if its EXIF cannot be read.
+
+    Pillow's `exif_transpose` also writes the metadata anew, which fails for other entries that are malformed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            turn = _UPRIGHT.get(int(image.getexif().get(ExifTags.Base.Orientation, 1)))
+        except Exception:  # the parser raises a dozen types
+            turn = None
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for key in _METADATA:  # it must not be turned again
+        turned.info.pop(key, None)
+    return turned
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:
@@ -109,7 +175,7 @@ def square_pixels(image: Image.Image, size: int, channels: int) -> "ndarray":
     """
     import numpy as np
 
-    image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+    image = _upright(image).convert("L" if channels == 1 else "RGB")
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     if min(image.size) != size:

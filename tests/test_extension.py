@@ -49,6 +49,9 @@ class ToyLayout:
             if own == split and label not in skip:
                 yield SourceImage(self.root / file, label, file)
 
+    def remarks(self, split):
+        return []
+
     def fingerprint(self, split):
         return fingerprint_files(self.root, [Path(self.location)])
 

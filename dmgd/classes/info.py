@@ -1,6 +1,7 @@
 """A class, and an index of classes by WordNet id and by name."""
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -45,7 +46,7 @@ class ClassIndex:
         self._loose: dict[str, list[int]] = defaultdict(list)
         for row, info in enumerate(classes):
             for key in {info.name, info.wnid} - {None}:
-                self._exact[str(key)].append(row)
+                self._exact[composed(str(key))].append(row)
             for synonym in {_normal(part) for part in (info.name, *info.name.split(","))}:
                 self._loose[synonym].append(row)
 
@@ -55,14 +56,24 @@ class ClassIndex:
         Exact matches of a WordNet id or a whole name come first, then those of a synonym in a name such as "tench,
         Tinca tinca", ignoring case, with "_" as a blank.
         """
-        text = ALIASES.get(text, text)
+        text = composed(ALIASES.get(text, text))
         return self._exact.get(text) or ([] if is_wnid(text) else self._loose.get(_normal(text), []))
 
 
 def _normal(text: str) -> str:
-    return " ".join(text.replace("_", " ").casefold().split())
+    return composed(" ".join(text.replace("_", " ").casefold().split()))
 
 
-def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """A sort key that puts "class 10" after "class 9"."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
+    """A sort key that puts "class 10" after "class 9", and gives "1" and "01" an order, too."""
+    # The number of digits and then the digits: their order is that of the numbers, however long they are.
+    key = []
+    for part in filter(None, re.split(r"([0-9]+)", text)):
+        digits = part.lstrip("0")
+        key.append((0, len(digits), digits) if part[0] in "0123456789" else (1, 0, part))
+    return key, text
+
+
+def composed(text: str) -> str:
+    """The text with letters and accents composed (NFC): names that look the same are then equal."""
+    return unicodedata.normalize("NFC", text)

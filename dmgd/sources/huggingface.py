@@ -1,5 +1,6 @@
 """Hugging Face datasets: local parquet, saved to disk, or on the Hub."""
 
+import glob
 import hashlib
 import os
 import re
@@ -13,7 +14,17 @@ from dmgd.classes.info import natural_key
 from dmgd.errors import ArtifactError, DmgdError, UsageError, listed
 from dmgd.network import hub_reachable, without_credentials
 from dmgd.sources.data_cache import data_folder, filled
-from dmgd.sources.source import TEST_NAMES, SourceImage, fingerprint_files, missing_split
+from dmgd.sources.source import (
+    SourceImage,
+    files_by_split,
+    fingerprint_files,
+    is_hidden,
+    is_split_word,
+    label_text,
+    missing_split,
+    split_of,
+    which_splits,
+)
 
 CONVERTED = "refs/convert/parquet"  # where the Hub keeps Parquet that it made of other datasets
 LABEL_COLUMNS = ("label", "labels", "class", "cls", "fine_label")
@@ -27,7 +38,8 @@ class HubUnreachable(DmgdError):
 class HuggingFaceLayout:
     """The splits of a dataset and the names of its image and label columns.
 
-    `files`, which the splits are read from, are for the fingerprint; `revision` is the Hub's commit, if known.
+    `files`, which the splits are read from, are for the fingerprint, and rows may name others below `root`; `revision`
+    is the Hub's commit, if known.
     """
 
     location: str
@@ -39,31 +51,62 @@ class HuggingFaceLayout:
 
     @property
     def has_test(self) -> bool:
-        return any(name in self.splits for name in TEST_NAMES)
+        return "test" in which_splits(self.splits)
 
     def labels(self) -> list[str]:
         train = self._split("train")
         if (names := getattr(train.features[self.label], "names", None)) is not None:
-            return list(names)
-        return sorted({str(row[self.label]) for row in train.select_columns([self.label])}, key=natural_key)
+            return list(dict.fromkeys(label_text(name, self.location) for name in names))
+        with _damaged_as_one_line(self.location):
+            found = {row[self.label] for row in train.select_columns([self.label])}
+        return sorted({label_text(str(label), self.location) for label in found}, key=natural_key)
+
+    def remarks(self, split: str) -> list[str]:
+        return []
 
     def images(self, split: str, skip: Collection[str] = ()) -> Iterator[SourceImage[str]]:
         from datasets import Image
 
         data = self._split(split)
         names = getattr(data.features[self.label], "names", None)
-        columns = data.select_columns([self.image, self.label]).cast_column(self.image, Image(decode=False))
-        if skip and hasattr(columns, "select"):  # not streamed: rows that are skipped need not be read
-            skipped = {names.index(label) if names else label for label in skip}
-            columns = columns.select([i for i, label in enumerate(columns[self.label]) if label not in skipped])
-        for number, row in enumerate(columns):
-            image, label = row[self.image], row[self.label]
-            if label is None or label == -1:
-                raise ArtifactError(f"{self.location}, row {number} has the label {label}; choose a labelled split")
-            inside, text = image["bytes"] if image else b"", names[label] if names else str(label)
-            if text not in skip:
-                source = inside if inside is not None else Path(image["path"])
-                yield SourceImage(source, text, f"row {number} of {split}", label if isinstance(label, int) else None)
+        texts = [label_text(name, self.location) for name in names] if names else None
+        numbers = _numbers(texts or [])
+        with _damaged_as_one_line(self.location):
+            columns = data.select_columns([self.image, self.label]).cast_column(self.image, Image(decode=False))
+            if skip and hasattr(columns, "select"):  # not streamed: rows that are skipped need not be read
+                skipped = {row for row, text in enumerate(texts) if text in skip} if texts else skip
+                columns = columns.select([i for i, label in enumerate(columns[self.label]) if label not in skipped])
+            for number, row in enumerate(columns):
+                image, label = row[self.image], row[self.label]
+                if label is None or label == -1 or (texts and label not in range(len(texts))):
+                    raise ArtifactError(f"{self.location}, row {number} has the label {label}; choose a labelled split")
+                text = texts[label] if texts else label_text(str(label), f"{self.location}, row {number}")
+                if text not in skip:
+                    name, index = f"row {number} of {split}", label if isinstance(label, int) else None
+                    yield SourceImage(self._image(image or {}, name), text, name, numbers.get(text, index))
+
+    @property
+    def root(self) -> Path:
+        """The folder in which rows may name files: the dataset's own, or the cache of what came from the Hub."""
+        from datasets import config
+
+        path = Path(self.location).expanduser()
+        return (path if path.is_dir() else path.parent) if path.exists() else Path(config.HF_DATASETS_CACHE)
+
+    def _image(self, stored: Mapping[str, Any], name: str) -> bytes | Path:
+        """The bytes of an image, or its file in the dataset; empty if a row has neither.
+
+        Raises ArtifactError for a file elsewhere: data must not choose which files are read.
+        """
+        if stored.get("bytes") is not None or not stored.get("path"):
+            return stored.get("bytes") or b""
+        file = self.root / stored["path"]
+        if not file.resolve().is_relative_to(self.root.resolve()):
+            raise ArtifactError(
+                f"{self.location}, {name} has no image but the path {stored['path']!r}, which is outside {self.root}; "
+                "write the data anew with the images' bytes in it"
+            )
+        return file
 
     def fingerprint(self, split: str) -> str:
         self._split(split)
@@ -71,12 +114,15 @@ class HuggingFaceLayout:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def _split(self, split: str) -> Any:
-        if split == "train" and len(self.splits) == 1:  # whatever it is called
-            return next(iter(self.splits.values()))
-        for name in ("train",) if split == "train" else TEST_NAMES:
-            if name in self.splits:
-                return self.splits[name]
-        raise missing_split(self.location, split)
+        if (name := which_splits(self.splits).get(split)) is None:
+            raise missing_split(self.location, split, self.splits)
+        return self.splits[name]
+
+
+def _numbers(names: list[str]) -> dict[str, int]:
+    """The number that each name is, if together they are 0, 1, …: a dataset made from folders lists "10" before "2"."""
+    numbers = {name: int(name) for name in names if re.fullmatch("[0-9]{1,9}", name)}
+    return numbers if sorted(numbers.values()) == list(range(len(names))) else {}
 
 
 def open_hugging_face(location: str, variant: str | None, columns: str | None) -> HuggingFaceLayout:
@@ -114,18 +160,43 @@ def _layout(
 def _open_local(path: Path, variant: str | None) -> tuple[Mapping[str, Any], list[Path]]:
     from datasets import DatasetDict, load_dataset, load_from_disk
 
+    entries = [path] if not path.is_dir() else sorted(path.rglob("*"))
+    if special := [entry for entry in entries if not entry.is_file() and not entry.is_dir()]:
+        raise UsageError(f"{special[0]} is a link to nothing or no regular file; remove it")
     try:
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
             saved = load_from_disk(str(path))
             splits: Mapping[str, Any] = saved if isinstance(saved, DatasetDict) else {"train": saved}
-        elif path.is_file():
-            splits = load_dataset("parquet", data_files={"train": str(path)}, streaming=True)
+            for split in splits.values():
+                split.data.validate(full=True)  # Arrow itself ends the process at a damaged offset
+        elif parquet := _parquet_by_split(path):
+            # Paths are escaped, as patterns are expected.
+            escaped = {split: [glob.escape(str(file)) for file in own] for split, own in parquet.items()}
+            splits = load_dataset("parquet", data_files=escaped, streaming=True)
+        elif glob.has_magic(str(path)):
+            raise UsageError(f"{path} has one of *?[] in its path, which datasets takes for a pattern; rename it")
         else:
             splits = load_dataset(str(path), variant, streaming=True)  # streamed: nothing is copied into the cache
-    except (ValueError, OSError, TypeError) as error:
+            known = {split_of(str(split)) for split in splits}
+            folders = [entry for entry in entries if entry.parent == path and is_split_word(entry.name)]
+            if wrong := [entry for entry in folders if entry.is_dir() and split_of(entry.name) not in known]:
+                raise UsageError(f"datasets does not take {wrong[0]} for a split of its own; give folder:{path}")
+    except DmgdError:
+        raise
+    except Exception as error:  # the readers raise a dozen types for damaged files
         raise UsageError(f"{path} cannot be read as a Hugging Face dataset: {_one_line(error)}") from error
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    return splits, [file.resolve() for file in files]
+    return splits, [entry.resolve() for entry in entries if entry.is_file()]
+
+
+def _parquet_by_split(path: Path) -> dict[str, list[Path]]:
+    """The Parquet files by split: the one at `path`, or those in that folder if no card there says how to read it."""
+    if path.is_file():
+        return {"train": [path]}
+    card = path / "README.md"
+    if card.is_file() and re.search(r"^configs:", card.read_text(errors="replace"), re.MULTILINE):
+        return {}
+    files = (file for file in path.rglob("*.parquet") if not any(map(is_hidden, file.relative_to(path).parts)))
+    return files_by_split(f"hf:{path}", path, sorted(files, key=lambda file: natural_key(str(file))))
 
 
 def open_on_hub(hub_id: str, variant: str | None, columns: str | None) -> HuggingFaceLayout:
@@ -219,6 +290,16 @@ def find_columns(features: Mapping[str, Any] | None, columns: str | None, locati
                 f"{'none' if not found else ' or '.join(found)} of {listed(list(features))}; say --columns IMAGE,LABEL"
             )
     return images[0], labels[0]
+
+
+@contextmanager
+def _damaged_as_one_line(location: str) -> Iterator[None]:
+    try:
+        yield
+    except DmgdError:
+        raise
+    except Exception as error:  # datasets and Arrow raise a dozen types
+        raise ArtifactError(f"{location} is damaged, or has no images and labels ({_one_line(error)})") from error
 
 
 def _one_line(error: Exception) -> str:

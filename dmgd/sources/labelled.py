@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo, is_wnid, natural_key
 from dmgd.classes.matching import NEXT_STEP
 from dmgd.errors import MismatchError, UsageError, listed
-from dmgd.files import canonical_json
-from dmgd.sources.source import Layout, Source, SourceImage
+from dmgd.files import canonical_json, load_json, open_regular
+from dmgd.sources.source import Layout, Source, SourceImage, label_text
 from dmgd.specs import SourceSpec
 
 
@@ -46,6 +45,10 @@ class LabelledSource(Source):
         matching = {label: self.classes[row].identity for label, row in self.rows.items() if row is not None}
         return hashlib.sha256((layout.fingerprint(inner) + canonical_json(matching)).encode()).hexdigest()
 
+    def remarks(self, split: str) -> list[str]:
+        layout, inner = self._where(split)
+        return layout.remarks(inner)
+
     def _where(self, split: str) -> tuple[Layout, str]:
         """The layout that holds the split, and the split's name there."""
         if split == "test" and self.test:
@@ -55,20 +58,31 @@ class LabelledSource(Source):
 
 
 def _read_class_map(path: Path) -> dict[str, str]:
-    """The mapping in a JSON object or a two-column CSV file. Raises UsageError if the file is neither."""
+    """The mapping in a JSON object or a two-column CSV file. Raises UsageError if the file is neither, or maps a label
+    twice."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".json":
-            mapping = json.loads(text)
+            mapping = load_json(path)
+            if not isinstance(mapping, dict) or not all(isinstance(target, str) for target in mapping.values()):
+                raise ValueError("its values are not all texts")
+            pairs = list(mapping.items())
         else:
-            mapping = {label.strip(): target.strip() for label, target in csv.reader(text.splitlines())}
+            with open_regular(path) as file:
+                lines = file.read().decode("utf-8-sig").splitlines()
+            pairs = [(label.strip(), target.strip()) for label, target in filter(None, csv.reader(lines))]
     except FileNotFoundError as error:
         raise UsageError(f"the class map {path} does not exist") from error
-    except ValueError as error:
-        raise UsageError(f"the class map {path} is neither a JSON object nor a two-column CSV ({error})") from error
-    if not isinstance(mapping, dict) or not all(isinstance(target, str) for target in mapping.values()):
-        raise UsageError(f'the class map {path} must be an object of strings: {{"the data\'s label": "WordNet id"}}')
-    return mapping
+    except OSError as error:
+        raise UsageError(f"the class map {path} cannot be read: {error.strerror}") from error
+    except (ValueError, csv.Error) as error:
+        raise UsageError(
+            f"the class map {path} is neither a JSON object of texts nor a two-column CSV ({error})"
+        ) from error
+    where = f"the class map {path}"
+    texts = [(label_text(label, where), label_text(target, where)) for label, target in pairs]
+    if twice := sorted({label for label, target in texts if dict(texts)[label] != target}):
+        raise UsageError(f"the class map {path} maps a label to two classes: {listed(twice)}")
+    return dict(texts)
 
 
 def translate(labels: Sequence[str], class_map: str | None, location: str) -> dict[str, str]:

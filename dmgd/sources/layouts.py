@@ -58,6 +58,11 @@ def prefixes() -> list[str]:
     return [f"{name}:{kind.argument}" for name, kind in KINDS.items()]
 
 
+def layout_of(location: str) -> str | None:
+    """The name of the last registered layout that recognises the data at `location`, or None."""
+    return next((name for name, kind in reversed(KINDS.items()) if kind.recognises(location)), None)
+
+
 def open_layout(location: str, variant: str | None = None, columns: str | None = None) -> "Layout":
     """The layout of the data at `location`, "kind:…"; without a kind, the last registered that recognises the files.
 
@@ -65,10 +70,9 @@ def open_layout(location: str, variant: str | None = None, columns: str | None =
     """
     name, _, rest = location.partition(":")
     if name not in KINDS or not rest:
-        recognised = [one for one, kind in KINDS.items() if kind.recognises(location)]
-        if not recognised:
+        if (recognised := layout_of(location)) is None:
             raise UsageError(f"the data {location} does not exist; give --data a folder, parquet or WebDataset shards")
-        name, rest = recognised[-1], location
+        name, rest = recognised, location
     kind, options = KINDS[name], {"variant": variant, "columns": columns}
     if misplaced := [f"--{key}" for key, value in options.items() if value is not None and key not in kind.options]:
         raise UsageError(f"{' and '.join(misplaced)} belong to Hugging Face datasets, not to {name}:{rest}")

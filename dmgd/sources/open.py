@@ -12,7 +12,7 @@ from dmgd.network import Arrival
 from dmgd.progress import Progress, listener
 from dmgd.sources.huggingface import datasets_cache, is_hub_id
 from dmgd.sources.labelled import LabelledSource, classes_from_labels, translate
-from dmgd.sources.layouts import KINDS, open_layout, prefixes
+from dmgd.sources.layouts import KINDS, layout_of, open_layout, prefixes
 from dmgd.sources.named import arrival_of, hub_variant, open_named
 from dmgd.sources.source import Layout, Source
 from dmgd.specs import EMBEDDED, SourceSpec
@@ -59,6 +59,8 @@ def open_source(
         if spec.data is not None:
             raise UsageError(f"--data goes with a named source; {spec.name} already says where the data is")
         return _any_source(spec, kind, location)
+    if Path(spec.name).expanduser().exists():
+        raise UsageError(f"the source {spec.name} is a path; did you mean {layout_of(spec.name)}:{spec.name}?")
     raise unknown_choice("source", spec.name, (*NAMED, *prefixes()))
 
 

@@ -1,9 +1,14 @@
 """WebDataset shards: tar files in which the files of one image share their name up to the first dot, the key."""
 
 import glob
+import io
 import json
+import lzma
+import math
+import os
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,20 +16,34 @@ from itertools import groupby
 from pathlib import Path
 
 from dmgd.classes.info import natural_key
-from dmgd.errors import ArtifactError, UsageError
-from dmgd.images import IMAGE_SUFFIXES
-from dmgd.sources.source import TEST_NAMES, SourceImage, fingerprint_files, missing_split
+from dmgd.errors import ArtifactError, UsageError, one_line
+from dmgd.files import open_regular
+from dmgd.images import IMAGE_SUFFIXES, MAX_BYTES, is_image
+from dmgd.sources.source import (
+    SourceImage,
+    files_by_split,
+    fingerprint_files,
+    is_hidden,
+    label_text,
+    missing_split,
+    which_splits,
+)
 
 _JSON_LABELS = ("wnid", "class_name", "class", "label", "cls")  # the first that is there, before a bare .cls number
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)  # the key, and the suffix of the file
-_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+SHARDS = ("*.tar", "*.tar.gz", "*.tgz", "data/*.tar", "data/*.tar.gz", "data/*.tgz")
+_BRACES = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
+_MOST_SHARDS = 1_000_000
+_MOST_TEXT = 1 << 24  # bytes of a .cls or .json
 
-Members = Mapping[str, Callable[[], bytes]]
+_BLOCK = 1 << 20
+
+Members = Mapping[str, Callable[..., bytes]]
 
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """The tar files of every split, in order."""
+    """The tar files of every split that there is, in order."""
 
     location: str
     shards: dict[str, list[Path]]
@@ -33,40 +52,38 @@ class ShardLayout:
     def open(cls, pattern: str) -> "ShardLayout":
         """The shards of a folder, a glob or a pattern like `train-{000..099}.tar`.
 
-        In a folder, shards whose names begin with val, validation or test are the test split. Raises UsageError if
-        there are none, or if one of a numbered series is missing.
+        Their names say which split they belong to; see `split_of`. Raises UsageError if there are none, if one of a
+        numbered series is missing, or if only some names say a split.
         """
         files = _expand(pattern)
-        tests = [[file for file in files if file.name.startswith(name)] for name in TEST_NAMES]
-        test = next((found for found in tests if found), [])
-        train = [file for file in files if not any(file in found for found in tests)]
-        if not train:  # the pattern names the shards of one split, whatever they are called
-            train, test = files, []
-        return cls(pattern, {"train": train, "test": test})
+        root = Path(os.path.commonpath([file.parent for file in files]))
+        return cls(pattern, files_by_split(f"wds:{pattern}", root, files))
 
     @property
     def has_test(self) -> bool:
-        return bool(self.shards["test"])
+        return "test" in which_splits(self.shards)
 
     def labels(self) -> list[str]:
-        seen = {_label(*read)[0] for file in self.shards["train"] for read in read_shard(file)}
+        seen = {_label(*read)[0] for file in self._files("train") for read in read_shard(file)}
         return sorted(seen, key=natural_key)
+
+    def remarks(self, split: str) -> list[str]:
+        return []
 
     def images(self, split: str, skip: Collection[str] = ()) -> Iterator[SourceImage[str]]:
         for file in self._files(split):
             for name, members in read_shard(file):
                 label, number = _label(name, members)
-                image = next((read for suffix, read in members.items() if f".{suffix}".endswith(IMAGE_SUFFIXES)), None)
-                if label not in skip and image is not None:
-                    yield SourceImage(image(), label, name, number)
+                if label not in skip:
+                    yield SourceImage(_image(members), label, name, number)
 
     def fingerprint(self, split: str) -> str:
         return fingerprint_files(Path("/"), [file.resolve() for file in self._files(split)])
 
     def _files(self, split: str) -> list[Path]:
-        if not self.shards[split]:
-            raise missing_split(f"wds:{self.location}", split)
-        return self.shards[split]
+        if (name := which_splits(self.shards).get(split)) is None:
+            raise missing_split(f"wds:{self.location}", split, self.shards)
+        return self.shards[name]
 
 
 def _expand(pattern: str) -> list[Path]:
@@ -74,8 +91,13 @@ def _expand(pattern: str) -> list[Path]:
     if "://" in pattern or pattern.startswith("pipe:"):
         raise UsageError(f"wds:{pattern} is not local; download the shards and give their pattern")
     if path.is_dir():
-        files = sorted(path.glob("*.tar")) or sorted(path.glob("data/*.tar"))
-    elif _BRACES.search(pattern):
+        found = [file for pattern in SHARDS for file in path.glob(pattern) if not is_hidden(file.name)]
+        files = sorted(found, key=lambda file: natural_key(str(file)))
+    elif path.exists():  # whatever its name means as a pattern
+        files = [path]
+    elif ranges := _BRACES.findall(pattern):
+        if math.prod(max(int(last) - int(first) + 1, 0) for first, last in ranges) > _MOST_SHARDS:
+            raise UsageError(f"wds:{pattern} means more than {_MOST_SHARDS:,} shards; give their folder")
         files = [Path(one).expanduser() for one in _series(pattern)]
         if missing := [file for file in files if not file.is_file()]:
             raise UsageError(f"{len(missing)} of {len(files)} shards are missing, the first is {missing[0]}")
@@ -96,34 +118,70 @@ def _series(pattern: str) -> list[str]:
 
 def read_shard(file: Path) -> Iterator[tuple[str, Members]]:
     """For each image of a shard its name in messages and its files by lower-case suffix, as functions that read them;
-    they are valid until the next image. Raises ArtifactError for a damaged shard."""
+    they are valid until the next image. Raises ArtifactError for a shard that is damaged, was cut or holds links."""
     try:
-        with tarfile.open(file) as tar:
-            files = ((name, member) for member in tar if member.isfile() and (name := _NAME.fullmatch(member.name)))
+        with open_regular(file) as data, tarfile.open(fileobj=data) as tar:
+            files = ((name, member) for member in _members(tar) if (name := _NAME.fullmatch(member.name)))
             for key, group in groupby(files, key=lambda found: found[0][1]):
                 members = {name[2].lower(): partial(_read, tar, member) for name, member in group}
-                yield f"{file.name}, sample {key}", members
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise ArtifactError(f"the shard {file} is damaged or is no tar file ({error})") from error
+                yield f"{file.name}, sample {one_line(key)}", members
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise ArtifactError(
+            f"the shard {file} is damaged or is no tar file ({str(error).partition(chr(10))[0]}); copy it again"
+        ) from error
 
 
-def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The files of the archive. Raises TarError if it does not end as an archive does: tarfile itself takes the first
+    damaged header for the end."""
+    for member in tar:
+        if member.size < 0:
+            raise tarfile.ReadError("a file of negative size")  # reading would go back and never end
+        if member.isfile():
+            yield member
+        elif not member.isdir():
+            raise tarfile.ReadError(f"{one_line(member.name)} is a link or a device, not a file")
+    # The end is a block of zeros, and nothing else after it.
+    stream, blocks = tar.fileobj, 0
+    assert stream is not None
+    stream.seek(tar.offset)
+    while block := stream.read(_BLOCK):
+        if block.strip(b"\0"):
+            raise tarfile.ReadError(f"it has a damaged header, or more data after its end, from byte {tar.offset:,} on")
+        blocks += len(block) // tarfile.BLOCKSIZE
+    if not blocks:
+        raise tarfile.ReadError("it was cut: its end is missing")
+
+
+def _read(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int = MAX_BYTES) -> bytes:
+    if member.size > most:
+        raise tarfile.ReadError(f"{one_line(member.name)} has {member.size:,} bytes, more than {most:,}")
     file = tar.extractfile(member)
     return file.read() if file else b""
+
+
+def _image(members: Members) -> bytes:
+    """The bytes of a sample's image: the file that is called one (.jpg before .seg.jpg), or else the first that begins
+    as one. Empty, which no decoder can read, if there is none."""
+    if named := [suffix for suffix in members if f".{suffix}".endswith(IMAGE_SUFFIXES)]:
+        return members[min(named, key=lambda suffix: suffix.count("."))]()
+    others = (read() for suffix, read in members.items() if suffix not in ("cls", "json"))
+    return next((data for data in others if is_image(io.BytesIO(data))), b"")
 
 
 def _label(name: str, members: Members) -> tuple[str, str | int | None]:
     """The label of an image, the class name in its .json or else the text of its .cls, and its class number, if it has
     one."""
+    text = {suffix: members[suffix](most=_MOST_TEXT) for suffix in ("json", "cls") if suffix in members}
     try:
-        fields = json.loads(members["json"]()) if "json" in members else {}
-    except ValueError as error:
+        fields = json.loads(text["json"]) if "json" in text else {}
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"the .json of {name} is damaged ({error})") from error
     fields = fields if isinstance(fields, dict) else {}
-    number: str | int | None = fields["label"] if isinstance(fields.get("label"), int) else None
-    if "cls" in members:
-        number = members["cls"]().decode(errors="replace").strip()
+    number: str | int | None = fields["label"] if type(fields.get("label")) is int else None
+    if "cls" in text:
+        number = text["cls"].decode(errors="surrogateescape").strip()
     label = next((fields[key] for key in _JSON_LABELS if isinstance(fields.get(key), str)), number)
     if label is None:
         raise ArtifactError(f"{name} has no label: expected .cls, or .json with a class name")
-    return str(label), number
+    return label_text(str(label), name), number

@@ -1,20 +1,32 @@
 """Sources and layouts: a source is a labelled dataset, a layout how it is stored."""
 
 import hashlib
+import os
+import re
+import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from PIL.Image import Image
 
-from dmgd.classes.info import ClassInfo
-from dmgd.errors import UsageError
+from dmgd.classes.info import ClassInfo, composed
+from dmgd.errors import ArtifactError, UsageError, listed, one_line
 from dmgd.images import readable
 from dmgd.specs import SourceSpec
 
-TEST_NAMES = ("val", "validation", "test")  # ImageNet's "test" has no labels, so it comes last
+# The words that name a split, as in Hugging Face's datasets; validation first, as ImageNet's "test" has no labels.
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+# What macOS, Synology and QNAP, Windows, and Linux leave beside data.
+SYSTEM_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
+
+MAX_LABEL = 500  # characters; ImageNet's longest name has 121
 
 Label = TypeVar("Label", int, str)
 
@@ -53,6 +65,10 @@ class Source(ABC):
     def fingerprint(self, split: str) -> str:
         """A digest that changes when the split's files do; cheap, and valid on this machine only."""
 
+    def remarks(self, split: str) -> list[str]:
+        """What a user should know of the split's files, such as those that are left out; a sentence each."""
+        return []
+
     def decoded(self, split: str) -> Iterator[tuple[Image, int]]:
         """The readable images of the split, decoded, with their class indices, in the order of `images`."""
         return readable((one.image, one.label) for one in self.images(split))
@@ -74,20 +90,97 @@ class Layout(Protocol):
         """The images of "train" or "test" whose label is not in `skip`, in a fixed order. Raises UsageError for a split
         that the data lacks."""
 
+    def remarks(self, split: str) -> list[str]:
+        """What a user should know of the split's files, such as those that are left out; a sentence each."""
+
     def fingerprint(self, split: str) -> str:
         """A digest that changes when the split's files do."""
 
 
-def missing_split(location: str, split: str) -> UsageError:
-    """The error for data without a test split."""
-    looked = " or ".join(TEST_NAMES)
-    return UsageError(f"{location} has no {split} split ({looked}); give one with --test-data PATH")
+def label_text(text: str, where: str) -> str:
+    """The label as text, composed, so that labels that look the same are equal.
+
+    Raises ArtifactError for one that is empty, too long, or no text, such as a name that is not UTF-8.
+    """
+    if not text or len(text) > MAX_LABEL or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+        raise ArtifactError(
+            f"{where} has the label {text[:60]!r}: expected a text of 1 to {MAX_LABEL} characters, in UTF-8 and "
+            "without control characters; rename it"
+        )
+    return composed(text)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or the system's own: no class and no data."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+def split_of(path: str) -> str | None:
+    """The split that a file or folder belongs to, by a word in its name or else in a folder's above it: "train",
+    "validation", "test", or None if there is no such word, or words of several splits.
+
+    Words are whole, in any case, anywhere in a name: "imagenet1k-validation-00.tar" has one, "constraint.tar" has none.
+    """
+    for part in reversed(Path(path).parts):
+        words = re.findall(r"[^\W\d_]+", part.lower())
+        if found := {split for split, names in SPLIT_WORDS.items() if any(word in names for word in words)}:
+            return found.pop() if len(found) == 1 else None
+    return None
+
+
+def is_split_word(name: str) -> bool:
+    """Whether the name is a word for a split and nothing else, in any case."""
+    return any(name.lower() in words for words in SPLIT_WORDS.values())
+
+
+def files_by_split(location: str, root: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
+    """The files of each split by their names below `root`; all in one, "train", if no name has a word for a split.
+
+    Raises UsageError if only some have: the others belong to no split.
+    """
+    splits: dict[str | None, list[Path]] = {}
+    for file in files:
+        splits.setdefault(split_of(str(file.relative_to(root))), []).append(file)
+    unclear = splits.pop(None, [])
+    if unclear and splits:
+        raise UsageError(
+            f"{location} has files of the split {' and '.join(sorted(map(str, splits)))}, and others that say no split "
+            f"or several: {one_line(listed([file.name for file in unclear], 3))}; rename them, so that every name has "
+            "one of the words train, val and test"
+        )
+    return {"train": unclear} if unclear else {str(split): found for split, found in splits.items()}
+
+
+def which_splits(names: Collection[str]) -> dict[str, str]:
+    """Which of the splits with these names is read as "train" and which as "test", as far as the names say.
+
+    Data of a single split is that split, whatever it is called.
+    """
+    if len(names) == 1:
+        return {"train": next(iter(names))}
+    of = {word: [name for name in names if split_of(name) == word] for word in SPLIT_WORDS}
+    exact = {word: [word] if word in names else found for word, found in of.items()}
+    chosen = {"train": exact["train"], "test": exact["validation"] or exact["test"]}
+    return {split: found[0] for split, found in chosen.items() if len(found) == 1}
+
+
+def missing_split(location: str, split: str, names: Collection[str]) -> UsageError:
+    """The error for data whose splits, called `names`, do not include that one."""
+    if split == "test":
+        return UsageError(f"{location} has no test split (validation or test); give one with --test-data PATH")
+    return UsageError(
+        f"{location} has the splits {', '.join(names)}, and it is not clear which is for training; give data of one "
+        "split, or call one train"
+    )
 
 
 def fingerprint_files(root: Path, files: Iterable[Path]) -> str:
     """A digest of the files' paths below `root`, sizes and modification times; their content is not read."""
     digest = hashlib.sha256()
     for file in files:
-        status = file.stat()
-        digest.update(f"{file.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        try:
+            status = file.stat()
+        except OSError:  # a link that leads nowhere
+            status = file.lstat()
+        digest.update(os.fsencode(file.relative_to(root)) + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -69,6 +69,8 @@ def evaluate(
     device = str(torch_device(device))
     sets = _read(sets)
     source = as_source(source or source_of(sets), progress)
+    for remark in source.remarks("test"):
+        progress.warn(remark)
     prior = as_prior(prior or prior_of(sets, source.name), device) if config.needs_prior else None
     features = open_features(config.features, prior, device) if config.probes or config.metrics else None
 

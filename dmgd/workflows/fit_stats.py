@@ -64,6 +64,8 @@ def fit_statistics(
         warn_of_cache(error, progress)
         cache = False
 
+    for remark in source.remarks("train"):
+        progress.warn(remark)
     latents = encode_source(
         source, prior, mirror=config.mirror, max_bad=config.max_bad, workers=workers, cache=cache, progress=progress
     )
