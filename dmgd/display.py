@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Column
 from rich.text import Text
 
+from dmgd.errors import visible
+
 PLAIN_INTERVAL = 10.0
 
 
@@ -30,7 +32,7 @@ class _Bar:
         self._bars.advance(self._id, amount)
 
     def describe(self, text: str) -> None:
-        self._bars.update(self._id, now=text)
+        self._bars.update(self._id, now=visible(text))
 
     def close(self) -> None:
         """What was done is all there was, where that was not known before."""
@@ -56,7 +58,7 @@ class _Lines:
             self.print(self._now, self._left())
 
     def describe(self, text: str) -> None:
-        self._now = text
+        self._now = visible(text)
 
     def _left(self) -> float:
         """The seconds that are left; 0 if that is not known."""
@@ -85,13 +87,16 @@ class Display:
     """Shows progress on stderr."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+        self._console = Console(
+            stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=not sys.stderr.isatty()
+        )
         in_notebook = self._console.is_jupyter and find_spec("ipywidgets") is not None
         is_drawable = self._console.is_terminal and not self._console.is_dumb_terminal
         self._draws_bars = is_drawable or in_notebook
 
     @contextmanager
     def task(self, name: str, total: int | None, unit: str) -> Iterator[_Bar | _Lines]:
+        name = visible(name)
         if not self._draws_bars:
             lines = _Lines(self._console, name, total, unit)
             yield lines
@@ -118,7 +123,7 @@ class Display:
             bar.close()
 
     def note(self, text: str) -> None:
-        self._console.print(text, style="dim", markup=False)
+        self._console.print(visible(text), style="dim")
 
     def warn(self, text: str) -> None:
-        self._console.print(f"warning: {text}", style="yellow", markup=False)
+        self._console.print(visible(f"warning: {text}"), style="yellow")

@@ -1,5 +1,6 @@
 """Errors that a user can fix. Every message says what is wrong, where, and what to do next."""
 
+import re
 from collections.abc import Sequence
 
 
@@ -37,6 +38,17 @@ def listed(items: Sequence[str], most: int = 10) -> str:
     return ", ".join(items[:most]) + (f", … ({len(items) - most} more)" if len(items) > most else "")
 
 
+def visible(text: str) -> str:
+    """`text` as it can be shown: control characters, which names in the data may contain, as escapes, and URLs without
+    user names and passwords. Everything that is printed passes here."""
+    return without_credentials("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+
+
 def one_line(text: str) -> str:
-    """`text` on one line, with control characters, which names in the data may contain, as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+    """`text`, visible, with line breaks as blanks."""
+    return visible(" ".join(text.split()))
+
+
+def without_credentials(text: str) -> str:
+    """The text without user names and passwords in its URLs."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", text)

@@ -52,7 +52,23 @@ def to_image(pixels: "ndarray") -> Image.Image:
 
 def channels_of(image: Image.Image) -> int:
     """1 for a grey image, 3 for any other."""
-    return 1 if image.mode in ("1", "L", "I", "I;16", "F", "LA") else 3
+    return 1 if image.mode in ("1", "L", "F", "LA") or image.mode.startswith("I") else 3
+
+
+def measured(image: "bytes | Path | Image.Image") -> tuple[int, int] | None:
+    """The shorter side in pixels and the channels of an image, from its header; None if that cannot be read."""
+    if isinstance(image, Image.Image):
+        return min(image.size), channels_of(image)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `read_image` says which images cannot be used
+            with (
+                io.BytesIO(image) if isinstance(image, bytes) else open_regular(image) as file,
+                Image.open(file) as opened,
+            ):
+                return min(opened.size), channels_of(opened)
+    except Exception:  # as in `read_image`
+        return None
 
 
 def check_image_format(name: str) -> None:

@@ -2,14 +2,13 @@
 DNS lookups have no timeout."""
 
 import os
-import re
 import socket
 import threading
 import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from dmgd.errors import ArtifactError, listed
+from dmgd.errors import ArtifactError, listed, without_credentials
 
 REACH_SECONDS = 2.0
 
@@ -52,11 +51,6 @@ def _connect(url: str, seconds: float, found: set[str]) -> None:
             found.add(url)
     except (OSError, ValueError):  # no connection, or no URL
         return
-
-
-def without_credentials(text: str) -> str:
-    """The text without user names and passwords in its URLs."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
 
 
 @dataclass(frozen=True)

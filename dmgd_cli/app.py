@@ -1,15 +1,16 @@
 """The `dmgd` command: subcommands, `--version`, and the handling of errors."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dmgd import __version__
-from dmgd.errors import DmgdError, one_line
+from dmgd.errors import DmgdError, one_line, visible
 from dmgd_cli import distill, evaluate, export, fit_stats, interrupts, options, verify
 from dmgd_cli.method_options import with_method_options
 
@@ -56,6 +57,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # never fail for a character that the encoding lacks
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    logging.setLogRecordFactory(_visible_record)
     try:
         make_app()(standalone_mode=True)
     except DmgdError as error:
@@ -68,6 +70,13 @@ def main() -> None:
         path = f" ({error.filename})" if error.filename else ""
         _print_error(f"error: {error.strerror or error}{path}; fix the cause and repeat the command")
         sys.exit(1)
+
+
+def _visible_record(*arguments: Any, **more: Any) -> logging.LogRecord:
+    """What libraries tell their logs, such as addresses that they try again, is shown like everything else."""
+    record = logging.LogRecord(*arguments, **more)
+    record.msg, record.args = "\n".join(map(visible, record.getMessage().splitlines())), ()
+    return record
 
 
 def _print_error(text: str) -> None:

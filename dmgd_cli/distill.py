@@ -12,7 +12,7 @@ from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
 from dmgd_cli.announce import announce, opened_if_here
 from dmgd_cli.options import optional
-from dmgd_cli.output import print_json
+from dmgd_cli.output import print_json, print_line
 
 DEFAULTS = DistillConfig()
 
@@ -80,5 +80,5 @@ def command(
     if json:
         print_json({"path": str(out), "images": images, **run.manifest})
     else:
-        typer.echo(f"distilled {images} images of {len(run.classes)} classes into {out}")
-        typer.echo(f"next: dmgd evaluate {out}   or   dmgd export {out}")
+        print_line(f"distilled {images} images of {len(run.classes)} classes into {out}")
+        print_line(f"next: dmgd evaluate {out}   or   dmgd export {out}")

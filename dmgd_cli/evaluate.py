@@ -6,11 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from dmgd.display import Display
-from dmgd.errors import unknown_choice
+from dmgd.errors import UsageError, unknown_choice
 from dmgd.evaluation.protocols import BASELINES, PROTOCOLS, EvaluateConfig
 from dmgd_cli import options
 from dmgd_cli.options import optional
-from dmgd_cli.output import print_json, print_table
+from dmgd_cli.output import print_json, print_line, print_table
 
 DEFAULTS = EvaluateConfig()
 
@@ -77,6 +77,12 @@ def command(
     training = protocol, repeats, seed, epochs, network, size, baselines, teacher, classes
     config = EvaluateConfig(*training, metrics, features, report is not None)
     config.chosen()
+    if (prior or vae) and not config.needs_prior:
+        raise UsageError("--prior and --vae have no effect here: no baseline, metric, probe or report uses a prior")
+    if report:
+        from dmgd.exporters.distilled import require_outside_sets
+
+        require_outside_sets(report / "report.json")
 
     from dmgd.evaluation.imageset import prior_of, read_sets, source_of
     from dmgd.evaluation.report import write_report
@@ -93,7 +99,7 @@ def command(
         config,
         device=device,
         progress=display,
-        on_header=lambda settings: display.note(header_line(settings)),
+        on_header=lambda settings: show_header(settings, display),
     )
     result = evaluation.to_json()
     if json:
@@ -105,32 +111,28 @@ def command(
         display.note(f"wrote {report / 'report.html'} and {report / 'report.json'}")
 
 
-def header_line(settings: dict[str, Any]) -> str:
-    """All settings of the protocol, on one line, and the teacher's accuracy."""
+def show_header(settings: dict[str, Any], display: Display) -> None:
+    """Show all settings of the protocol on a line, and the teacher's accuracy."""
     protocol = settings["protocol"]
     listed = ", ".join(
         f"{key.replace('_', ' ')} {'+'.join(value) if isinstance(value, list | tuple) else value}"
         for key, value in protocol.items()
         if key not in ("name", "network")
     )
-    line = f"protocol {protocol['name']}: {protocol['network']}, {settings['parameters']:,} parameters, {listed}"
+    display.note(f"protocol {protocol['name']}: {protocol['network']}, {settings['parameters']:,} parameters, {listed}")
     if teacher := settings.get("teacher"):
-        line += f"\nteacher {teacher['name']}: {teacher['top1']:.1f} % top-1 on the test images"
-    return line
+        display.note(f"teacher {teacher['name']}: {teacher['top1']:.1f} % top-1 on the test images")
 
 
 def show(result: dict[str, Any]) -> None:
     """Print the result as tables and statements."""
-    from dmgd.evaluation.comparison import accuracy_table, metrics_table, plus_minus
+    from dmgd.evaluation.comparison import accuracy_table, ddranking_lines, metrics_table
 
     settings = result["settings"]
     title = f"top-1 % on {settings['source']['test_images']} test images of {settings['source']['name']}"
     print_table(title, *accuracy_table(result["scores"]))
-    for line in result["statements"]:
-        typer.echo(line)
-    for key, name in (("hlr", "HLR (full − set, lower is better)"), ("ior", "IOR (set − random, higher is better)")):
-        if key in result:
-            typer.echo(f"{name}: {plus_minus(result[key])}")
+    for line in (*result["statements"], *ddranking_lines(result)):
+        print_line(line)
     if "metrics" in result:
         title = f"set metrics at {settings['measured_size']} pixels, in {settings['features']}"
         print_table(title, *metrics_table(result["metrics"]))

@@ -10,7 +10,7 @@ from dmgd.errors import UsageError
 from dmgd.exporters.formats import LAYOUTS
 from dmgd_cli import options
 from dmgd_cli.options import optional
-from dmgd_cli.output import print_json
+from dmgd_cli.output import print_json, print_line
 
 
 def command(
@@ -84,6 +84,6 @@ def command(
     if json:
         print_json({"path": str(out), "url": url, **index})
     else:
-        typer.echo(f"exported {index['images']} images of {len(index['images_per_class'])} classes to {out}")
+        print_line(f"exported {index['images']} images of {len(index['images_per_class'])} classes to {out}")
         if url:
-            typer.echo(url)
+            print_line(url)

@@ -13,7 +13,7 @@ from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
 from dmgd_cli.announce import arrivals, opened_if_here
 from dmgd_cli.options import optional
-from dmgd_cli.output import print_json, print_table
+from dmgd_cli.output import print_json, print_line, print_table
 
 DEFAULTS = StatisticsConfig()
 
@@ -50,6 +50,9 @@ def command(
     config = StatisticsConfig(k, seed, mirror, max_bad)
     prior_spec = PriorSpec(prior or default_prior(source), vae, encoder, revision=prior_revision)
 
+    from dmgd.exporters.distilled import require_outside_sets
+
+    require_outside_sets(out)
     display, source_spec = Display(), SourceSpec(source, data, None, variant, columns, class_map)
     opened = opened_if_here(source_spec, prior_spec)
     require_arrivals(*arrivals(source_spec, prior_spec))
@@ -70,4 +73,4 @@ def command(
             ["class", "images", "points", "W₂², K = 1", f"W₂², K = {k}", "ratio"],
             [[row["class"].split(",")[0], *list(row.values())[1:]] for row in rows],  # the first synonym
         )
-        typer.echo(f"wrote {out}")
+        print_line(f"wrote {out}")

@@ -8,7 +8,7 @@ import typer
 from dmgd.config import VerifyConfig
 from dmgd_cli import options
 from dmgd_cli.options import optional
-from dmgd_cli.output import print_json
+from dmgd_cli.output import print_json, print_line
 
 DEFAULTS = VerifyConfig()
 
@@ -60,8 +60,8 @@ def command(
         print_json({"path": str(target), "equal": not report.problems, **vars(report)})
     else:
         for line in report.problems:
-            typer.echo(line)
+            print_line(line)
         for line in report.checked if not report.problems else []:
-            typer.echo(f"ok  {line}")
+            print_line(f"ok  {line}")
     if report.problems:
         raise typer.Exit(1)

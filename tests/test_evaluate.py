@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 
+from dmgd.errors import UsageError
 from dmgd.evaluation.imageset import Shape, source_set
 from dmgd.evaluation.protocols import EvaluateConfig, resolved
 from dmgd.evaluation.train import train
 from dmgd.sources.open import open_source
+from dmgd.workflows.evaluate import evaluate
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +65,21 @@ def test_wrong_usage_is_one_line(dmgd, run, arguments, said):
     error = dmgd("evaluate", run, *arguments, code=2).stderr
     assert said in error
     assert "Traceback" not in error
+
+
+def test_what_has_no_effect_is_refused(inline, tmp_path):
+    for arguments, said in (
+        (("--against", "random,random"), "the baseline random is given twice"),
+        (("--features", "efficientnet-lite0"), "have no effect without metrics or the network probe"),
+        (("--prior", "digits"), "--prior and --vae have no effect here"),
+        (("--teacher", "some/teacher"), "a teacher has no effect on the protocol quick, which has hard labels"),
+    ):
+        assert said in inline("evaluate", tmp_path, *arguments, code=2).stderr
+
+
+def test_no_set_at_all_is_refused():
+    with pytest.raises(UsageError, match="no set to evaluate"):
+        evaluate([], "digits")
 
 
 def test_what_is_not_a_set_is_refused(dmgd, tmp_path):

@@ -1,6 +1,9 @@
 """What can be evaluated and what is refused: layouts, labels, classes."""
 
 import io
+import json
+import re
+import shutil
 import tarfile
 
 import numpy as np
@@ -9,19 +12,23 @@ import pyarrow.parquet as pq
 import pytest
 from made_run import make_run
 from PIL import Image
+from source_stand_ins import as_parquet, pictures
 
 from dmgd.classes.imagenet import imagenet_classes, imagenet_subset
 from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_labels
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.evaluation.imageset import Shape, prepared_set, read_sets
+from dmgd.evaluation.imageset import Shape, prepared_set, read_sets, usual_shape
 from dmgd.evaluation.inputs import read_raw_set
+from dmgd.exporters.folder import read_index
+from dmgd.files import write_sealed
+from dmgd.sources.open import open_source
 
 CATS = (ClassInfo("cat", "n02123045"), ClassInfo("dog", "n02084071"))
 
 
-def write_folder(path, names, *, count=2, size=8, mode="RGB"):
-    rng = np.random.default_rng(0)
+def write_folder(path, names, *, count=2, size=8, mode="RGB", seed=0):
+    rng = np.random.default_rng(seed)
     for name in names:
         (path / name).mkdir(parents=True)
         for i in range(count):
@@ -60,12 +67,142 @@ def test_a_damaged_export_is_named(tmp_path, dmgd):
     dmgd("export", run.path, "--format", "imagefolder", "--out", tmp_path / "out")
     metadata = tmp_path / "out" / "metadata.jsonl"
     lines = metadata.read_text()
-    metadata.write_text(lines.replace('"label": 1', '"label": 7'))
-    with pytest.raises(ArtifactError, match=r"calls class 7 both None and 'dog'; its labels cannot be trusted"):
-        read_raw_set(tmp_path / "out")
-    metadata.write_text(lines[:-9])
-    with pytest.raises(ArtifactError, match=r"out is damaged \(.*\); dmgd verify"):
-        read_raw_set(tmp_path / "out")
+    for changed in (lines.replace('"label": 1', '"label": 7'), lines[:-9]):
+        metadata.write_text(changed)
+        with pytest.raises(ArtifactError, match=r"out is damaged \(metadata.jsonl: was changed .*\); dmgd verify"):
+            read_raw_set(tmp_path / "out")
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "parquet", "imagefolder", "tensors"])
+def test_an_export_is_held_against_its_index_before_training(tmp_path, inline, layout):
+    """Images that are gone, and labels that were shifted; but not its card, or a file beside it."""
+    run = make_run(tmp_path / "run")
+    inline("export", run.path, "--format", layout, "--out", tmp_path / "out", "--shard-images", 2)
+    index = read_index(tmp_path / "out")
+    largest = max(index["files"], key=lambda file: file["images"])["path"]
+
+    def refused(said):
+        error = inline("evaluate", tmp_path / "out", "--source", "digits", code=1).stderr
+        assert re.match(rf"error: {tmp_path}/out is damaged \(.*({said})", error)
+        assert len(error.splitlines()) == 1
+
+    (tmp_path / "out" / "README.md").write_text("Mine.")
+    (tmp_path / "out" / "notes.txt").write_text("Mine.")
+    assert len(read_raw_set(tmp_path / "out").images) == 6
+    whole = (tmp_path / "out" / largest).read_bytes()
+    (tmp_path / "out" / largest).write_bytes(whole[:-1] + b"x")
+    refused(f"{largest}: was changed")
+    (tmp_path / "out" / largest).unlink()
+    refused(f"{largest}: is missing")
+    (tmp_path / "out" / largest).write_bytes(whole)
+    for key, value, said in (
+        ("images_per_class", [2, 4], "class 0: has 3 images, index.json says 2"),
+        ("files", [file for file in index["files"] if file["path"] != largest], "Error|class 0: has|do not add up"),
+        ("files", 5, "TypeError"),
+        ("run", {**index["run"], "classes": index["run"]["classes"][::-1]}, "label 0, but is of class 'cat'"),
+        ("run", {**index["run"], "classes": 7}, "TypeError"),
+    ):
+        write_sealed(tmp_path / "out" / "index.json", {**index, key: value})
+        refused(said)
+    (tmp_path / "out" / "index.json").write_text(json.dumps(index).replace("cat", "dog"))
+    assert "index.json was changed (its checksum differs)" in inline("evaluate", tmp_path / "out", code=1).stderr
+
+
+def test_a_run_is_held_against_its_records_before_training(tmp_path, inline):
+    run = make_run(tmp_path / "run")
+    first, *_, last = (run.path / record.path for record in run.records())
+    whole, other = first.read_bytes(), last.read_bytes()
+    first.write_bytes(other)  # an image of another class
+    assert f"{first} was changed after it was made" in inline("evaluate", run.path, code=1).stderr
+    first.write_bytes(whole)
+    (records,) = (run.path / "batches").glob("*.json")
+    records.write_text(records.read_text().replace('"class_index": 1', '"class_index": 0'))
+    assert "was changed (its checksum differs)" in inline("evaluate", run.path, code=1).stderr
+    records.unlink()
+    assert "is unfinished" in inline("evaluate", run.path, code=1).stderr
+
+
+def test_damaged_tensors_without_an_index_are_one_line(tmp_path, inline):
+    run = make_run(tmp_path / "run")
+    inline("export", run.path, "--format", "tensors", "--out", tmp_path / "out")
+    (tmp_path / "out" / "index.json").unlink()
+    images = (tmp_path / "out" / "images.pt").read_bytes()
+    for damaged in (b"", images[:-9], images[:500] + images[600:]):
+        (tmp_path / "out" / "images.pt").write_bytes(damaged)
+        error = inline("evaluate", tmp_path / "out", "--source", "digits", code=1).stderr
+        assert "out is damaged (ValueError: images.pt" in error
+        assert len(error.splitlines()) == 1
+
+
+def test_numbered_folders_are_in_the_order_of_their_numbers(tmp_path):
+    folder = write_folder(tmp_path / "set", [str(i) for i in range(12)], count=1)
+    classes = tuple(ClassInfo(f"class {i}") for i in range(12))
+    data = prepared_set(read_raw_set(folder), classes, Shape(8, 8, 3), "index")
+    for i in range(12):
+        own = np.array(Image.open(folder / str(i) / "0.png"))
+        assert np.array_equal(data.images[data.labels == i][0].permute(1, 2, 0).numpy(), own)
+    (folder / "11").rename(folder / "13")
+    with pytest.raises(MismatchError, match=r"set lacks the class 11, but has 13; .* by position"):
+        prepared_set(read_raw_set(folder), classes, Shape(8, 8, 3), "index")
+
+
+def test_channels_and_size_are_those_of_all_test_images(tmp_path):
+    """One grey or tiny image at the front does not make all of them so."""
+    for split in ("train", "val"):
+        write_folder(tmp_path / split, ["cat", "dog"], count=3, size=24)
+    Image.new("L", (8, 8)).save(tmp_path / "val" / "cat" / "!.png")
+    assert usual_shape(open_source(f"folder:{tmp_path}"), "test") == (24, 3)
+    for file in (tmp_path / "train").rglob("*.png"):
+        Image.open(file).convert("I;16").save(file)
+    assert usual_shape(open_source(f"folder:{tmp_path}"), "train") == (24, 1)
+
+
+def test_a_set_of_test_images_is_refused_whatever_its_files_are_called(tmp_path, inline):
+    for split in ("train", "val"):
+        write_folder(tmp_path / "data" / split, ["cat", "dog"], seed=len(split))
+    settings = ("--source", f"folder:{tmp_path / 'data'}", "--against", "", "--epochs", 1, "--repeats", 1)
+    error = inline("evaluate", tmp_path / "data" / "val", *settings, code=1).stderr
+    assert "error: 4 of the 4 images of val are among the 4 test images: train on other images" in error
+    inline("evaluate", tmp_path / "data" / "train", *settings)
+    for number, code in enumerate((0, 1)):
+        shutil.copy(tmp_path / f"data/val/cat/{number}.png", tmp_path / f"data/train/cat/x{number}.png")
+        said = inline("evaluate", tmp_path / "data" / "train", *settings, code=code).stderr
+        assert f"{number + 1} of the {number + 5} images of train are among the 4 test images" in said
+
+
+def test_what_is_left_out_is_said(tmp_path, inline):
+    for split in ("train", "val"):
+        write_folder(tmp_path / "data" / split, ["cat", "dog"], seed=len(split), count=3)
+    write_folder(tmp_path / "set", ["cat", "dog"], seed=7)
+    (tmp_path / "data" / "val" / "cat" / "0.png").write_bytes(b"no image")
+    (tmp_path / "data" / "val" / "dog" / "notes.txt").write_text("Mine.")
+    (tmp_path / "set" / "dog" / "more.txt").write_text("Mine.")
+    settings = ("--source", f"folder:{tmp_path / 'data'}", "--against", "", "--epochs", 1, "--repeats", 1)
+    said = inline("evaluate", tmp_path / "set", *settings).stderr
+    assert "warning: 1 test images of folder:data cannot be read and are left out: val/cat/0.png (cannot id" in said
+    assert re.search(r"warning: .*notes\.txt", said)
+    assert re.search(r"warning: .*more\.txt", said)
+
+
+def test_evaluate_trains_on_the_training_split_alone(tmp_path):
+    """And reads every shard that fit-stats reads."""
+    train, test = pictures(["cat", "dog"], 3), pictures(["cat", "dog"], 1, seed=1)
+    for words in (("train", "test"), ("photos-train", "photos.val")):
+        at = tmp_path / words[0]
+        for split, found in zip(words, (train, test), strict=True):
+            as_parquet(at / "parquet", found, split)
+            (at / "shards").mkdir(exist_ok=True)
+            files = {}
+            for i, one in enumerate(found):
+                where = ("./", "a.b/", "./c.d/e/")[i % 3]
+                files[f"{where}{i}.jpg"] = one.jpeg
+                files[f"{where}{i}.json"] = json.dumps({"class_name": one.label}).encode()
+            write_shard(at / "shards" / f"{split}.tar", files)
+        for layout in ("parquet", "shards"):
+            assert sorted(read_raw_set(at / layout).labels) == [0, 0, 0, 1, 1, 1], (words, layout)
+    as_parquet(tmp_path / "open", train, "a")
+    with pytest.raises(UsageError, match=r"say no split or several: a-.*rename"):
+        read_raw_set(as_parquet(tmp_path / "open", test, "test"))
 
 
 def write_shard(path, files):
@@ -186,16 +323,14 @@ def test_bad_sets_are_refused_in_one_line(tmp_path):
 
 
 def test_a_missing_test_split_is_reported():
-    from dmgd.evaluation.imageset import first_image
-
     class Empty:
         name = "mine"
 
-        def decoded(self, split):
+        def images(self, split):
             return iter(())
 
     with pytest.raises(ArtifactError, match="'mine' has no test images"):
-        first_image(Empty(), "test")
+        usual_shape(Empty(), "test")
 
 
 def test_sets_are_decoded_as_sources_are(tmp_path):

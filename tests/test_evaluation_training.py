@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, DmgdError, MismatchError, UsageError
 from dmgd.evaluation.augmentation import normaliser
-from dmgd.evaluation.imageset import Shape, source_set, stack_images
+from dmgd.evaluation.imageset import ImageSet, Shape, source_set, stack_images
 from dmgd.evaluation.networks import make_network, parameter_count
 from dmgd.evaluation.protocols import PROTOCOLS, EvaluateConfig
 from dmgd.evaluation.teacher import load_teacher
-from dmgd.evaluation.train import require_finite, to_unit, train
+from dmgd.evaluation.train import confusion_on, require_finite, to_unit, train
 from dmgd.sources.open import open_source
 
 CATS = (ClassInfo("cat", "n02123045"), ClassInfo("dog", "n02084071"))
@@ -71,6 +71,30 @@ def test_a_non_finite_loss_stops_the_training():
     exploding = replace(config.chosen(), learning_rate=1e30, resize=8)
     with pytest.raises(DmgdError, match="the loss became"):
         train(data, data, exploding, seed=0)
+
+
+def test_test_images_are_tested_in_batches_that_fit_memory():
+    """Of so many pixels; the batch does not change the result."""
+    generator = torch.Generator().manual_seed(0)
+    classes = tuple(ClassInfo(str(i)) for i in range(3))
+    seen = []
+
+    class Brightness(torch.nn.Module):
+        def forward(self, x):
+            seen.append(len(x))
+            return torch.stack([-x.mean((1, 2, 3)), x[:, 0, 0, 0], x[:, 0, 0, 1]], 1)
+
+    def confusion(size):
+        seen.clear()
+        images = torch.randint(0, 256, (600, 1, size, size), dtype=torch.uint8, generator=generator)
+        data = ImageSet("test", images, torch.arange(600) % 3, classes)
+        return confusion_on(Brightness(), data, lambda x: x - 0.5, "cpu"), data
+
+    assert (confusion(32)[0].sum(), seen) == (600, [512, 88])
+    found, data = confusion(160)
+    assert max(seen) * 160**2 <= 512 * 64**2
+    alone = [confusion_on(Brightness(), data.select([i], "one"), lambda x: x - 0.5, "cpu") for i in range(600)]
+    assert torch.equal(found, torch.stack(alone).sum(0))
 
 
 def test_same_seed_same_result_on_every_protocol():

@@ -164,6 +164,20 @@ def test_soft_labels_go_with_their_images(run, tmp_path, inline, layout):
     assert np.array_equal(found, logits)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_soft_labels_that_are_not_finite_are_refused_in_every_layout(run, tmp_path, inline, layout, value):
+    logits = np.zeros((6, 2), np.float32)
+    logits[4, 1] = value
+    keys = [record.key for record in run.records()]
+    (tmp_path / "teacher").mkdir()
+    save_file({"logits": logits}, tmp_path / "teacher" / "soft_labels.safetensors", {"keys": json.dumps(keys)})
+    settings = ("--format", layout, "--soft-labels", tmp_path / "teacher", "--out", tmp_path / "out")
+    error = inline("export", run.path, *settings, code=1).stderr
+    assert f"has NaN or infinite logits for 1 of 6 images, first {keys[4]}; make them again" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_soft_labels_of_another_run_are_refused(run, tmp_path, inline):
     (tmp_path / "teacher").mkdir()
     missing = inline("export", run.path, "--soft-labels", tmp_path / "teacher", "--out", tmp_path / "out", code=1)

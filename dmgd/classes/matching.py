@@ -1,5 +1,6 @@
 """The one matcher of classes between tables: by identity, never by position."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from dmgd.classes.imagenet import imagenet_classes
@@ -50,6 +51,7 @@ def match_labels(
             raise MismatchError(
                 f"{name} has {len(found)} classes, the test source {len(wanted)}; they cannot be matched by position"
             )
+        _check_numbers(name, [info.name for info in found])
         return list(range(len(found)))
     rows = candidates(wanted, found, as_folders=True)
     missing = [
@@ -74,6 +76,18 @@ def match_labels(
             "them by name, or --classes index if its names are wrong and its numbers right"
         )
     return matched
+
+
+def _check_numbers(name: str, names: Sequence[str]) -> None:
+    """Raise MismatchError if the names are all numbers, in order, and one between them is missing."""
+    if all(re.fullmatch("[0-9]{1,9}", one) for one in names):
+        numbers = [int(one) for one in names]
+        gap = next((n for n, one in enumerate(numbers, numbers[0]) if n != one), None)
+        if numbers == sorted(numbers) and gap is not None:
+            raise MismatchError(
+                f"{name} lacks the class {gap}, but has {numbers[gap - numbers[0]]}; its classes cannot be matched by "
+                "position"
+            )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
-from dmgd.evaluation.imageset import ImageSet, Shape, source_set, stack_images
+from dmgd.evaluation.imageset import ImageSet, Shape, numbered_set, readable_images, stack_images
 from dmgd.evaluation.inputs import RawSet
 from dmgd.evaluation.train import fitting_threads
 from dmgd.generation.config import DistillConfig
@@ -63,8 +63,8 @@ class Baselines:
         if self.chosen or full:
             wanted = {i for by_seed in self.chosen.values() for seed in seeds for i in by_seed[seed]}
             ordinals = None if full else wanted
-            pool = source_set(self.source, "train", "train", shape, ordinals=ordinals, progress=progress)
-            position = {ordinal: i for i, ordinal in enumerate(range(len(pool)) if full else sorted(wanted))}
+            pool, there = numbered_set(self.source, "train", "train", shape, ordinals, progress)
+            position = {ordinal: i for i, ordinal in enumerate(there)}
             contenders["full"] = Contender(replace(pool, name="full"), "full")
             for name, by_seed in self.chosen.items():
                 drawn = {seed: [position[i] for i in by_seed[seed]] for seed in seeds}
@@ -89,19 +89,33 @@ def choose_baselines(
     others use the first. `prior` is given if one of NEED_PRIOR is named."""
     chosen: dict[str, dict[int, list[int]]] = {}
     if "random" in names:
-        labels = torch.tensor([label for _, label in source.decoded("train")], dtype=torch.int64)
-        chosen["random"] = {seed: random_selection(labels, counts, seed) for seed in seeds}
+        chosen["random"] = random_readable(source, counts, seeds)
     if prior and {"kmeans-real", "herding"} & set(names):
         latents = encode_source(source, prior, progress=progress)
+        bad = {name for name, _ in latents.bad}  # latents are numbered without them
+        readable = [i for i, one in enumerate(source.images("train")) if one.name not in bad]
         if "kmeans-real" in names:
             class_seeds = [class_seed(seeds[0], info.identity) for info in source.classes]
-            chosen["kmeans-real"] = dict.fromkeys(seeds, kmeans_real(latents, counts, class_seeds))
+            nearest = [readable[i] for i in kmeans_real(latents, counts, class_seeds)]
+            chosen["kmeans-real"] = dict.fromkeys(seeds, nearest)
         if "herding" in names:
             own = zip(latents, counts, strict=True)
-            herded = [int(i) for of_class, count in own for i in of_class.ordinals[herding(of_class.rows, count)]]
+            herded = [readable[i] for of_class, count in own for i in of_class.ordinals[herding(of_class.rows, count)]]
             chosen["herding"] = dict.fromkeys(seeds, herded)
     sampled = sample_plain(source, counts, seeds[0], prior, progress) if "dit" in names and prior else None
     return Baselines(tuple(names), source, chosen, sampled)
+
+
+def random_readable(source: Source, counts: Sequence[int], seeds: range) -> dict[int, list[int]]:
+    """The `random_selection` for each seed among the readable images. Only those that are drawn are decoded."""
+    labels = torch.tensor([one.label for one in source.images("train")], dtype=torch.int64)
+    while True:
+        chosen = {seed: random_selection(labels, counts, seed) for seed in seeds}
+        wanted = {i for drawn in chosen.values() for i in drawn}
+        bad = wanted - {i for i, *_ in readable_images(source, "train", wanted)}
+        if not bad:
+            return chosen
+        labels[sorted(bad)] = -1  # of no class: drawn again without them
 
 
 def random_selection(labels: Int64[Tensor, " n"], counts: Sequence[int], seed: int) -> list[int]:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from dmgd.errors import visible
 from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.train import Training
 from dmgd.html import table
 
 LEVEL = 0.05
+ROUNDING = 1e-9  # points of top-1: differences that differ by less are equal
 
 
 @dataclass(frozen=True)
@@ -68,15 +70,16 @@ def accuracy_table(scores: Sequence[dict[str, Any]]) -> tuple[list[str], list[li
 
 
 def metrics_table(measured: dict[str, dict[str, float]]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of the set metrics in an evaluation's JSON."""
-    rows = [[name, *(f"{value:.4g}" for value in values.values())] for name, values in measured.items()]
-    return ["set", *next(iter(measured.values()))], rows
+    """Columns and rows of the set metrics in an evaluation's JSON: a row per metric, as there are more of them."""
+    names = next(iter(measured.values()))
+    rows = [[name, *(f"{values[name]:.4g}" for values in measured.values())] for name in names]
+    return ["metric", *measured], rows
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     """Mean of `first` − `second` over equal seeds, with the 95 % interval and p-value of Student's paired t-test.
 
-    With one seed, or if all differences are equal, the interval and p are None.
+    With one seed, or if all differences are equal (up to rounding), the interval and p are None.
     """
     from scipy.stats import t
 
@@ -84,7 +87,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[s
     count, mean = len(differences), float(np.mean(differences))
     result: dict[str, Any] = {"difference": round(mean, 3), "seeds": count, "interval": None, "p": None}
     error = float(np.std(differences, ddof=1)) / math.sqrt(count) if count > 1 else 0.0
-    if error > 0:
+    if error > ROUNDING:
         half = float(t.ppf(1 - LEVEL / 2, count - 1)) * error
         result["interval"] = _rounded([mean - half, mean + half])
         result["p"] = round(float(2 * t.sf(abs(mean) / error, count - 1)), 5)
@@ -101,6 +104,12 @@ def statement(name: str, other: str, paired: dict[str, Any]) -> str:
     verdict = "significant" if paired["p"] < LEVEL else "not significant"
     p = "p < 0.001" if paired["p"] < 0.001 else f"p = {paired['p']:.3f}"
     return f"{name} is {relation}: {verdict} (95 % interval {low:+.1f} to {high:+.1f}, {p}, {seeds} paired seeds)"
+
+
+def ddranking_lines(result: dict[str, Any]) -> list[str]:
+    """DD-Ranking's measures in an evaluation's JSON as text, those that are known."""
+    names = {"hlr": "HLR (full − set, lower is better)", "ior": "IOR (set − random, higher is better)"}
+    return [f"{name}: {plus_minus(result[key])}" for key, name in names.items() if key in result]
 
 
 def _rounded(values: Any) -> list[float]:
@@ -134,7 +143,7 @@ class Evaluation:
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{score.name} {plus_minus(mean_and_std(score.last))}" for score in self.scores)
-        return f"Evaluation({scores} % top-1 on {self.settings['source']['name']})"
+        return visible(f"Evaluation({scores} % top-1 on {self.settings['source']['name']})")
 
     def _repr_html_(self) -> str:
         """The table of scores, for notebooks."""

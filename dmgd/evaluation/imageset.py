@@ -1,8 +1,9 @@
 """Image sets as uint8 tensors of one shape, for training and testing networks."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median_low
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -14,7 +15,7 @@ from dmgd.classes.matching import match_labels
 from dmgd.errors import ArtifactError, MismatchError, UsageError, listed
 from dmgd.evaluation.inputs import RawSet, read_raw_set
 from dmgd.evaluation.protocols import BASELINES
-from dmgd.images import to_square
+from dmgd.images import BadImage, measured, read_image, to_square
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.source import Source
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
@@ -68,31 +69,57 @@ class Shape:
         return square[margin : margin + self.size, margin : margin + self.size]
 
 
-def first_image(source: Source, split: str) -> Image.Image:
-    """The first image of a split. Raises ArtifactError if the split is empty or missing."""
-    for image, _ in source.decoded(split):
-        return image
-    raise ArtifactError(f"the source {source.name!r} has no {split} images; choose a source that has a {split} split")
+def usual_shape(source: Source, split: str) -> tuple[int, int]:
+    """The median shorter side of a split's images, in pixels, and their channels: 1 only if all are grey.
+
+    Only the files' headers are read. Raises ArtifactError if the split is empty or missing.
+    """
+    found = [shape for one in source.images(split) if (shape := measured(one.image))]
+    if not found:
+        raise ArtifactError(
+            f"the source {source.name!r} has no {split} images; choose a source that has a {split} split"
+        )
+    return median_low(side for side, _ in found), max(channels for _, channels in found)
 
 
-def source_set(
+def source_set(source: Source, split: str, name: str, shape: Shape, *, progress: Progress = SILENT) -> ImageSet:
+    """The readable images of one split, in the source's order."""
+    return numbered_set(source, split, name, shape, None, progress)[0]
+
+
+def numbered_set(
+    source: Source, split: str, name: str, shape: Shape, ordinals: Collection[int] | None, progress: Progress
+) -> tuple[ImageSet, list[int]]:
+    """The readable images of one split, or of those with the given `ordinals`, and the ordinal of each. Others are
+    reported."""
+    pixels, labels, there, bad = [], [], [], list[str]()
+    with progress.task(f"decode {name}", len(ordinals) if ordinals is not None else None, "images") as task:
+        for ordinal, image, label in readable_images(source, split, ordinals, bad.append):
+            pixels.append(shape.apply(image))
+            labels.append(label)
+            there.append(ordinal)
+            task.advance()
+    if bad:
+        progress.warn(f"{len(bad)} {split} images of {source.name} cannot be read and are left out: {listed(bad)}")
+    return stack_images(name, pixels, labels, source.classes), there
+
+
+def readable_images(
     source: Source,
     split: str,
-    name: str,
-    shape: Shape,
-    *,
     ordinals: Collection[int] | None = None,
-    progress: Progress = SILENT,
-) -> ImageSet:
-    """The images of one split, or those with the given `ordinals`, in the source's order."""
-    pixels, labels = [], []
-    with progress.task(f"decode {name}", len(ordinals) if ordinals is not None else None, "images") as task:
-        for ordinal, (image, label) in enumerate(source.decoded(split)):
-            if ordinals is None or ordinal in ordinals:
-                pixels.append(shape.apply(image))
-                labels.append(label)
-                task.advance()
-    return stack_images(name, pixels, labels, source.classes)
+    on_bad: Callable[[str], None] = lambda line: None,
+) -> Iterator[tuple[int, Image.Image, int]]:
+    """(ordinal in the split, decoded image, label) of the readable images; if `ordinals` are given, of those alone, and
+    no other is decoded. `on_bad` is called with the name of each unreadable one and the reason."""
+    for ordinal, one in enumerate(source.images(split)):
+        if ordinals is None or ordinal in ordinals:
+            try:
+                image = read_image(one.image)
+            except BadImage as error:
+                on_bad(f"{one.name} ({error})")
+                continue
+            yield ordinal, image, one.label
 
 
 def prepared_set(raw: RawSet, classes: tuple[ClassInfo, ...], shape: Shape, matching: str = "auto") -> ImageSet:

@@ -2,20 +2,21 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, UsageError
 from dmgd.exporters import tensors
-from dmgd.exporters.distilled import DistilledSet
-from dmgd.exporters.folder import INDEX
+from dmgd.exporters.distilled import EXTRA, DistilledSet, export_problems
+from dmgd.exporters.folder import CARD, INDEX
 from dmgd.images import BadImage, channels_of, read_image, to_image
 from dmgd.runs.directory import MANIFEST
 from dmgd.sources.layouts import open_layout
-from dmgd.sources.source import SourceImage
+from dmgd.sources.source import Layout, SourceImage
 from dmgd.specs import PriorSpec, SourceSpec
 
 _NUMBERED = re.compile(r"(\d{3,})-(.+)")
@@ -25,7 +26,7 @@ _NUMBERED = re.compile(r"(\d{3,})-(.+)")
 class RawSet:
     """A set as it was read. `labels` are indices into `classes`, which are as in the files. `numbered` is False where
     the order of the classes means nothing (folders without numbers). `specs` are the source and the prior that
-    the set was made with, where they are recorded."""
+    the set was made with, where they are recorded. `remarks` say what was left out."""
 
     name: str
     images: list[Image.Image]
@@ -33,6 +34,7 @@ class RawSet:
     classes: tuple[ClassInfo, ...]
     numbered: bool = True
     specs: tuple[SourceSpec, PriorSpec] | None = None
+    remarks: tuple[str, ...] = ()
 
     def check(self) -> "RawSet":
         """The set itself. Raises ArtifactError if it is empty, or if image sizes or channels differ."""
@@ -54,30 +56,53 @@ def read_raw_set(path: Path) -> RawSet:
     """The set at `path`, in any known layout. Raises UsageError for an unknown layout, ArtifactError for an unfinished
     run and for damaged files."""
     if (path / MANIFEST).is_file() or (path / INDEX).is_file():
-        distilled = DistilledSet.open(path)
-        own = list(distilled.images())
-        images, labels = [to_image(pixels) for _, _, pixels in own], [label for label, _, _ in own]
-        return RawSet(path.name, images, labels, distilled.classes, specs=distilled.specs)
+        return _read_distilled(path)
     if (path / tensors.IMAGES).is_file():  # an export without its index
-        return _numbered(
-            path.name,
-            ((to_image(s.pixels), s.label, s.metadata["wnid"] or s.metadata["class_name"]) for s in tensors.read(path)),
-        )
+        try:
+            own = list(tensors.read(path))
+            named = [(to_image(s.pixels), s.label, s.metadata["wnid"] or s.metadata["class_name"]) for s in own]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # as above
+            raise ArtifactError(f"{path} is damaged ({type(error).__name__}: {error}); export it again") from error
+        return _numbered(path.name, named)
     return _read_foreign(path)
 
 
-def _read_foreign(path: Path) -> RawSet:
-    """The training images of an image folder, WebDataset shards, or a Hugging Face dataset.
+def _read_distilled(path: Path) -> RawSet:
+    """A run, each image checked against its record, or an export, checked against its index."""
+    try:
+        distilled = DistilledSet.open(path)
+        if distilled.index and (problem := _image_problem(path, distilled.index)):
+            raise ArtifactError(f"{path} is damaged ({problem}); dmgd verify {path} lists all differences")
+        own = list(distilled.images())
+        images, labels = [to_image(pixels) for _, _, pixels in own], [label for label, _, _ in own]
+        return RawSet(path.name, images, labels, distilled.classes, specs=distilled.specs)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # values of other types in its JSON
+        raise ArtifactError(
+            f"{path} is damaged ({type(error).__name__}: {error}); distil or export it again to a new folder"
+        ) from error
 
-    Class names are the data's own labels ("cat" for "0003-cat"). An empty class folder is a class without images.
-    """
+
+def _image_problem(path: Path, index: dict[str, Any]) -> str | None:
+    """The first difference of an export from its index, but for its card and further files: nobody trains on those."""
+    images = {**index, "files": [file for file in index["files"] if file["path"] != CARD]}
+    return next((problem for problem in export_problems(path, images) if not problem.endswith(EXTRA)), None)
+
+
+def _read_foreign(path: Path) -> RawSet:
+    """The training images of an image folder, WebDataset shards, or a Hugging Face dataset."""
     try:
         layout = open_layout(str(path))
     except UsageError as error:
         raise UsageError(
             f"{path} is not a set that can be read: no run, no export, and no other known layout ({error})"
         ) from error
-    name, everything = path.name, list(layout.images("train"))
+    return replace(_read_layout(path.name, layout), remarks=tuple(layout.remarks("train")))
+
+
+def _read_layout(name: str, layout: Layout) -> RawSet:
+    """The training images. Class names are the data's own labels ("cat" for "0003-cat"). An empty class folder is a
+    class without images."""
+    everything = list(layout.images("train"))
     images = [_decoded(name, one) for one in everything]
     rows = {label: row for row, label in enumerate(layout.labels())}
     labels = [rows[one.label] for one in everything]

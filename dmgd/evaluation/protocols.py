@@ -174,12 +174,18 @@ class EvaluateConfig:
             raise unknown_choice("baseline", self.against, BASELINES)
         if unknown := [name for name in self.against if name not in BASELINES]:
             raise unknown_choice("baseline", unknown[0], BASELINES)
+        if twice := [name for name in self.against if self.against.count(name) > 1]:
+            raise UsageError(f"the baseline {twice[0]} is given twice")
         if self.size is not None and self.size < 4:
             raise UsageError(f"the image size must be at least 4 pixels, not {self.size}")
         if self.probes:
             for name in ("epochs", "protocol", "teacher"):
                 if getattr(self, name) != getattr(EvaluateConfig, name):
                     raise UsageError(f"{name} has no effect on the network probe, which is fitted until it converges")
+        elif self.features and not self.metrics:
+            raise UsageError(f"features ({self.features}) have no effect without metrics or the network probe")
+        elif self.teacher and self.protocol in PROTOCOLS and PROTOCOLS[self.protocol].loss != "soft":
+            raise UsageError(f"a teacher has no effect on the protocol {self.protocol}, which has hard labels")
 
     @property
     def probes(self) -> bool:

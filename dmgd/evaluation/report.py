@@ -12,8 +12,9 @@ import numpy as np
 from numpy import ndarray
 
 from dmgd.evaluation import charts
-from dmgd.evaluation.comparison import Evaluation, accuracy_table, metrics_table, plus_minus
+from dmgd.evaluation.comparison import Evaluation, accuracy_table, ddranking_lines, metrics_table
 from dmgd.evaluation.imageset import ImageSet
+from dmgd.exporters.distilled import require_outside_sets
 from dmgd.files import write_bytes, write_json
 from dmgd.html import png_url, table
 from dmgd.images import encode
@@ -49,9 +50,7 @@ def html_report(result: dict[str, Any], data: ImageSet, points: Sequence[tuple[n
 
 def statements(result: dict[str, Any]) -> str:
     """A list of the comparisons, and of DD-Ranking's measures where they are known; empty without any."""
-    names = {"hlr": "HLR, full − set (lower is better)", "ior": "IOR, set − random (higher is better)"}
-    measures = [f"{name}: {plus_minus(result[key])}" for key, name in names.items() if key in result]
-    lines = [f"<li>{escape(line)}</li>" for line in (*result["statements"], *measures)]
+    lines = [f"<li>{escape(line)}</li>" for line in (*result["statements"], *ddranking_lines(result))]
     return f"<ul>{''.join(lines)}</ul>" if lines else ""
 
 
@@ -98,7 +97,9 @@ def mean_curve(score: dict[str, Any]) -> list[tuple[float, float]]:
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> None:
-    """Write report.json and report.html to `folder`, which may exist."""
+    """Write report.json and report.html to `folder`, which may exist. Raises UsageError if it lies in a run or an
+    export."""
+    require_outside_sets(folder / "report.json")
     result = evaluation.to_json()
     write_json(folder / "report.json", result)
     write_bytes(folder / "report.html", html_report(result, evaluation.sets[0], evaluation.points).encode())

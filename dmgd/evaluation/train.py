@@ -18,7 +18,7 @@ from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.networks import make_network, parameter_count, smallest_size
 from dmgd.evaluation.protocols import QUICK_SIZE, Protocol, learning_rate_factor, validates
 
-TEST_BATCH = 512
+TEST_BATCH, TEST_PIXELS = 512, 512 * 64 * 64  # at most so many images, and so many pixels, at once
 
 Teacher = Callable[[Float[Tensor, "b c h w"]], Float[Tensor, "b k"]]
 """Normalised, augmented images → the target logits of the soft-label loss."""
@@ -183,11 +183,11 @@ def confusion_on(
     network: nn.Module, test: ImageSet, normalise: Callable[[Tensor], Tensor], device: torch.device | str
 ) -> Int64[Tensor, "k k"]:
     """The confusion matrix (true class, predicted class) of the network on the test images."""
-    was_training = network.training
+    was_training, pixels = network.training, test.images.shape[-2] * test.images.shape[-1]
     network.eval()
     predicted = [
         network(normalise(to_unit(part.to(device))).contiguous(memory_format=_layout(device))).argmax(1).cpu()
-        for part in test.images.split(TEST_BATCH)
+        for part in test.images.split(max(1, min(TEST_BATCH, TEST_PIXELS // pixels)))
     ]
     network.train(was_training)
     return confusion_matrix(test.labels, torch.cat(predicted), len(test.classes))

@@ -1,6 +1,6 @@
 """The dataset card: README.md, with a YAML header for `load_dataset` and the Hub."""
 
-import json
+import math
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
-from dmgd.errors import ArtifactError
+from dmgd.errors import ArtifactError, one_line, visible
 from dmgd.exporters.command import distill_command
 from dmgd.exporters.example import Description, columns
 from dmgd.exporters.formats import Layout
+from dmgd.files import load_json
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.manifest import published, specs_of
 
@@ -46,17 +47,19 @@ def card(
     few, most = min(images_per_class), max(images_per_class)
     return Template(files(__package__).joinpath("card.md").read_text(encoding="utf-8")).substitute(
         head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True),
-        source=source["name"],
+        source=_inline(source["name"]),
         images=sum(images_per_class),
         classes=len(images_per_class),
         each=f"{few} each" if few == most else f"{few}–{most} each",
         loading=_loading(layout, shown, description.image_format),
         settings=_rows(*settings.items()),
-        command=distill_command(run.config, source_spec, prior_spec, manifest["statistics"], manifest["device"]),
+        command=visible(
+            distill_command(run.config, source_spec, prior_spec, manifest["statistics"], manifest["device"])
+        ),
         results=f"## Results\n\n{results}\n\n" if results else "",
         class_table=_class_table(description, images_per_class),
-        licence=source.get("licence") or "the source; its own terms apply",
-        prior=prior["id"],
+        licence=_inline(source.get("licence") or "the source; its own terms apply"),
+        prior=_inline(prior["id"]),
     )
 
 
@@ -89,9 +92,13 @@ def _rows(*rows: tuple[Any, ...]) -> str:
 
 
 def _cell(text: str) -> str:
-    """`text` as one cell of a Markdown table: on one line, with bars and HTML escaped."""
-    shown = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
-    return shown if len(shown) <= 120 else shown[:119] + "…"
+    """`text` as one cell of a Markdown table, shortened."""
+    return _inline(text if len(text) <= 120 else text[:119] + "…")
+
+
+def _inline(text: str) -> str:
+    """`text` within a line of Markdown, without effect on it: bars, HTML, links and images are escaped."""
+    return one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;").replace("[", "&#91;")
 
 
 def _head(
@@ -120,22 +127,30 @@ def read_results(path: Path) -> str:
     Raises ArtifactError if the file is missing or not such a JSON.
     """
     try:
-        evaluation = json.loads(path.read_text())
+        evaluation = load_json(path)
         settings, protocol = evaluation["settings"], evaluation["settings"]["protocol"]
         seeds = len(settings["seeds"])
+        trained = f"{protocol['epochs']:d} epochs" if "epochs" in protocol else f"on {protocol['features']}"
         lines = [
-            f"Protocol `{protocol['name']}` ({protocol['network']}, {protocol['epochs']} epochs), tested on "
-            f"{settings['source']['test_images']} images of {settings['source']['name']}; "
+            f"Protocol `{_inline(protocol['name'])}` ({_inline(protocol['network'])}, {_inline(trained)}), tested on "
+            f"{settings['source']['test_images']:d} images of {_inline(settings['source']['name'])}; "
             f"mean ± population standard deviation over {seeds} seeds.\n",
             "| trained on | images | top-1 %, last epoch | best epoch |",
             "|---|---|---|---|",
         ]
         for score in evaluation["scores"]:
-            last, best = (f"{score[key]['mean']:.1f} ± {score[key]['std']:.1f}" for key in ("top1", "top1_best_epoch"))
-            lines.append(f"| {score['name']} | {score['images']} | {last} | {best} |")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            last, best = (_points(score[key]) for key in ("top1", "top1_best_epoch"))
+            lines.append(f"| {_inline(score['name'])} | {score['images']:d} | {last} | {best} |")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
             f"{path} is not the JSON of an evaluation ({type(error).__name__}: {error}); "
             "make it with dmgd evaluate --json"
         ) from error
     return "\n".join(lines)
+
+
+def _points(value: dict[str, float]) -> str:
+    mean, std = value["mean"], value["std"]
+    if not (math.isfinite(mean) and math.isfinite(std)):
+        raise ValueError(f"a score of {mean} ± {std}")
+    return f"{mean:.1f} ± {std:.1f}"

@@ -19,6 +19,7 @@ from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.runs.manifest import specs_of
 from dmgd.specs import PriorSpec, SourceSpec
 
+EXTRA = "is not part of the export"  # how the line ends that names a file beside those of the index
 # What git and the Hub client put beside the files of a dataset.
 FOREIGN = {".git", ".gitattributes", ".cache", GUARD}
 
@@ -76,7 +77,7 @@ class DistilledSet:
 
 def require_outside_sets(out: Path) -> None:
     """Raise UsageError if `out` lies in a run or an export, of which whatever is written there is no part."""
-    for parent in out.absolute().parents:
+    for parent in out.resolve().parents:
         try:
             DistilledSet.open(parent)
         except DmgdError:
@@ -93,7 +94,7 @@ def export_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
     expected = {INDEX, *(file["path"] for file in index["files"])}
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     extra = sorted(path.as_posix() for path in found if path.parts[0] not in FOREIGN)
-    yield from (f"{path}: is not part of the export" for path in extra if path not in expected)
+    yield from (f"{path}: {EXTRA}" for path in extra if path not in expected)
     if not damaged:
         yield from _content_problems(folder, index)
 

@@ -15,7 +15,7 @@ from dmgd.files import GUARD, file_problem, guarded, is_inside, read_sealed
 from dmgd.progress import Progress
 
 FORMAT = 4
-INDEX = "index.json"
+INDEX, CARD = "index.json", "README.md"
 STAGING = ".dmgd-unfinished"
 BLOCK = 1 << 20
 

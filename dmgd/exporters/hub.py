@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dmgd.errors import ArtifactError, UsageError
+from dmgd.errors import ArtifactError, UsageError, without_credentials
 from dmgd.exporters.distilled import export_problems
 from dmgd.exporters.folder import INDEX, read_index
 from dmgd.files import scratch_folder
@@ -53,9 +53,10 @@ def publish(
     if problem := next(export_problems(out, index), None):
         raise ArtifactError(f"{out} is damaged ({problem}); export the run again to a new folder")
     api = HfApi()
+    shown = without_credentials(api.endpoint)
     dataset: dict[str, Any] = {"repo_id": repo_id, "repo_type": "dataset"}
     paths = [*(file["path"] for file in index["files"]), INDEX]
-    with progress.task("push", None, "files") as task, hub_errors(repo_id, api.endpoint):
+    with progress.task("push", None, "files") as task, hub_errors(repo_id, shown):
         api.create_repo(**dataset, private=private, exist_ok=True)
         if revision:
             api.create_branch(**dataset, branch=revision, exist_ok=True)
@@ -64,7 +65,7 @@ def publish(
         operations += [CommitOperationDelete(path) for path in stale]
         api.create_commit(**dataset, operations=operations, commit_message=message, revision=revision)
         task.advance(len(paths))
-    return f"{api.endpoint}/datasets/{repo_id}" + (f"/tree/{revision}" if revision else "")
+    return f"{shown}/datasets/{repo_id}" + (f"/tree/{revision}" if revision else "")
 
 
 def _published_paths(api: Any, repo_id: str, revision: str | None) -> list[str]:

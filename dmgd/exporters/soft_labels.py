@@ -35,8 +35,11 @@ def read_soft_labels(folder: Path, keys: list[str], num_classes: int) -> Mapping
         raise MismatchError(
             f"{path} has logits of shape {logits.shape} for {len(listed)} keys; the run has {num_classes} classes"
         )
-    if not np.isfinite(logits).all():
-        raise ArtifactError(f"{path} has NaN or infinite logits; label the images again")
+    if not (finite := np.isfinite(logits).all(1)).all():
+        raise ArtifactError(
+            f"{path} has NaN or infinite logits for {(~finite).sum()} of {len(listed)} images, first "
+            f"{listed[finite.argmin()]}; make them again with a teacher whose outputs are finite"
+        )
     found = dict(zip(listed, logits, strict=True))
     if missing := [key for key in keys if key not in found]:
         raise MismatchError(f"{path} lacks {len(missing)} of the run's {len(keys)} images, first {missing[0]}")

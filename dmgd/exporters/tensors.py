@@ -50,12 +50,22 @@ def _write(folder: Path, path: str, tensor: Tensor, images: int = 0) -> dict[str
 
 
 def read(folder: Path, index: dict[str, Any] | None = None) -> Iterator[Example]:
-    images, labels = (torch.load(folder / name, weights_only=True) for name in (IMAGES, LABELS))
+    images, labels = (_read(folder / name) for name in (IMAGES, LABELS))
     with (folder / METADATA).open(encoding="utf-8") as lines:
         for image, label, line in zip(images, labels.tolist(), lines, strict=True):
             fields = json.loads(line)
             fields.pop("label")
             yield Example(label, fields, image.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy())
+
+
+def _read(path: Path) -> Tensor:
+    try:
+        tensor = torch.load(path, weights_only=True)
+    except Exception as error:  # the reader raises a dozen types for a damaged file
+        raise ValueError(f"{path.name}: {next(iter(str(error).splitlines()), type(error).__name__)[:150]}") from error
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{path.name} is no tensor")
+    return tensor
 
 
 LAYOUT = Layout(write, read, snippet=SNIPPET)

@@ -21,7 +21,7 @@ from numpy import ndarray
 from safetensors.numpy import load_file, save
 
 from dmgd.classes.info import ClassInfo
-from dmgd.errors import ArtifactError, MismatchError, UsageError
+from dmgd.errors import ArtifactError, MismatchError, UsageError, visible
 from dmgd.files import (
     GUARD,
     file_problem,
@@ -159,7 +159,7 @@ class RunDirectory:
         images = f"{len(classes) * config.ipc} images of {len(classes)} classes"
         unfinished = "" if self.complete else ", unfinished"
         source, method = self.specs[0].name, config.method.name
-        return f"RunDirectory('{self.path}', {source}, {images}, {method}, ipc {config.ipc}{unfinished})"
+        return visible(f"RunDirectory('{self.path}', {source}, {images}, {method}, ipc {config.ipc}{unfinished})")
 
     def _repr_html_(self) -> str:
         """The preview and the settings, for notebooks."""

@@ -10,8 +10,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from dmgd.errors import ArtifactError
-from dmgd.network import without_credentials
+from dmgd.errors import ArtifactError, without_credentials
 from dmgd.progress import Progress, Task
 from dmgd.sources.data_cache import data_folder, filled
 

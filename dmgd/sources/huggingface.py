@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dmgd.classes.info import natural_key
-from dmgd.errors import ArtifactError, DmgdError, UsageError, listed
-from dmgd.network import hub_reachable, without_credentials
+from dmgd.errors import ArtifactError, DmgdError, UsageError, listed, without_credentials
+from dmgd.network import hub_reachable
 from dmgd.sources.data_cache import data_folder, filled
 from dmgd.sources.source import (
     SourceImage,

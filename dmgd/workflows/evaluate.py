@@ -10,25 +10,26 @@ import torch
 from numpy import ndarray
 
 from dmgd.config import configured
+from dmgd.errors import UsageError
 from dmgd.evaluation.baselines import Contender, choose_baselines
 from dmgd.evaluation.comparison import Evaluation, Score
 from dmgd.evaluation.features import open_features
 from dmgd.evaluation.imageset import (
     ImageSet,
     Shape,
-    first_image,
     prepared_set,
     prior_of,
     read_sets,
     source_of,
     source_set,
+    usual_shape,
 )
 from dmgd.evaluation.inputs import RawSet
 from dmgd.evaluation.measure import Reference, described_probe, measure, open_reference, projection, train_probe
+from dmgd.evaluation.overlap import refuse_test_images
 from dmgd.evaluation.protocols import EvaluateConfig, Protocol, resolved
 from dmgd.evaluation.teacher import TeacherModel, check_teacher, open_teacher
 from dmgd.evaluation.train import Training, described, train
-from dmgd.images import channels_of
 from dmgd.priors.load import as_prior, torch_device
 from dmgd.priors.prior import Prior
 from dmgd.progress import Progress, listener
@@ -74,19 +75,23 @@ def evaluate(
     prior = as_prior(prior or prior_of(sets, source.name), device) if config.needs_prior else None
     features = open_features(config.features, prior, device) if config.probes or config.metrics else None
 
+    for remark in (*source.remarks("test"), *(remark for one in sets for remark in one.remarks)):
+        progress.warn(remark)
+
     # The images in one shape, with labels in the test source's order.
-    test_image = first_image(source, "test")
-    own_size = min(*test_image.size, *sets[0].check().images[0].size)
+    source_size, channels = usual_shape(source, "test")
+    own_size = min(source_size, *sets[0].check().images[0].size)
     chosen = config.chosen()
     if config.probes and not config.size:
         chosen = replace(chosen, size=own_size, resize=own_size)
-    sizes = {"source_size": min(test_image.size), "num_classes": len(source.classes)}
+    sizes = {"source_size": source_size, "num_classes": len(source.classes)}
     protocol = resolved(chosen, num_images=len(sets[0].images), **sizes)
-    shape = Shape(protocol.resize or 0, protocol.size or 0, channels_of(test_image))
+    shape = Shape(protocol.resize or 0, protocol.size or 0, channels)
     training_shape = Shape(shape.size, shape.size, shape.channels)
     measuring_shape = training_shape if config.probes else Shape(own_size, own_size, shape.channels)
     own, *others = (prepared_set(one, source.classes, training_shape, config.matching) for one in sets)
     test = source_set(source, "test", "test", shape, progress=progress)
+    refuse_test_images(sets, test, shape, progress)
 
     # The settings of the training.
     seeds = range(config.seed, config.seed + config.repeats)
@@ -141,6 +146,8 @@ def evaluate(
 def _read(sets: SetLike | Sequence[SetLike]) -> Sequence[RawSet]:
     """The sets, read from disk where needed; sets that were read already come first."""
     several = [sets] if isinstance(sets, SetLike) else sets
+    if not several:
+        raise UsageError("there is no set to evaluate; give at least one")
     read = [one for one in several if isinstance(one, RawSet)]
     paths = [one.path if isinstance(one, RunDirectory) else Path(one) for one in several if not isinstance(one, RawSet)]
     return [*read, *(read_sets(paths) if paths else [])]

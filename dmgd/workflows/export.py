@@ -9,7 +9,7 @@ from dmgd.errors import DmgdError
 from dmgd.exporters.card import card, read_results
 from dmgd.exporters.distilled import require_outside_sets
 from dmgd.exporters.example import Description, Limits, examples
-from dmgd.exporters.folder import FORMAT, INDEX, output_folder, same_export, staged, write_hashed
+from dmgd.exporters.folder import CARD, FORMAT, INDEX, output_folder, same_export, staged, write_hashed
 from dmgd.exporters.formats import layout_named
 from dmgd.exporters.soft_labels import read_soft_labels
 from dmgd.files import sha256_bytes, write_sealed
@@ -17,8 +17,6 @@ from dmgd.images import check_image_format
 from dmgd.progress import Progress, listener
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.manifest import published
-
-CARD = "README.md"
 
 
 def export(

@@ -10,7 +10,7 @@ from numpy import ndarray
 from dmgd.classes.info import ClassInfo
 from dmgd.config import StatisticsConfig, VerifyConfig, configured
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.exporters.distilled import DistilledSet, export_problems
+from dmgd.exporters.distilled import DistilledSet, export_problems, require_outside_sets
 from dmgd.files import write_json
 from dmgd.generation.plan import Plan
 from dmgd.generation.regeneration import regenerate, spread
@@ -56,6 +56,8 @@ def verify(
     config, on_device = configured(VerifyConfig, config, settings), torch_device(device)
     if not isinstance(target, DistilledSet):
         target = DistilledSet.open(target.path if isinstance(target, RunDirectory) else Path(target))
+    if config.write_lock:
+        require_outside_sets(Path(config.write_lock))
     report = Report([f"{'run' if target.run else 'export'}: every checksum, count and label"])
     report.problems += run_problems(target.run) if target.run else export_problems(target.path, target.index or {})
     if config.write_lock:
