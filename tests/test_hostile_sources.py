@@ -13,6 +13,7 @@ import time
 import unicodedata
 from pathlib import Path
 
+import datasets
 import pytest
 from PIL import Image
 from source_stand_ins import Picture, as_folder, as_parquet, as_shards, pictures
@@ -119,7 +120,7 @@ SAMPLES = [(f"{i:04d}", {"jpg": picture.jpeg, "cls": picture.label.encode()}) fo
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
-@pytest.mark.parametrize("damage", ["header", "cut between files", "cut in the end", "joined"])
+@pytest.mark.parametrize("damage", ["header", "cut between files", "cut in the end", "joined", "a file twice"])
 def test_a_shard_that_does_not_end_as_it_should_is_refused(tmp_path, fitted, suffix, damage):
     whole = write_shard(tmp_path / "whole.tar", SAMPLES).read_bytes()
     with tarfile.open(tmp_path / "whole.tar") as tar:
@@ -129,6 +130,7 @@ def test_a_shard_that_does_not_end_as_it_should_is_refused(tmp_path, fitted, suf
         "cut between files": whole[: starts[6]],
         "cut in the end": whole[: starts[-1] + 1024],
         "joined": whole + whole,
+        "a file twice": whole[: starts[4]] + whole[starts[2] :],
     }[damage]
     shard = tmp_path / f"x.{suffix}"
     shard.write_bytes(gzip.compress(data) if suffix == "tar.gz" else data)
@@ -285,7 +287,7 @@ def test_evaluate_names_what_is_left_out_of_the_test_images(tmp_path, inline):
         as_folder(tmp_path / "data" / split, FOUND)
     (tmp_path / "data" / "val" / "0" / "x.heic").write_bytes(b"\0ftyp")
     (tmp_path / "data" / "train" / "0" / "y.heic").write_bytes(b"\0ftyp")
-    as_folder(tmp_path / "set", FOUND[::4])
+    as_folder(tmp_path / "set", pictures(["0", "1"], 1, seed=5))
     command = ["evaluate", tmp_path / "set", "--source", f"folder:{tmp_path / 'data'}", "--network", "probe"]
     said = inline(*command, "--repeats", 1, "--prior", "digits").stderr
     assert "left out: val/0/x.heic" in said
@@ -594,3 +596,13 @@ def test_every_orientation_is_turned_once():
         tiff = io.BytesIO()
         Image.open(io.BytesIO(data)).save(tiff, "TIFF")
         assert read_image(tiff.getvalue()).size == ImageOps.exif_transpose(Image.open(tiff)).size
+
+
+def test_class_names_that_are_no_text_are_refused(tmp_path, fitted):
+    columns = {"image": [{"bytes": JPEG, "path": None}], "label": [0]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["0"])})
+    dataset = datasets.Dataset.from_dict(columns, features=features)
+    datasets.DatasetDict({"train": dataset}).save_to_disk(tmp_path / "saved")
+    info = tmp_path / "saved" / "train" / "dataset_info.json"
+    info.write_text(info.read_text().replace('"0"', '["0"]'))
+    assert "has the label ['0']" in fitted(f"hf:{tmp_path / 'saved'}", code=1)

@@ -44,7 +44,7 @@ def mutate(target: Path, rng: random.Random) -> tuple[str, bool]:
 
 
 def rename(path: Path, rng: random.Random) -> str:
-    other = path.parent / os.fsdecode(rng.choice(NAMES))
+    other = path.parent / os.fsdecode(rng.choice([one for one in NAMES if os.fsdecode(one) != path.name]))
     match rng.choice(["remove", "rename", "copy", "add", "link", "loop", "zero", "fifo", "folder", "nest", "move up"]):
         case "remove":
             path.unlink()

@@ -134,7 +134,11 @@ def read_shard(file: Path) -> Iterator[tuple[str, Members]]:
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """The files of the archive. Raises TarError if it does not end as an archive does: tarfile itself takes the first
     damaged header for the end."""
+    seen = set()
     for member in tar:
+        if member.name in seen and not member.isdir():
+            raise tarfile.ReadError(f"{one_line(member.name)} is there twice")
+        seen.add(member.name)
         if member.size < 0:
             raise tarfile.ReadError("a file of negative size")  # reading would go back and never end
         if member.isfile():

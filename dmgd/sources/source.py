@@ -97,17 +97,18 @@ class Layout(Protocol):
         """A digest that changes when the split's files do."""
 
 
-def label_text(text: str, where: str) -> str:
+def label_text(text: object, where: str) -> str:
     """The label as text, composed, so that labels that look the same are equal.
 
     Raises ArtifactError for one that is empty, too long, or no text, such as a name that is not UTF-8.
     """
-    if not text or len(text) > MAX_LABEL or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+    is_text = isinstance(text, str) and 0 < len(text) <= MAX_LABEL
+    if not is_text or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in str(text)):
         raise ArtifactError(
-            f"{where} has the label {text[:60]!r}: expected a text of 1 to {MAX_LABEL} characters, in UTF-8 and "
+            f"{where} has the label {repr(text)[:60]}: expected a text of 1 to {MAX_LABEL} characters, in UTF-8 and "
             "without control characters; rename it"
         )
-    return composed(text)
+    return composed(str(text))
 
 
 def is_hidden(name: str) -> bool:
