@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check reproduce relock install clean
+.PHONY: demo test check fuzz reproduce relock install clean
 
 install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -29,6 +29,10 @@ demo: install
 	$(BIN)/dmgd export demo/run --format webdataset --out demo/webdataset
 	$(BIN)/dmgd export demo/run --format parquet --out demo/huggingface
 	$(BIN)/dmgd evaluate demo/run
+
+# Two minutes of seeded mutations of every kind of file that is read; longer by hand: tools/mutate.py --help.
+fuzz: install
+	$(BIN)/python tools/mutate.py --seed 1 --minutes 2
 
 # Distils a small set and compares it with the committed lock file; `make relock` updates that after intended changes.
 REPRODUCE := --source digits --ipc 2 --method dmgd-paper --guidance-scale 1.5

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import datasets
 import pytest
 from source_stand_ins import as_folder, as_parquet, as_shards, pictures
 
@@ -84,3 +85,12 @@ def test_several_splits_without_a_training_split_are_listed(tmp_path):
         assert "--test-data" not in str(refused.value)
     beside = open_source(f"folder:{as_folder(Path(tmp_path / 'folder'), TRAIN)}", test_data=str(shards))
     assert images_of(beside) == (6, 2)
+
+
+def test_a_lone_split_for_tests_is_named(tmp_path, inline):
+    columns = {"image": [{"bytes": one.jpeg, "path": None} for one in TRAIN], "label": [0] * 3 + [1] * 3}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["0", "1"])})
+    datasets.DatasetDict({"test": datasets.Dataset.from_dict(columns, features=features)}).save_to_disk(tmp_path / "d")
+    fit = ("fit-stats", "--source", f"hf:{tmp_path / 'd'}", "--prior", "digits", "--k", 1)
+    said = inline(*fit, "--out", tmp_path / "stats").stderr
+    assert f"{tmp_path / 'd'} has no split but test, which is read" in said

@@ -21,6 +21,7 @@ from dmgd.sources.source import (
     is_hidden,
     is_split_word,
     label_text,
+    lone_split,
     missing_split,
     split_of,
     which_splits,
@@ -62,7 +63,7 @@ class HuggingFaceLayout:
         return sorted({label_text(str(label), self.location) for label in found}, key=natural_key)
 
     def remarks(self, split: str) -> list[str]:
-        return []
+        return lone_split(self.location, self.splits)
 
     def images(self, split: str, skip: Collection[str] = ()) -> Iterator[SourceImage[str]]:
         from datasets import Image

@@ -25,6 +25,7 @@ from dmgd.sources.source import (
     fingerprint_files,
     is_hidden,
     label_text,
+    lone_split,
     missing_split,
     which_splits,
 )
@@ -68,7 +69,7 @@ class ShardLayout:
         return sorted(seen, key=natural_key)
 
     def remarks(self, split: str) -> list[str]:
-        return []
+        return lone_split(f"wds:{self.location}", self.shards)
 
     def images(self, split: str, skip: Collection[str] = ()) -> Iterator[SourceImage[str]]:
         for file in self._files(split):

@@ -165,6 +165,13 @@ def which_splits(names: Collection[str]) -> dict[str, str]:
     return {split: found[0] for split, found in chosen.items() if len(found) == 1}
 
 
+def lone_split(location: str, names: Collection[str]) -> list[str]:
+    """What to say of data whose only split is named as one for tests, and is read all the same."""
+    if len(names) == 1 and split_of(only := next(iter(names))) in ("validation", "test"):
+        return [f"{location} has no split but {only}, which is read"]
+    return []
+
+
 def missing_split(location: str, split: str, names: Collection[str]) -> UsageError:
     """The error for data whose splits, called `names`, do not include that one."""
     if split == "test":
