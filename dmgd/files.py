@@ -1,4 +1,4 @@
-"""Atomic writes, digests, portable file names, and the folder guard, which allows one writer at a time in a folder."""
+"""Atomic writes, digests, JSON with checksums, and portable file names."""
 
 import errno
 import fcntl
@@ -7,21 +7,18 @@ import hashlib
 import json
 import math
 import os
-import platform
 import re
 import secrets
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dmgd.errors import ArtifactError, DmgdError, UsageError
+from dmgd.errors import ArtifactError, DmgdError
 
-GUARD = ".dmgd.guard"
 SEAL = "checksum"
 TEMPORARY = ".dmgd-tmp-"  # followed by a random token: a name that is never a user's own
 _BLOCK = 1 << 20
@@ -112,7 +109,7 @@ def scratch_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=parent))
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _lock(descriptor, folder)
+        flocked(descriptor, folder)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -133,7 +130,7 @@ def remove_temporaries(folder: Path, *, deep: bool = True) -> None:
         with suppress(OSError):  # another process was faster, or it belongs to another user
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                if is_temporary(path.name) and _lock(descriptor, path):
+                if is_temporary(path.name) and flocked(descriptor, path):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             finally:
                 os.close(descriptor)
@@ -151,7 +148,7 @@ def _new_temporary(folder: Path) -> tuple[Path, int]:
         path = folder / f"{TEMPORARY}{secrets.token_hex(8)}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            if _lock(descriptor, path):
+            if flocked(descriptor, path):
                 return path, descriptor
         except BlockingIOError:
             pass  # taken for a dead process's, in the moment before it was locked
@@ -160,7 +157,7 @@ def _new_temporary(folder: Path) -> tuple[Path, int]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, path: Path) -> bool:
+def flocked(descriptor: int, path: Path) -> bool:
     """Whether the file, whose flock is taken, is still the one at `path`. Raises BlockingIOError if another has it."""
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with suppress(FileNotFoundError):
@@ -253,67 +250,3 @@ def safe_name(name: str) -> str:
     Not injective: prefix it with an index.
     """
     return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:_NAME_LENGTH] or "_"
-
-
-@contextmanager
-def guarded(folder: Path) -> Iterator[None]:
-    """Hold the guard of `folder`, which is created if missing, and removed again if it is still empty.
-
-    The guard is an flock on a file that names its holder. It ends with the process; the stale file of a killed process
-    is taken over. Raises UsageError if `folder` is a file or contains links through which files would be written
-    elsewhere, ArtifactError if another process holds the guard, naming it, or if the file system has no flock.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; choose a new or empty --out folder")
-    if link := next((path for path in folder.rglob("*") if _leads_elsewhere(path)), None):
-        raise UsageError(f"{link} is a link, and nothing is written through links; remove it, or choose another --out")
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / GUARD
-    try:
-        descriptor = _acquire(path)
-        try:
-            os.ftruncate(descriptor, 0)
-            holder = {"pid": os.getpid(), "host": platform.node(), "command": sys.argv}
-            os.write(descriptor, json.dumps(holder).encode())
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-            os.close(descriptor)
-    finally:
-        if is_new:
-            with suppress(OSError):
-                folder.rmdir()  # only an empty folder can be removed
-
-
-def _acquire(path: Path) -> int:
-    """The descriptor of the file at `path`, with the flock held."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        try:
-            if _lock(descriptor, path):
-                return descriptor
-        except BlockingIOError as error:
-            holder = _holder(descriptor)
-            os.close(descriptor)
-            raise ArtifactError(
-                f"{path.parent} is being written by {holder}; wait until it is done, or stop it and repeat this command"
-            ) from error
-        except OSError as error:
-            os.close(descriptor)
-            raise ArtifactError(
-                f"{path.parent} is on a file system without support for flock ({error.strerror}); choose a local folder"
-            ) from error
-        os.close(descriptor)  # the previous holder removed it between open and flock: try again
-
-
-def _leads_elsewhere(path: Path) -> bool:
-    return path.is_symlink() and (path.is_dir() or path.name == GUARD)
-
-
-def _holder(descriptor: int) -> str:
-    try:
-        holder = json.loads(os.pread(descriptor, 65536, 0))
-        return f"process {holder['pid']} on {holder['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"

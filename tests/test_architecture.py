@@ -11,11 +11,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A package may import from those before it and from itself; `dmgd_cli` from all of them.
 PACKAGES = (
-    *("errors", "display", "html", "progress", "files", "network", "images", "specs", "config"),
+    *("errors", "display", "html", "progress", "files", "guard", "network", "images", "specs", "config"),
     *("classes", "diffusion", "sources", "priors"),
     *("statistics", "matching", "generation", "runs", "exporters", "evaluation", "workflows"),
 )
-STANDARD_LIBRARY_ONLY = {"errors", "html", "progress", "files", "specs", "config", "classes"}
+STANDARD_LIBRARY_ONLY = {"errors", "html", "progress", "files", "guard", "specs", "config", "classes"}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for package in ("dmgd", "dmgd_cli")

@@ -8,7 +8,8 @@ import pytest
 from made_run import make_run, tree
 
 from dmgd.errors import ArtifactError, UsageError
-from dmgd.files import GUARD, TEMPORARY, guarded, remove_temporaries, scratch_folder, write_bytes, written_whole
+from dmgd.files import TEMPORARY, remove_temporaries, scratch_folder, write_bytes, written_whole
+from dmgd.guard import GUARD, guarded
 from dmgd.runs.directory import open_run
 from dmgd.statistics.file import Statistics
 

@@ -18,8 +18,9 @@ from recorder import Recorder
 
 from dmgd.config import StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.files import GUARD, TEMPORARY, guarded
+from dmgd.files import TEMPORARY
 from dmgd.generation.config import DistillConfig
+from dmgd.guard import GUARD, guarded
 from dmgd.matching.methods import method_named
 from dmgd.priors.load import load_prior
 from dmgd.runs.directory import RunDirectory

@@ -13,7 +13,8 @@ from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, DmgdError, UsageError
 from dmgd.exporters.folder import INDEX, read_index
 from dmgd.exporters.formats import layout_named
-from dmgd.files import GUARD, file_problem, sha256_bytes
+from dmgd.files import file_problem, sha256_bytes
+from dmgd.guard import GUARD
 from dmgd.images import LOSSLESS
 from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.runs.manifest import specs_of

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.files import GUARD, file_problem, guarded, is_inside, read_sealed
+from dmgd.files import file_problem, is_inside, read_sealed
+from dmgd.guard import GUARD, guarded
 from dmgd.progress import Progress
 
 FORMAT = 4

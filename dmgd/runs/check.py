@@ -8,7 +8,8 @@ import numpy as np
 from numpy import ndarray
 
 from dmgd.errors import ArtifactError
-from dmgd.files import GUARD, file_problem, sha256_bytes
+from dmgd.files import file_problem, sha256_bytes
+from dmgd.guard import GUARD
 from dmgd.images import decode
 from dmgd.runs.directory import MANIFEST, PREVIEW, RunDirectory
 from dmgd.runs.preview import preview_pixels

@@ -23,9 +23,7 @@ from safetensors.numpy import load_file, save
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, MismatchError, UsageError, visible
 from dmgd.files import (
-    GUARD,
     file_problem,
-    guarded,
     is_temporary,
     open_regular,
     read_sealed,
@@ -37,6 +35,7 @@ from dmgd.files import (
 )
 from dmgd.generation.batches import Batch
 from dmgd.generation.config import DistillConfig
+from dmgd.guard import GUARD, guarded
 from dmgd.html import png_url, table
 from dmgd.images import decode, encode
 from dmgd.runs.columns import features, metadata

@@ -7,7 +7,7 @@ from shutil import rmtree
 
 from platformdirs import user_cache_path
 
-from dmgd.files import guarded
+from dmgd.guard import guarded
 
 
 def data_folder(name: str) -> Path:

@@ -44,7 +44,7 @@ KINDS: dict[str, Kind] = {
         "dmgd.sources.folder:FolderLayout.open", recognises=lambda location: Path(location).expanduser().exists()
     ),
     "hf": Kind(
-        "dmgd.sources.huggingface:open_hugging_face",
+        "dmgd.sources.hf_opening:open_hugging_face",
         argument="ID_OR_PATH",
         options=("variant", "columns"),
         recognises=_is_hugging_face,

@@ -9,7 +9,7 @@ from dmgd.network import Arrival, reachable
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.archives import ARCHIVES, Archive, fetch_archive
 from dmgd.sources.folder import FolderLayout
-from dmgd.sources.huggingface import (
+from dmgd.sources.hf_opening import (
     CONVERTED,
     HubUnreachable,
     converted_folder,

@@ -10,7 +10,7 @@ from dmgd.classes.matching import match_table
 from dmgd.errors import UsageError, unknown_choice
 from dmgd.network import Arrival
 from dmgd.progress import Progress, listener
-from dmgd.sources.huggingface import datasets_cache, is_hub_id
+from dmgd.sources.hf_opening import datasets_cache, is_hub_id
 from dmgd.sources.labelled import LabelledSource, classes_from_labels, translate
 from dmgd.sources.layouts import KINDS, layout_of, open_layout, prefixes
 from dmgd.sources.named import arrival_of, hub_variant, open_named
