@@ -76,8 +76,8 @@ def fit_statistics(
     statistics = Statistics(**tensors, count=torch.tensor(counts), classes=classes, header=header)
     if latents.in_cache:
         try:
-            statistics.save(path)
             remember_content(source, prior, latents.content)
+            statistics.save(path)  # last: where they are found, nothing else is done
         except OSError as error:
             warn_of_cache(error, progress)
     return statistics
