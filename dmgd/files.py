@@ -190,12 +190,14 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
     write_json(path, {**value, SEAL: _seal(value)})
 
 
-def read_sealed(path: Path, format: int, *, missing: DmgdError, remedy: str) -> dict[str, Any]:
-    """The JSON object that `write_sealed` wrote to `path`, without its checksum.
+def read_sealed(
+    path: Path, format: int, keys: Iterable[str] = (), *, missing: DmgdError, remedy: str
+) -> dict[str, Any]:
+    """The JSON object that `write_sealed` wrote to `path`, without its checksum, with its "format" and `keys` checked.
 
-    Raises `missing` if there is no file, ArtifactError, with the `remedy`, if it was changed or has another format.
+    Raises `missing` if there is no file, ArtifactError, with the `remedy`, if it was changed or is another one.
     """
-    value = read_json(path, format, (), missing=missing, remedy=remedy)
+    value = read_json(path, format, keys, missing=missing, remedy=remedy)
     if value.pop(SEAL, None) != _seal(value):
         raise ArtifactError(f"{path} was changed (its checksum differs); {remedy}")
     return value

@@ -18,7 +18,7 @@ from recorder import Recorder
 
 from dmgd.config import StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
-from dmgd.files import TEMPORARY
+from dmgd.files import TEMPORARY, write_sealed
 from dmgd.generation.config import DistillConfig
 from dmgd.guard import GUARD, guarded
 from dmgd.matching.methods import method_named
@@ -147,6 +147,9 @@ def test_a_manifest_that_was_changed_is_refused(make):
         (run.path / "run.json").write_text(changed)
         with pytest.raises(ArtifactError, match=r"distil it again$"):
             RunDirectory.open(run.path)
+    write_sealed(run.path / "run.json", {"format": 4, "files": []})  # the index of an export, renamed
+    with pytest.raises(ArtifactError, match="it lacks plan, specs"):
+        RunDirectory.open(run.path)
     (run.path / "run.json").write_text('{"format": 1}')
     with pytest.raises(ArtifactError, match="another version of dmgd; distil it again"):
         RunDirectory.open(run.path)

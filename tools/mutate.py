@@ -74,9 +74,17 @@ def statistics(case: Path, stdout: str) -> Any:
     return Statistics.load(case / "out" / "stats").digest
 
 
+def content(path: Path) -> bytes:
+    """The bytes of a file; of JSON its value, however it is laid out."""
+    data = path.read_bytes()
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.dumps(json.loads(data), sort_keys=True).encode() if path.suffix == ".json" else data
+    return data
+
+
 def digests(folder: Path) -> dict[str, str]:
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): hashlib.sha256(content(path)).hexdigest()
         for path in folder.rglob("*")
         if path.is_file() and not path.is_symlink()
     }

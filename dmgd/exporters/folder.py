@@ -26,7 +26,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     another format, or lists files outside the folder."""
     missing = UsageError(f"{folder} is not an export (it has no {INDEX}); make one with dmgd export")
     remedy = "export the run again to a new folder"
-    index = read_sealed(folder / INDEX, FORMAT, missing=missing, remedy=remedy)
+    index = read_sealed(folder / INDEX, FORMAT, ("files", "run"), missing=missing, remedy=remedy)
     for file in index["files"]:
         if not is_inside(file["path"]):
             raise ArtifactError(f"{folder / INDEX} was forged: {file['path']!r} is not in the folder; {remedy}")

@@ -107,7 +107,9 @@ class RunDirectory:
         """The run at `path`. Raises UsageError if there is none, ArtifactError for damage or another format."""
         path = Path(path)
         missing = UsageError(f"{path} is not a run (it has no {MANIFEST}); make one with dmgd distill --out")
-        return cls(path, read_sealed(path / MANIFEST, FORMAT, missing=missing, remedy="distil it again"))
+        return cls(
+            path, read_sealed(path / MANIFEST, FORMAT, ("specs", "plan"), missing=missing, remedy="distil it again")
+        )
 
     @property
     def config(self) -> DistillConfig:
