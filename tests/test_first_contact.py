@@ -25,12 +25,12 @@ def test_without_network_and_weights_the_plan_and_then_what_is_missing(tmp_path)
     """Within five seconds of the plan, in one line; and nothing is written."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
     dmgd = Path(sys.executable).parent / "dmgd"
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [dmgd, *COMMAND], cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    plan = [process.stderr.readline() for _ in PLAN]
-    started = time.monotonic()
-    stdout, rest = process.communicate()
+    ) as process:
+        plan = [process.stderr.readline() for _ in PLAN]
+        started = time.monotonic()
+        rest, stdout = process.stderr.read(), process.stdout.read()  # not communicate(), which loses what was buffered
     assert time.monotonic() - started < 5
     assert process.returncode == 1
     assert [line.split()[0] for line in plan] == list(PLAN)
