@@ -13,6 +13,7 @@ checksums may be other data after a mutation. Exit code 1 for any failure.
 import argparse
 import collections
 import contextlib
+import faulthandler
 import gc
 import hashlib
 import importlib
@@ -240,6 +241,7 @@ def start(case: Path, command: str, cache: Path, read: Callable[[Path, str], Any
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         for stream, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(case / name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), stream)
+        faulthandler.dump_traceback_later(0.9 * SECONDS, file=open(case / "where", "w"))  # noqa: SIM115 (until the end)
         sys.argv = ["dmgd", *command.split(" ")]
         sys.stdout, sys.stderr = (os.fdopen(n, "w", encoding="utf-8", buffering=1, closefd=False) for n in (1, 2))
         from dmgd_cli.app import main
@@ -262,8 +264,9 @@ def outcome_of(case: Path) -> dict[str, Any]:
     """What the fork wrote, and what it printed."""
     path = case / "outcome.json"
     outcome = json.loads(path.read_text()) if path.is_file() else {"code": None, "traceback": "it died"}
-    texts = {name: (case / name).read_text(errors="replace") for name in ("stdout", "stderr") if (case / name).exists()}
-    return {"stdout": "", "stderr": "", **outcome, **texts}
+    names = [name for name in ("stdout", "stderr", "where") if (case / name).exists()]
+    texts = {name: (case / name).read_text(errors="replace") for name in names}
+    return {"stdout": "", "stderr": "", "where": "", **outcome, **texts}
 
 
 def forked(case: Path, command: str, cache: Path, read: Callable[[Path, str], Any] | None = None) -> dict[str, Any]:
@@ -275,7 +278,7 @@ def judge(outcome: dict[str, Any], kind: Kind, whole: str, moved: bool, hung: bo
     """ "refused", "equal", "other data", or a failure, which begins with FAILED."""
     said = outcome["stdout"] + outcome["stderr"]
     if hung:
-        return "FAILED hang"
+        return f"FAILED hang: {outcome['where']}"
     if outcome["traceback"] or "Traceback (most recent" in said or "Exception ignored" in said:
         last = (outcome["traceback"] or said).strip().splitlines()
         return f"FAILED traceback: {last[-1][:150]} | {next((x.strip() for x in last[::-1] if '/dmgd' in x), '')}"
@@ -367,6 +370,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
+    failures: list[str] = []
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
         base = Path(folder)
         if pid := os.fork():
@@ -387,14 +391,16 @@ def main() -> None:
                 running.remove(one)
                 verdict = one.verdict(wholes[one.name])
                 counts[one.name, verdict.split(":")[0]] += 1
+                line = f"--seed {options.seed} --only {one.number}: {one.name}, {one.what}: {verdict}"
+                if verdict.startswith("FAILED"):
+                    failures.append(line)
                 if verdict.startswith("FAILED") or options.only is not None:
-                    print(f"--seed {options.seed} --only {one.number}: {one.name}, {one.what}: {verdict}", flush=True)
+                    print(line, flush=True)
             time.sleep(0.002)
     for (name, verdict), count in sorted(counts.items()):
         print(f"{count:6}  {name}: {verdict}")
-    failed = sum(count for (_, verdict), count in counts.items() if verdict.startswith("FAILED"))
-    print(f"{sum(counts.values())} mutations, {failed} failures")
-    sys.exit(1 if failed else 0)
+    print(*failures, f"{sum(counts.values())} mutations, {len(failures)} failures", sep="\n")
+    sys.exit(1 if failures else 0)
 
 
 if __name__ == "__main__":
