@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,6 +54,22 @@ def encode(source, prior, **options):
 
 def parts():
     return sorted((user_cache_path("dmgd") / "latents").rglob("part-*.npy"))
+
+
+def test_threads_do_not_open_files_at_the_same_time(source, prior, monkeypatch):
+    """CPython 3.11 may raise a SystemError of literals, such as the headers of these files, that two threads parse."""
+    latents, opened, opening = encode(source, prior)[0], np.load, []
+
+    def load(*arguments, **options):
+        opening.append(True)
+        time.sleep(0.01)
+        assert len(opening) == 1
+        opening.pop()
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(np, "load", load)
+    with ThreadPoolExecutor(4) as pool:
+        assert len([*pool.map(latents.__getitem__, range(10))]) == 10
 
 
 def test_latents_come_with_the_ordinals_of_their_images(source, prior):

@@ -241,7 +241,7 @@ def start(case: Path, command: str, cache: Path, read: Callable[[Path, str], Any
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         for stream, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(case / name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), stream)
-        faulthandler.dump_traceback_later(0.9 * SECONDS, file=open(case / "where", "w"))  # noqa: SIM115 (until the end)
+        faulthandler.dump_traceback_later(0.9 * SECONDS, file=(case / "where").open("w"))
         sys.argv = ["dmgd", *command.split(" ")]
         sys.stdout, sys.stderr = (os.fdopen(n, "w", encoding="utf-8", buffering=1, closefd=False) for n in (1, 2))
         from dmgd_cli.app import main

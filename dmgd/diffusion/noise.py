@@ -16,7 +16,8 @@ class Noise(Protocol):
         """z_T, the noise that sampling starts from."""
 
     def step(self, k: int) -> Float[Tensor, "b c h w"]:
-        """The noise added after step index k; called with k = len(schedule) − 1, …, 1, each once, in this order."""
+        """The noise added after step index k; called with k = len(schedule) − 1, …, 1, each once, in this order, if
+        steps add noise."""
 
 
 class SeededNoise:

@@ -61,7 +61,7 @@ def sample(
     for step in reversed(schedule):
         x0, log_variance = guidance.denoised(denoise, z, step, *conditions(step))
         # Drawn here, so that a GPU, which is still busy with the network, does not wait for it.
-        fresh = noise.step(step.index) if step.index > 0 else None
+        fresh = noise.step(step.index) if step.index > 0 and not step.deterministic else None
         if log_variance is None:
             log_variance = torch.full_like(z, step.log_variance_small)
         if not (x0.isfinite().all() and log_variance.isfinite().all()):

@@ -42,6 +42,8 @@ def sinkhorn_guide(
     def guide(step: Step, x0: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         images = x0.reshape(len(support), -1, support.shape[-1])
         loss, gradient = loss_and_gradient(images, support, mass, finished_cost, epsilon=epsilon, iterations=iterations)
+        if step.alpha == 0:  # of pure noise x̂_0 says nothing, and no step leads anywhere
+            return x0, loss
         # ∂x̂_0/∂z_t = 1/α_t while ε is held fixed; the mean has the share `mean_x0` of x̂_0.
         way = -rho / (step.alpha * step.mean_x0) * gradient.reshape(x0.shape)
         return x0 + (way * sigma if times_sigma else way), loss

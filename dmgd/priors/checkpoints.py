@@ -3,20 +3,16 @@
 Parameters are only renamed. A tensor that is missing, unexpected, misshapen or not finite is refused by name.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from dmgd.diffusion.schedule import training_alpha_bar
 from dmgd.errors import ArtifactError, UsageError, listed
 from dmgd.priors.description import Numerics, description_path, read_config
 from dmgd.priors.dit import DiT, DiTConfig
-from dmgd.priors.dit_prior import PREDICTIONS, Diffusion
 from dmgd.priors.weights import State, read_weights, weight_file
 
 
@@ -62,45 +58,6 @@ def load_diffusers_dit(folder: Path, numerics: Numerics | None) -> tuple[DiT, Nu
         return _filled(shape, _from_diffusers(state, shape)), numerics, path
 
 
-def read_diffusion(folder: Path) -> Diffusion:
-    """The diffusion in a pipeline's `scheduler/scheduler_config.json`, also if `folder` is its transformer; DDPM's if
-    there is none.
-
-    Raises ArtifactError for one that the sampler does not support.
-    """
-    places = (folder, folder.parent) if folder.name == "transformer" else (folder,)
-    path = next((p for place in places if (p := place / "scheduler" / "scheduler_config.json").is_file()), None)
-    if path is None:
-        return Diffusion()
-    config = read_config(path)
-    odd = [name for name in _OF_OTHER_DIFFUSIONS if config.get(name)]
-    if not _OF_THIS_DIFFUSION.fullmatch(name := str(config.get("_class_name", "DDPMScheduler"))):
-        odd.append(name)
-    if config.get("variance_type") == "learned":
-        odd.append("variance_type 'learned'")  # not the range between two variances, as in DiT
-    try:
-        found = Diffusion(**{name: config[name] for name in asdict(Diffusion()) if config.get(name) is not None})
-        training = training_alpha_bar(found.beta_schedule, found.num_train_timesteps, found.beta_start, found.beta_end)
-        if not (len(training) > 1 and (np.diff(training) < 0).all() and training[-1] > 0 and training[0] < 1):
-            raise ValueError("its signal does not fall from 1 to above 0")
-    except (UsageError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{path} describes no diffusion that dmgd can sample: {error}") from error
-    if found.prediction_type not in PREDICTIONS:
-        odd.append(f"prediction_type {found.prediction_type!r}")
-    if odd:
-        raise ArtifactError(f"{path} has settings that dmgd does not support: {', '.join(odd)}")
-    return found
-
-
-# The schedulers that sample DDPM's diffusion, and what says that a network was trained on another.
-_OF_THIS_DIFFUSION = re.compile(
-    r"(DDPM|DDIM|PNDM|DPMSolver(Singlestep|Multistep|SDE)|DEISMultistep|UniPCMultistep|LMSDiscrete|HeunDiscrete|"
-    r"Euler(Ancestral)?Discrete|KDPM2(Ancestral)?Discrete|SASolver)(Parallel)?Scheduler"
-)
-_OF_OTHER_DIFFUSIONS = (
-    *("trained_betas", "rescale_betas_zero_snr", "sigma_data", "sigma_min", "sigma_max", "shift"),
-    *("use_flow_sigmas", "use_dynamic_shifting"),
-)
 _ONLY = {"activation_fn": "gelu-approximate", "norm_type": "ada_norm_zero"}  # what the network computes, and no other
 _CONFIG_KEYS = (
     *("sample_size", "patch_size", "in_channels", "out_channels"),

@@ -1,7 +1,7 @@
 """A prior whose network is a class-conditional DiT."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,30 +11,12 @@ from torch import Tensor
 from dmgd.classes.info import ClassInfo
 from dmgd.diffusion.condition import Condition
 from dmgd.diffusion.guidance import Denoised
-from dmgd.diffusion.schedule import Schedule, Step, respaced, training_alpha_bar
+from dmgd.diffusion.process import Diffusion, Process
+from dmgd.diffusion.schedule import Schedule, Step
 from dmgd.priors.dit import DiT
 from dmgd.priors.prior import Prior
 
 LABEL = "label"
-
-
-@dataclass(frozen=True)
-class Diffusion:
-    """The diffusion that a network was trained with, in the terms of diffusers' `scheduler_config.json`; by default
-    that of DDPM and facebookresearch/DiT. `prediction_type`: the network predicts ε, v = α ε − σ x_0, or x_0."""
-
-    beta_schedule: str = "linear"
-    num_train_timesteps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-    prediction_type: str = "epsilon"
-
-
-PREDICTIONS = {
-    "epsilon": lambda z, epsilon, step: (z - step.sigma * epsilon) / step.alpha,
-    "v_prediction": lambda z, v, step: step.alpha * z - step.sigma * v,
-    "sample": lambda z, x0, step: x0,
-}
 
 
 @dataclass(kw_only=True, repr=False)
@@ -42,7 +24,7 @@ class DiTPrior(Prior):
     """`classes[i]` is row i of the network's label table; the null row follows the last."""
 
     network: DiT
-    diffusion: Diffusion = Diffusion()
+    process: Process = field(default_factory=Diffusion)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -54,16 +36,16 @@ class DiTPrior(Prior):
         return (self.network.config.sample_size // self.network.config.patch_size) ** 2
 
     def schedule(self, steps: int, solver: str) -> Schedule:
-        of = self.diffusion
-        training = training_alpha_bar(of.beta_schedule, of.num_train_timesteps, of.beta_start, of.beta_end)
-        return respaced(training, steps, solver)
+        return self.process.schedule(steps, solver)
 
     def denoise(self, z: Float[Tensor, "b c h w"], step: Step, condition: Condition) -> Denoised:
-        """A learned variance v in [−1, 1] interpolates the step's log variances (Nichol & Dhariwal 2021, Eq. 15)."""
-        output = self.network(z, step.timestep, condition.embeddings[LABEL]).float()
+        """A learned variance v in [−1, 1] interpolates the step's log variances (Nichol & Dhariwal 2021, Eq. 15). A
+        flow has none: the second half of SiT's channels was never trained."""
+        x = self.process.network_input(z, step)
+        output = self.network(x, step.timestep, condition.embeddings[LABEL]).float()
         predicted, variance = output[:, : z.shape[1]], output[:, z.shape[1] :]
-        x0 = PREDICTIONS[self.diffusion.prediction_type](z, predicted, step)
-        if not variance.numel():
+        x0 = self.process.clean(z, predicted, step)
+        if not (variance.numel() and self.process.learns_variance):
             return x0, None
         weight = (variance + 1) / 2
         return x0, weight * step.log_variance_large + (1 - weight) * step.log_variance_small
@@ -84,4 +66,4 @@ class DiTPrior(Prior):
         return replace(self, network=self.network.compiled())
 
     def settings(self) -> dict[str, Any]:
-        return {"network": asdict(self.network.config), "diffusion": asdict(self.diffusion)}
+        return {"network": asdict(self.network.config), "diffusion": self.process.to_json()}

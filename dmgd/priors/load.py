@@ -10,7 +10,7 @@ from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, UsageError, unknown_choice
 from dmgd.files import sha256_bytes, sha256_file
-from dmgd.priors.checkpoints import load_diffusers_dit, load_original_dit, read_diffusion
+from dmgd.priors.checkpoints import load_diffusers_dit, load_original_dit
 from dmgd.priors.codec import AutoencoderCodec, Codec, NoCodec, PixelCodec
 from dmgd.priors.description import (
     Description,
@@ -25,6 +25,7 @@ from dmgd.priors.description import (
 from dmgd.priors.dit import DiT
 from dmgd.priors.dit_prior import DiTPrior
 from dmgd.priors.prior import Encoder, Prior, PriorDefaults, PriorIdentity
+from dmgd.priors.scheduler import read_process
 from dmgd.priors.weights import fetch, weight_file
 from dmgd.specs import NO_VAE, PriorSpec
 
@@ -83,7 +84,7 @@ def _load_dit(spec: PriorSpec, device: torch.device) -> Prior:
         codec=codec,
         device=device,
         network=network.to(device, PRECISIONS[spec.precision]).eval().requires_grad_(False),
-        diffusion=read_diffusion(path),
+        process=read_process(path),
     )
 
 

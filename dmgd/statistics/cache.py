@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ from dmgd.files import read_sealed, scratch_folder, sha256_file, write_sealed, w
 from dmgd.progress import Progress
 
 FORMAT = 3
+# NumPy reads the header of a file as a Python literal, and CPython 3.11 may raise a SystemError of two threads that do
+# so at once (python/cpython#106905); k-means has a thread for every core.
+_ONE_HEADER = Lock()
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,8 @@ class LatentParts:
 
     def read(self, number: int) -> np.memmap:
         """The latents of one part, memory-mapped."""
-        return np.load(self.path(number), mmap_mode="r", allow_pickle=False)
+        with _ONE_HEADER:
+            return np.load(self.path(number), mmap_mode="r", allow_pickle=False)
 
 
 @dataclass(frozen=True)
