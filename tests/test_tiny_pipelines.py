@@ -1,6 +1,7 @@
 """The reference that text-to-image priors are compared with: is it what the pipelines' own call does?"""
 
 import functools
+import json
 
 import pytest
 import torch
@@ -84,6 +85,8 @@ def test_the_reference_is_what_the_pipelines_own_call_does(tmp_path, variant, ne
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_tiny_pipeline_reacts_to_prompt_guidance_and_negative_prompt(tmp_path, family):
     pipe = load(make_pipeline(family, tmp_path))
+    written = json.loads((tmp_path / "scheduler" / "scheduler_config.json").read_text())
+    assert type(pipe.scheduler).__name__ == written["_class_name"]
     assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 1e6
     network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
     z = torch.randn(1, network.config.in_channels, 8, 8, generator=torch.manual_seed(0))

@@ -83,24 +83,24 @@ def quiet() -> Iterator[None]:
 @quiet()
 def make_pipeline(family: str, folder: Path, **changes: Mapping[str, Any]) -> Path:
     """The folder of a tiny pipeline of `family`, the same bytes each time. Images have 16 × 16 pixels (Sana: 32 × 32),
-    latents 8 × 8. `changes` are settings by part: `scheduler`, `network`, `vae`, and `index` (model_index.json);
-    None takes one out."""
+    latents 8 × 8. `changes` are settings by part: `scheduler`, `network`, `vae`, and `index` (model_index.json)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipe = _BUILDERS[family](changes.get("network", {}), changes.get("vae", {}))
     for network in (part for part in pipe.components.values() if isinstance(part, torch.nn.Module)):
         _listen_to_the_prompt(network.eval())
     pipe.save_pretrained(folder)
-    _write(folder / "scheduler" / "scheduler_config.json", SCHEDULERS[family], changes.get("scheduler", {}))
+    scheduler = {**SCHEDULERS[family], **changes.get("scheduler", {})}
+    _write(folder / "scheduler" / "scheduler_config.json", scheduler)
     index = json.loads((folder / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", scheduler["_class_name"]]
     index.pop("requires_safety_checker", None)  # as in repositories older than it
-    _write(folder / "model_index.json", index, changes.get("index", {}))
+    _write(folder / "model_index.json", {**index, **changes.get("index", {})})
     return folder
 
 
-def _write(file: Path, settings: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
-    left = {name: value for name, value in {**settings, **changes}.items() if changes.get(name, 0) is not None}
-    file.write_text(json.dumps(left, indent=2) + "\n")
+def _write(file: Path, settings: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _listen_to_the_prompt(network: torch.nn.Module) -> None:
