@@ -104,12 +104,14 @@ def test_a_tiny_pipeline_reacts_to_prompt_guidance_and_negative_prompt(tmp_path,
     assert (x0(guidance_scale=4.0, negative_prompt="blurry") - x0(guidance_scale=4.0)).norm() > 0.05 * own.norm()
 
 
-def test_the_lora_changes_what_the_unet_predicts(tmp_path):
-    pipe = load(make_pipeline("sd15", tmp_path / "pipeline"))
-    latents = torch.randn(1, 4, 8, 8, generator=torch.manual_seed(0))
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "sana"])
+def test_a_tiny_lora_changes_what_the_network_predicts(tmp_path, family):
+    pipe = load(make_pipeline(family, tmp_path / "pipeline"))
+    network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    latents = torch.randn(1, network.config.in_channels, 8, 8, generator=torch.manual_seed(0))
     without = reference_x0(pipe, latents, 500, PROMPT)
     with quiet():
-        pipe.load_lora_weights(save_lora(tmp_path / "lora"))
+        pipe.load_lora_weights(save_lora(family, tmp_path / "lora"))
         pipe.fuse_lora()
         pipe.unload_lora_weights()
     assert (reference_x0(pipe, latents, 500, PROMPT) - without).norm() > 0.05 * without.norm()

@@ -260,17 +260,16 @@ def _t5(width: int) -> transformers.T5EncoderModel:
     ))  # fmt: skip
 
 
-def save_lora(folder: Path) -> Path:
-    """A LoRA of "sd15" in `folder`, pytorch_lora_weights.safetensors in peft's names, which visibly changes what the
-    UNet predicts."""
-    random = torch.Generator().manual_seed(0)
-    tensors = {}
-    unet = _unet(cross_attention_dim=TEXT_WIDTH)
-    for name, module in unet.named_modules():
-        if name.endswith(("attn1.to_v", "attn2.to_v")):
-            shapes = {"A": (2, module.in_features), "B": (module.out_features, 2)}
-            for side, shape in shapes.items():
-                tensors[f"unet.{name}.lora_{side}.weight"] = torch.randn(shape, generator=random)
+def save_lora(family: str, folder: Path) -> Path:
+    """A LoRA of `family` (not PixArt, whose pipelines take none) in `folder`, pytorch_lora_weights.safetensors in
+    peft's names, which visibly changes what the network predicts."""
+    pipe = _BUILDERS[family]({}, {})
+    part = "unet" if hasattr(pipe, "unet") else "transformer"
+    random, tensors = torch.Generator().manual_seed(0), {}
+    for name, module in getattr(pipe, part).named_modules():
+        if name.endswith((".to_q", ".to_v")):
+            for side, shape in {"A": (2, module.in_features), "B": (module.out_features, 2)}.items():
+                tensors[f"{part}.{name}.lora_{side}.weight"] = torch.randn(shape, generator=random)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "pytorch_lora_weights.safetensors", {"format": "pt"})
     return folder
