@@ -214,6 +214,12 @@ def test_pickles_with_other_objects_are_refused_by_their_names(original, refusal
     assert f"{path} is not a file of plain tensors: it is damaged" in refusal(path, "--vae", "none")
 
 
+def test_a_pointer_of_git_lfs_is_recognised(tiny, refusal):
+    weights = tiny / f"{NAME}.safetensors"
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 435632\n")
+    assert "fetch them with git lfs pull" in refusal(tiny, "--vae", "none")
+
+
 @pytest.mark.parametrize("content", ["", [], [torch.ones(1)], torch.ones(1), {"ema": {}}, {"a": 1}, {1: torch.ones(1)}])
 def test_a_checkpoint_that_holds_no_network_is_refused(content, tmp_path):
     path = tmp_path / "dit.pt"

@@ -166,10 +166,10 @@ def _labelled(path: Path) -> tuple[ClassInfo, ...] | None:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The JSON object at `path`. Raises ArtifactError if the file is missing or holds something else."""
-    if not path.is_file():  # nor a pipe or a device, which would be read without end
-        raise ArtifactError(
-            f"{path} is {'not a file' if path.exists() else 'missing'}; expected a diffusers DiT folder"
-        )
+    if not path.exists():
+        raise ArtifactError(f"{path} is missing; expected a diffusers DiT folder")
+    if not path.is_file():  # a pipe or a device would be read without end
+        raise ArtifactError(f"{path} is not a file")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors of Windows write a mark first
         json.dumps(content, allow_nan=False, ensure_ascii=False).encode()  # as it is recorded

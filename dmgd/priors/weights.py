@@ -154,8 +154,18 @@ def _content(path: Path) -> Any:
                 f"{path} holds a {refused[1]}: a pickle of more than tensors and plain values could run code and is "
                 f"refused; {_REMEDY}"
             ) from error
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged, or something else"
+        why = error.strerror if isinstance(error, OSError) and error.strerror else _damage(path)
         raise ArtifactError(f"{path} is not a file of plain tensors: {why}") from error
+
+
+def _damage(path: Path) -> str:
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            return "it is a pointer of Git LFS in place of the weights; fetch them with git lfs pull"
+    return f"it is damaged, incomplete or something else ({path.stat().st_size:,} bytes); copy or download it again"
+
+
+_POINTER = b"version https://git-lfs"
 
 
 def _without_wrappers(state: State) -> State:
