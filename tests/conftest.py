@@ -1,6 +1,7 @@
 """Every test has its own empty home and cache, no token, and no network but the loopback."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -80,3 +81,18 @@ def inline(monkeypatch, capsys):
         return SimpleNamespace(stdout=said.out, stderr=said.err)
 
     return run
+
+
+@pytest.fixture
+def pipeline(tmp_path, golden):
+    """A pipeline folder as on the Hub: transformer/ and a small AutoencoderKL in vae/."""
+    import diffusers
+
+    shutil.copytree(golden / "dit-tiny-diffusers", tmp_path / "pipeline" / "transformer")
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, latent_channels=4, scaling_factor=0.2,
+    )  # fmt: skip
+    vae.save_pretrained(tmp_path / "pipeline" / "vae")
+    return tmp_path / "pipeline"

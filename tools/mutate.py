@@ -139,6 +139,7 @@ KINDS = {
     "results": Kind("results", "export {base}/run --evaluation {target}/results.json --out {case}/out"),
     "soft labels": Kind("soft", "export {base}/run --soft-labels {target} --format parquet --out {case}/out"),
     "prior, folder": Kind("prior", f"{WITH_PRIOR} --prior {{target}}"),
+    "prior, shards": Kind("sharded", f"{WITH_PRIOR} --prior {{target}} --vae {{base}}/prior/vae"),
     "prior, .pt": Kind("pt", f"{WITH_PRIOR} --prior {{target}}/tiny.pt --vae {{base}}/prior/vae"),
     "prior, .safetensors": Kind("st", f"{WITH_PRIOR} --prior {{target}}/tiny.safetensors --vae {{base}}/prior/vae"),
 }
@@ -192,12 +193,17 @@ def make_originals(base: Path) -> None:
     sizes = {"num_attention_heads": 1, "attention_head_dim": 8, "num_layers": 1, "sample_size": 8, "patch_size": 4}
     network = DiTTransformer2DModel(**sizes, in_channels=4, out_channels=8, num_embeds_ada_norm=2)
     network.save_pretrained(base / "prior" / "transformer")
+    network.save_pretrained(base / "sharded", max_shard_size="4KB")
+    (base / "sharded" / "model_index.json").write_text(json.dumps({"id2label": {"0": "0", "1": "1"}}))
     blocks = {"down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",)}
     AutoencoderKL(**blocks, block_out_channels=(32,), latent_channels=4).save_pretrained(base / "prior" / "vae")
     DDPMScheduler().save_pretrained(base / "prior" / "scheduler")
     (base / "prior" / "dmgd.json").write_text(json.dumps({"id": "mutated", "classes": ["0", "1"]}))
-    for folder, suffix in (("pt", "pt"), ("st", "safetensors")):
-        shutil.copy(GOLDEN / f"dit_tiny_original.{suffix}", base / folder / f"tiny.{suffix}")
+    shutil.copy(GOLDEN / "dit_tiny_original.safetensors", base / "st" / "tiny.safetensors")
+    state = torch.load(GOLDEN / "dit_tiny_original.pt", weights_only=True)
+    state = state.get("ema", state)
+    torch.save({"ema": state, "args": argparse.Namespace(model="DiT-XL/2")}, base / "pt" / "tiny.pt")
+    for folder in ("pt", "st"):
         described = {"id": "tiny", "num_heads": 4, "guided_channels": 3, "classes": [*map(str, range(10))]}
         (base / folder / "tiny.dmgd.json").write_text(json.dumps(described))
     # What the commands make of these.
@@ -367,7 +373,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only", type=int, help="number of the one mutation to repeat")
+    parser.add_argument("--kind", help="mutate only the kinds of data whose names begin with this")
     options = parser.parse_args()
+    for name in [name for name in KINDS if not name.startswith(options.kind or "")]:
+        del KINDS[name]
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
     failures: list[str] = []
@@ -391,7 +400,8 @@ def main() -> None:
                 running.remove(one)
                 verdict = one.verdict(wholes[one.name])
                 counts[one.name, verdict.split(":")[0]] += 1
-                line = f"--seed {options.seed} --only {one.number}: {one.name}, {one.what}: {verdict}"
+                of_kind = f" --kind {options.kind!r}" if options.kind else ""
+                line = f"--seed {options.seed}{of_kind} --only {one.number}: {one.name}, {one.what}: {verdict}"
                 if verdict.startswith("FAILED"):
                     failures.append(line)
                 if verdict.startswith("FAILED") or options.only is not None:

@@ -3,30 +3,33 @@
 Parameters are only renamed. A tensor that is missing, unexpected, misshapen or not finite is refused by name.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dmgd.errors import ArtifactError, UsageError, listed
 from dmgd.priors.description import Numerics, description_path, read_config
 from dmgd.priors.dit import DiT, DiTConfig
-from dmgd.priors.weights import State, read_weights, weight_file
+from dmgd.priors.fit import Misfit, Names, fill, misfits
+from dmgd.priors.weights import State, read_weights, weight_files
 
 
-def load_diffusers_dit(folder: Path, numerics: Numerics | None) -> tuple[DiT, Numerics, Path]:
-    """The network in a diffusers `DiTTransformer2DModel` folder, its numerics, and the path of its weights.
+def load_diffusers_dit(folder: Path, numerics: Numerics | None) -> tuple[DiT, Numerics, list[Path]]:
+    """The network in a diffusers `DiTTransformer2DModel` folder, its numerics, and the paths of its weights.
 
     `numerics` "original" computes as facebookresearch/DiT, correct for converted checkpoints such as
     `facebook/DiT-XL-2-256`; "diffusers" as diffusers, correct for models trained there. None: detected, as a converted
-    checkpoint has the same embedder in every block. Raises ArtifactError for missing or unexpected tensors.
+    checkpoint has the same embedder in every block. Raises ArtifactError for tensors that are not those of the config.
     """
     config = read_config(folder / "config.json")
     if lacking := [key for key in _CONFIG_KEYS if key not in config]:
         raise ArtifactError(f"{folder / 'config.json'} is not that of a diffusers DiT: it lacks {', '.join(lacking)}")
-    path = weight_file(folder)
+    paths = weight_files(folder)
     with _as_a_dit(folder / "config.json"):
         if odd := [f"{key} {config[key]!r}" for key, only in _ONLY.items() if config.get(key, only) != only]:
             raise UsageError(f"it has {', '.join(odd)}")
@@ -41,21 +44,59 @@ def load_diffusers_dit(folder: Path, numerics: Numerics | None) -> tuple[DiT, Nu
             num_classes=config["num_embeds_ada_norm"],
             norm_eps=config.get("norm_eps", 1e-5),
         )
-    state = read_weights(path)
+    state = read_weights(*paths)
+    first, *others = [_named(state, f"transformer_blocks.{i}.norm1.emb.") for i in range(shape.depth)]
     copies = all(
-        (copy := state.get(name.replace("blocks.0.", f"blocks.{i}."))) is not None and torch.equal(tensor, copy)
-        for name, tensor in state.items()
-        if name.startswith("transformer_blocks.0.norm1.emb.")
-        for i in range(1, shape.depth)
+        one.keys() == first.keys() and all(torch.equal(one[name], first[name]) for name in first) for one in others
     )
+    if copies:
+        state = {name: one for name, one in state.items() if not _COPIED.match(name)}
     numerics = numerics or ("original" if copies else "diffusers")
     shape = replace(shape, num_embedders=1 if copies else shape.depth)
     if numerics == "original":
         shape = replace(shape, frequency_divisor=128, norm_eps=1e-6)
     else:
         shape = replace(shape, frequency_divisor=127)
-    with _as_a_dit(path, state):
-        return _filled(shape, _from_diffusers(state, shape)), numerics, path
+    with _as_a_dit(paths[0] if len(paths) == 1 else folder, state):
+        network, names = _empty(shape), _diffusers_names(shape)
+        if setting := _differing_setting(config, state, misfits(network, state, names)):
+            raise ArtifactError(
+                f"{folder / 'config.json'} says {setting} in {listed([path.name for path in paths], 1)}; correct it, "
+                "or take the config.json that was saved with the weights"
+            )
+        return _filled(network, state, names), numerics, paths
+
+
+_COPIED = re.compile(r"transformer_blocks\.(?!0\.)\d+\.norm1\.emb\.")
+_BLOCK = re.compile(r"transformer_blocks\.(\d+)\.")
+# The settings of the config that give a dimension of a tensor.
+_SETTINGS: dict[tuple[str, int], tuple[str, ...]] = {
+    ("pos_embed.proj.weight", 0): ("num_attention_heads", "attention_head_dim"),
+    ("pos_embed.proj.weight", 1): ("in_channels",),
+    ("pos_embed.proj.weight", 2): ("patch_size",),
+    ("transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight", 0): ("num_embeds_ada_norm",),
+    ("proj_out_2.weight", 0): ("out_channels",),
+    ("pos_embed.pos_embed", 1): ("sample_size",),
+}
+
+
+def _named(state: State, prefix: str) -> State:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): one for name, one in state.items() if name.startswith(prefix)}
+
+
+def _differing_setting(config: dict[str, Any], state: State, wrong: list[Misfit]) -> str:
+    """In words, the first setting of a diffusers DiT's config for which tensors do not fit, and one of them; "" if it
+    is not for a setting."""
+    for (name, axis), keys in _SETTINGS.items():
+        for one in wrong:
+            found, wanted = one.found or (), one.wanted or ()
+            if one.name == name and len(found) == len(wanted) and found[axis] != wanted[axis]:
+                return f"{' and '.join(f'{key} {config[key]}' for key in keys)}, but {one}"
+    depth = 1 + max((int(block[1]) for block in map(_BLOCK.match, state) if block), default=-1)
+    beyond = min(depth, config["num_layers"])
+    others = (one for one in wrong if depth and (block := _BLOCK.match(one.name)) and int(block[1]) >= beyond)
+    return next((f"num_layers {config['num_layers']}, but {one}" for one in others), "")
 
 
 _ONLY = {"activation_fn": "gelu-approximate", "norm_type": "ada_norm_zero"}  # what the network computes, and no other
@@ -74,7 +115,7 @@ def load_original_dit(path: Path, num_heads: int | None) -> DiT:
     state = read_weights(path)
     with _as_a_dit(path, state):
         state = fold_gamma(state)
-        width, in_channels, patch, _ = state["x_embedder.proj.weight"].shape
+        width, in_channels, patch, _ = _shape(state, "x_embedder.proj.weight", 4)
         depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
         num_heads = num_heads or _HEADS.get(width)
         if num_heads is None:
@@ -82,16 +123,24 @@ def load_original_dit(path: Path, num_heads: int | None) -> DiT:
                 f'{path} is {width} wide, which is no published DiT: say "num_heads" in {description_path(path)}'
             )
         shape = DiTConfig(
-            sample_size=round(state["pos_embed"].shape[1] ** 0.5) * patch,
+            sample_size=round(_shape(state, "pos_embed", 3)[1] ** 0.5) * patch,
             patch_size=patch,
             in_channels=in_channels,
             out_channels=state["final_layer.linear.bias"].numel() // patch**2,
             width=width,
             depth=depth,
             num_heads=num_heads,
-            num_classes=len(state["y_embedder.embedding_table.weight"]) - 1,
+            num_classes=_shape(state, "y_embedder.embedding_table.weight", 2)[0] - 1,
         )
-        return _filled(shape, _from_original(state))
+        network = _empty(shape)
+        return _filled(network, state, {name: (_original_name(name),) for name in (*network.state_dict(), "position")})
+
+
+def _shape(state: State, name: str, dimensions: int) -> tuple[int, ...]:
+    found = tuple(state[name].shape)
+    if len(found) != dimensions:
+        raise ValueError(f"{name} is {found}, which has not {dimensions} dimensions")
+    return found
 
 
 # Heads of the published sizes by width: DiT-S, B, L, XL.
@@ -111,79 +160,77 @@ def fold_gamma(state: State) -> State:
             if scale is None:
                 raise ArtifactError(f"the scale {name} is not one of DiffFit's and cannot be folded in")
             target = name.removesuffix(scale) + _GAMMA_TARGETS[scale]
-            folded[f"{target}.weight"] = folded[f"{target}.weight"] * gamma[:, None]
-            folded[f"{target}.bias"] = folded[f"{target}.bias"] * gamma
+            weight, bias = (folded[f"{target}.{kind}"] for kind in ("weight", "bias"))
+            if weight.ndim != 2 or not gamma.shape == bias.shape == weight.shape[:1]:
+                raise ValueError(
+                    f"{name} is {tuple(gamma.shape)}, but {target} has weights {tuple(weight.shape)} and biases "
+                    f"{tuple(bias.shape)}"
+                )
+            folded[f"{target}.weight"], folded[f"{target}.bias"] = weight * gamma[:, None], bias * gamma
     return folded
 
 
 _GAMMA_TARGETS = {"attn.gamma1": "attn.qkv", "attn.gamma2": "attn.proj", "gamma1": "attn.proj", "gamma2": "mlp.fc2"}
 
 
-def _from_diffusers(state: State, shape: DiTConfig) -> State:
-    """The state, renamed from diffusers' names to those of `DiT`; tensors that it does not know keep their names."""
-    left, renamed = dict(state), State()
-
-    def move(ours: str, *theirs: str) -> None:
-        for kind in ("weight", "bias"):
-            renamed[f"{ours}.{kind}"] = torch.cat([left.pop(f"{name}.{kind}") for name in theirs])
-
-    move("patch", "pos_embed.proj")
-    move("final_modulation", "proj_out_1")
-    move("final", "proj_out_2")
+def _diffusers_names(shape: DiTConfig) -> Names:
+    """For every tensor of a `DiT` its name, or those of its parts, in diffusers."""
+    named: dict[str, tuple[str, ...]] = {
+        "patch": ("pos_embed.proj",),
+        "final_modulation": ("proj_out_1",),
+        "final": ("proj_out_2",),
+    }
     for i in range(shape.depth):
-        block = f"transformer_blocks.{i}"
-        move(f"blocks.{i}.modulation", f"{block}.norm1.linear")
-        move(f"blocks.{i}.attention.qkv", *(f"{block}.attn1.to_{which}" for which in "qkv"))
-        move(f"blocks.{i}.attention.proj", f"{block}.attn1.to_out.0")
-        move(f"blocks.{i}.mlp.0", f"{block}.ff.net.0.proj")
-        move(f"blocks.{i}.mlp.2", f"{block}.ff.net.2")
-        # Where all blocks have the same embedder, the last of the copies is kept.
-        embedder = f"embedders.{i if shape.num_embedders > 1 else 0}"
-        move(f"{embedder}.time.0", f"{block}.norm1.emb.timestep_embedder.linear_1")
-        move(f"{embedder}.time.2", f"{block}.norm1.emb.timestep_embedder.linear_2")
-        renamed[f"{embedder}.label.weight"] = left.pop(f"{block}.norm1.emb.class_embedder.embedding_table.weight")
-    if "pos_embed.pos_embed" in left:
-        renamed["position"] = left.pop("pos_embed.pos_embed")
-    return renamed | left
+        ours, block = f"blocks.{i}", f"transformer_blocks.{i}"
+        named[f"{ours}.modulation"] = (f"{block}.norm1.linear",)
+        named[f"{ours}.attention.qkv"] = tuple(f"{block}.attn1.to_{which}" for which in "qkv")
+        named[f"{ours}.attention.proj"] = (f"{block}.attn1.to_out.0",)
+        named[f"{ours}.mlp.0"] = (f"{block}.ff.net.0.proj",)
+        named[f"{ours}.mlp.2"] = (f"{block}.ff.net.2",)
+    for i in range(shape.num_embedders):
+        ours, block = f"embedders.{i}", f"transformer_blocks.{i}.norm1.emb"
+        named[f"{ours}.time.0"] = (f"{block}.timestep_embedder.linear_1",)
+        named[f"{ours}.time.2"] = (f"{block}.timestep_embedder.linear_2",)
+    names = {f"{ours}.{kind}": tuple(f"{part}.{kind}" for part in parts)
+             for ours, parts in named.items() for kind in ("weight", "bias")}  # fmt: skip
+    for i in range(shape.num_embedders):
+        names[f"embedders.{i}.label.weight"] = (
+            f"transformer_blocks.{i}.norm1.emb.class_embedder.embedding_table.weight",
+        )
+    return names | {"position": ("pos_embed.pos_embed",)}
 
 
-_ORIGINAL_NAMES: list[tuple[str, str]] = [
-    ("pos_embed", "position"),
-    ("x_embedder.proj", "patch"),
-    ("t_embedder.mlp", "embedders.0.time"),
-    ("y_embedder.embedding_table", "embedders.0.label"),
-    ("final_layer.adaLN_modulation.1", "final_modulation"),
-    ("final_layer.linear", "final"),
-    (".adaLN_modulation.1", ".modulation"),
-    (".attn.", ".attention."),
-    (".mlp.fc1", ".mlp.0"),
-    (".mlp.fc2", ".mlp.2"),
-]
+_ORIGINAL_NAMES = {
+    **{".mlp.0.": ".mlp.fc1.", ".mlp.2.": ".mlp.fc2.", ".attention.": ".attn.", ".modulation.": ".adaLN_modulation.1."},
+    "final_modulation.": "final_layer.adaLN_modulation.1.",
+    "final.": "final_layer.linear.",
+    "embedders.0.label.": "y_embedder.embedding_table.",
+    "embedders.0.time.": "t_embedder.mlp.",
+    "patch.": "x_embedder.proj.",
+    "position": "pos_embed",
+}
 
 
-def _from_original(state: State) -> State:
-    """The state, renamed from facebookresearch/DiT's names to those of `DiT`."""
-    renamed: State = {}
-    for name, tensor in state.items():
-        for theirs, ours in _ORIGINAL_NAMES:
-            name = name.replace(theirs, ours)
-        renamed[name] = tensor
-    return renamed
+def _original_name(name: str) -> str:
+    """The name in facebookresearch/DiT of a tensor of `DiT`."""
+    for ours, theirs in _ORIGINAL_NAMES.items():
+        name = name.replace(ours, theirs)
+    return name
 
 
-def _filled(shape: DiTConfig, state: State) -> DiT:
-    """The network with the tensors of `state`, in float32. Raises ValueError for numbers that cannot be weights and for
-    a position embedding that is not DiT's, RuntimeError, naming them, for missing, unexpected and misshapen tensors."""
-    with torch.device("meta"):  # no memory for weights that are replaced, nor before they are known to fit
-        network = DiT(shape)
-    bad = [name for name, one in state.items() if not (one.is_floating_point() and one.float().isfinite().all())]
-    if bad:
-        raise ValueError(f"not all numbers are finite in {listed(bad, 3)}")
-    found = {name: tensor.float() for name, tensor in state.items()}
-    position = found.pop("position", network.position)
-    if position.shape != network.position.shape or not torch.allclose(position, network.position, atol=0.02):
-        raise ValueError(f"its position embedding {tuple(position.shape)} is not that of {shape.sample_size} pixels")
-    network.load_state_dict(found, assign=True)
+def _empty(shape: DiTConfig) -> DiT:
+    """A network without memory for weights, which are replaced, nor before they are known to fit."""
+    with torch.device("meta"):
+        return DiT(shape)
+
+
+def _filled(network: DiT, state: State, names: Names) -> DiT:
+    """The network with the tensors of `state`. Raises ValueError for those that cannot be its weights, and for a
+    position embedding that is not DiT's."""
+    fill(network, state, names)
+    (own,) = names["position"]
+    if own in state and not torch.allclose(state[own].float(), network.position, atol=0.02):
+        raise ValueError(f"its position embedding {own} is not that of {network.config.sample_size} pixels")
     return network
 
 
@@ -200,4 +247,4 @@ def _as_a_dit(path: Path, state: State | None = None) -> Iterator[None]:
             "folder with its config.json, one with those of diffusers' DiT"
         ) from error
     except (UsageError, ValueError, TypeError, IndexError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise ArtifactError(f"{path} does not fit a DiT: {' '.join(str(error).split())[:300]}") from error
+        raise ArtifactError(f"{path} does not fit a DiT: {' '.join(str(error).split())[:400]}") from error

@@ -1,5 +1,6 @@
 """Codecs between images and latents: plain pixels, or a frozen autoencoder."""
 
+import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,17 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
-from dmgd.errors import ArtifactError, UsageError, listed
+from dmgd.errors import ArtifactError, UsageError
 from dmgd.priors.description import read_config
+from dmgd.priors.fit import fill
+from dmgd.priors.weights import read_weights, weight_files
 
 Images = UInt8[Tensor, "b h w c"]
 Latents = Float32[Tensor, "b z y x"]
 NO_CONFIG: dict[str, Any] = {}
+# The names of attention layers before diffusers 0.12, which the weights of many autoencoders still have.
+_OLD_ATTENTION = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)")
+_NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 class Codec(ABC):
@@ -75,18 +81,23 @@ class AutoencoderCodec(Codec):
         name = described.get("_class_name")
         if name not in ("AutoencoderKL", "AutoencoderTiny"):
             raise ArtifactError(f"{folder} contains a {name}, not an AutoencoderKL or AutoencoderTiny")
-        options = {"torch_dtype": torch.float32, "local_files_only": True, "low_cpu_mem_usage": False}
+        state = {
+            _OLD_ATTENTION.sub(lambda old: _NEW_ATTENTION[old[0]], key): one
+            for key, one in read_weights(*weight_files(folder)).items()
+        }
         try:
-            loaded, info = getattr(diffusers, name).from_pretrained(folder, output_loading_info=True, **options)
+            with torch.device("meta"):  # no memory for weights that are replaced
+                loaded = getattr(diffusers, name).from_config(described)
             self._scale, self._mean, self._std = self._normalisation(loaded.config)
-        except Exception as error:  # diffusers raises a dozen types for settings and weights that it cannot use
+        except Exception as error:  # diffusers raises a dozen types for settings that it cannot use
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ArtifactError(f"the autoencoder in {folder} cannot be loaded: {reason}") from error
-        # diffusers itself fills tensors that are missing with random numbers, and drops those that are unexpected.
-        bad = [key for key, tensor in loaded.state_dict().items() if not tensor.isfinite().all()]
-        kinds = {"missing": info["missing_keys"], "unexpected": info["unexpected_keys"], "not finite": bad}
-        if odd := [f"{kind}: {listed(sorted(keys), 3)}" for kind, keys in kinds.items() if keys]:
-            raise ArtifactError(f"the autoencoder in {folder} has not the tensors of an {name} ({'; '.join(odd)})")
+            raise ArtifactError(f"the autoencoder in {folder} cannot be made from its config.json: {reason}") from error
+        try:
+            fill(loaded, state, {key: (key,) for key in loaded.state_dict()})
+        except ValueError as error:
+            raise ArtifactError(
+                f"the autoencoder in {folder} has not the tensors that its config.json describes: {error}"
+            ) from error
         self._is_kl = name == "AutoencoderKL"
         # Channels last: twice as fast on CPUs for the small autoencoders.
         moved = loaded.to(device=device, memory_format=torch.channels_last)

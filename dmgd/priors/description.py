@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,6 +13,7 @@ from dmgd.classes.matching import match_prior
 from dmgd.config import check_settings, setting
 from dmgd.errors import ArtifactError, UsageError
 from dmgd.network import Arrival
+from dmgd.priors.class_table import class_table, labelled
 from dmgd.specs import EMBEDDED, PriorSpec
 
 Numerics = Literal["original", "diffusers"]
@@ -23,7 +24,8 @@ class Description:
     """What a prior's weights do not contain: `dmgd.json` in its folder, or `NAME.dmgd.json` beside its file.
 
     `classes` are the rows of the label table in order: names, or {"name", "wnid"} objects; an object of them by row
-    is read, too. None: ImageNet's classes if there are 1,000 rows, else numbers. `vae` is a folder or Hub id.
+    is read, too. None: those of an `id2label`, else ImageNet's if there are 1,000 rows, else numbers. `vae` is a Hub id
+    or a folder, relative to the description's.
     """
 
     id: str | None = None
@@ -130,51 +132,46 @@ def description_path(path: Path) -> Path:
 
 
 def read_description(path: Path, default: Description = Description()) -> Description:
-    """The prior's own description, or the default. Raises ArtifactError for one with unknown fields or values."""
-    file = description_path(path)
-    if not file.exists():
-        return default
-    content = read_config(file)
-    known = {field.name for field in fields(Description)}
-    if unknown := sorted(set(content) - known):
-        raise ArtifactError(f"{file} has unknown fields {', '.join(unknown)} (known: {', '.join(sorted(known))})")
-    try:
-        if content.get("classes") is not None:
-            content["classes"] = _class_table(content["classes"])
-        return Description(**content)
-    except UsageError as error:
-        raise ArtifactError(f"{file}: {error}") from error
+    """The prior's own description, or the default, with the classes of its `id2label` if it lists none itself, and an
+    autoencoder beside it by its path. Raises ArtifactError for one with unknown fields or values."""
+    file, found = description_path(path), default
+    if file.exists():
+        content = read_config(file)
+        known = {field.name for field in fields(Description)}
+        if unknown := sorted(set(content) - known):
+            raise ArtifactError(f"{file} has unknown fields {', '.join(unknown)} (known: {', '.join(sorted(known))})")
+        try:
+            if content.get("classes") is not None:
+                content["classes"] = class_table(content["classes"])
+            found = Description(**content)
+        except UsageError as error:
+            raise ArtifactError(f"{file}: {error}") from error
+    if found.vae and (beside := file.parent / found.vae).is_dir():
+        found = replace(found, vae=str(beside))
+    return found if found.classes else replace(found, classes=_labelled(path))
 
 
-def _class_table(listed: Any) -> tuple[ClassInfo, ...]:
-    """The classes of a description, row by row. Raises UsageError for anything else, and for a class listed twice."""
-    if isinstance(listed, dict):
-        if lacking := [row for row in range(len(listed)) if str(row) not in listed]:
-            raise UsageError(f"classes by row must be numbered from 0 without gaps; row {lacking[0]} is not there")
-        listed = [listed[str(row)] for row in range(len(listed))]
-    if not isinstance(listed, list):
-        raise UsageError(f"classes must be a list of names, or an object of them by row, not {listed!r}")
-    seen: dict[str, ClassInfo] = {}
-    for row, one in enumerate(listed):
-        fields = {"name": one} if isinstance(one, str) else dict(one) if isinstance(one, dict) else {}
-        own_row = fields.pop("prior_index", None) in (None, row)
-        name, wnid = fields.pop("name", None), fields.pop("wnid", None)
-        if fields or not own_row or not (isinstance(name, str) and name and isinstance(wnid, str | None)):
-            raise UsageError(f'classes must be names, or objects of "name" and "wnid"; row {row} is {one!r}')
-        if (info := ClassInfo(name, wnid)).identity in seen:
-            raise UsageError(f"classes has {info.identity!r} twice; every row needs a name of its own")
-        seen[info.identity] = info
-    return tuple(seen.values())
+def _labelled(path: Path) -> tuple[ClassInfo, ...] | None:
+    """The classes of the `id2label` of a pipeline or of its network; None if there is none."""
+    for file in (path / "model_index.json", path / "transformer" / "config.json", path / "config.json"):
+        listed = read_config(file).get("id2label") if file.exists() else None
+        if listed is not None:
+            try:
+                return labelled(listed)
+            except UsageError as error:
+                own = description_path(path)
+                raise ArtifactError(f"{file}: id2label: {error}; list the classes in {own} instead") from error
+    return None
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """The JSON object at `path`. Raises ArtifactError if the file is missing or holds something else."""
-    if not path.is_file():  # nor a pipe or a device, which would be read without end
-        raise ArtifactError(
-            f"{path} is {'not a file' if path.exists() else 'missing'}; expected a diffusers DiT folder"
-        )
+    if not path.exists():
+        raise ArtifactError(f"{path} is missing; expected a diffusers DiT folder")
+    if not path.is_file():  # a pipe or a device would be read without end
+        raise ArtifactError(f"{path} is not a file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors of Windows write a mark first
         json.dumps(content, allow_nan=False, ensure_ascii=False).encode()  # as it is recorded
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not JSON: {error}") from error

@@ -9,7 +9,7 @@ import torch
 from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, UsageError, unknown_choice
-from dmgd.files import sha256_bytes, sha256_file
+from dmgd.files import sha256_bytes
 from dmgd.priors.checkpoints import load_diffusers_dit, load_original_dit
 from dmgd.priors.codec import AutoencoderCodec, Codec, NoCodec, PixelCodec
 from dmgd.priors.description import (
@@ -26,7 +26,7 @@ from dmgd.priors.dit import DiT
 from dmgd.priors.dit_prior import DiTPrior
 from dmgd.priors.prior import Encoder, Prior, PriorDefaults, PriorIdentity
 from dmgd.priors.scheduler import read_process
-from dmgd.priors.weights import fetch, weight_file
+from dmgd.priors.weights import fetch, weight_files, weights_digest
 from dmgd.specs import NO_VAE, PriorSpec
 
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -73,13 +73,13 @@ def _load_dit(spec: PriorSpec, device: torch.device) -> Prior:
     identity = PriorIdentity(
         id=described.id or (spec.name if commit else Path(spec.name).name),
         revision=commit,
-        digest=sha256_bytes("".join(map(sha256_file, (weights, *codec_weights))).encode()),
+        digest=sha256_bytes("".join(map(weights_digest, (weights, *codec_weights))).encode()),
         numerics=numerics,
     )
     return DiTPrior(
         spec=replace(spec, revision=commit),
         identity=identity,
-        classes=_classes(described, network.config.num_classes),
+        classes=_classes(path, described, network.config.num_classes),
         defaults=PriorDefaults(described.guidance_scale, described.guided_channels),
         codec=codec,
         device=device,
@@ -139,15 +139,15 @@ def _locate(spec: PriorSpec) -> tuple[Path, str | None, Description]:
     raise unknown_choice("prior", name, (*prior_names(), "a folder", "a checkpoint", "a Hub id"))
 
 
-def _load_network(path: Path, described: Description) -> tuple[DiT, str, Path]:
+def _load_network(path: Path, described: Description) -> tuple[DiT, str, list[Path]]:
     if path.is_file():
-        return load_original_dit(path, described.num_heads), "original", path
+        return load_original_dit(path, described.num_heads), "original", [path]
     folder = path / "transformer" if (path / "transformer").is_dir() else path
     return load_diffusers_dit(folder, described.numerics)
 
 
-def _load_codec(path: Path, vae: str | None, channels: int, device: torch.device) -> tuple[Codec, list[Path]]:
-    """The codec and its weight files. `vae` is a folder or Hub id; None: the prior's own."""
+def _load_codec(path: Path, vae: str | None, channels: int, device: torch.device) -> tuple[Codec, list[list[Path]]]:
+    """The codec and the files of its weights, if it has any. `vae` is a folder or Hub id; None: the prior's own."""
     if vae == NO_VAE:
         return NoCodec(), []
     if vae is None and (path / "vae").is_dir():
@@ -163,21 +163,24 @@ def _load_codec(path: Path, vae: str | None, channels: int, device: torch.device
     )
 
 
-def _load_autoencoder(name: str, kind: str, device: torch.device) -> tuple[AutoencoderCodec, Path]:
-    """The autoencoder in a folder or on the Hub, and its weight file."""
+def _load_autoencoder(name: str, kind: str, device: torch.device) -> tuple[AutoencoderCodec, list[Path]]:
+    """The autoencoder in a folder or on the Hub, and the files of its weights."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         folder, _ = fetch(name, kind)
-    return AutoencoderCodec(folder, device), weight_file(folder)
+    return AutoencoderCodec(folder, device), weight_files(folder)
 
 
-def _classes(described: Description, count: int) -> tuple[ClassInfo, ...]:
+def _classes(path: Path, described: Description, count: int) -> tuple[ClassInfo, ...]:
     """The rows of the label table. Raises ArtifactError if the description lists another number of classes."""
     listed = described.classes
     if listed is None:
         return imagenet_classes() if count == 1000 else tuple(ClassInfo(f"class {i}") for i in range(count))
     if len(listed) != count:
-        raise ArtifactError(f"the prior's description lists {len(listed)} classes, its label table has {count}")
+        raise ArtifactError(
+            f"the prior's description or id2label lists {len(listed)} classes, its label table has {count}; list them "
+            f"in {description_path(path)}"
+        )
     return listed
 
 
@@ -194,5 +197,5 @@ def with_encoder(prior: Prior, name: str) -> Prior:
             f"the encoder {name} gives latents of {shape}, but the prior {prior.identity.id!r} works in "
             f"{prior.latent_shape}; taesd is for priors in Stable Diffusion's latent space"
         )
-    encoder = Encoder(ENCODERS.get(name, weights.parent.name), sha256_file(weights), codec)
+    encoder = Encoder(ENCODERS.get(name, weights[0].parent.name), weights_digest(weights), codec)
     return replace(prior, spec=replace(prior.spec, encoder=name).located(), encoder=encoder)
