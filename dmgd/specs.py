@@ -24,7 +24,7 @@ class _Spec(ABC):
     choices: ClassVar[tuple[str, ...]] = ()  # the fields that name nothing, and hold for whatever is named
 
     @classmethod
-    def of(cls: type[Spec], named: "Spec | Path | str", **options: str | None) -> Spec:
+    def of(cls: type[Spec], named: "Spec | Path | str", **options: Any) -> Spec:
         """The spec, made from a name or path or given, with the options that are not None. Raises UsageError for
         anything else."""
         spec = cls(str(named)) if isinstance(named, Path | str) else named
@@ -32,7 +32,7 @@ class _Spec(ABC):
             raise UsageError(f"{named!r} is neither a name nor a path nor a {cls.__name__}")
         return spec.with_options(**options)
 
-    def with_options(self: Spec, **options: str | None) -> Spec:
+    def with_options(self: Spec, **options: Any) -> Spec:
         """The spec with the options that are not None. Another name or data path resets all other fields, as they may
         not apply to it."""
         given = {name: value for name, value in options.items() if value is not None}
@@ -97,21 +97,32 @@ class SourceSpec(_Spec):
 @dataclass(frozen=True)
 class PriorSpec(_Spec):
     """Everything that identifies a prior's weights, and the network's precision; see `dmgd.priors.load.load_prior`,
-    which settles the precision "auto" by the device."""
+    which settles the precision "auto" by the device.
+
+    Of text-to-image priors only: the `prompt` of every class, with {name} in it; `prompts`, a JSON or CSV file of those
+    of single classes; `negative_prompt`; `size`, the side of the images in pixels; `lora`, a folder.
+    """
 
     choices: ClassVar[tuple[str, ...]] = ("precision",)
+    of_text: ClassVar[tuple[str, ...]] = ("prompt", "prompts", "negative_prompt", "size", "lora")
 
     vae: str | None = None
     encoder: str | None = None
     precision: str = "auto"
     revision: str | None = None
+    prompt: str | None = None
+    prompts: str | None = None
+    negative_prompt: str | None = None
+    size: int | None = None
+    lora: str | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise unknown_choice("precision", self.precision, get_args(Precision))
 
     def _path_fields(self) -> tuple[str, ...]:
-        return ("vae", "encoder") if self.name == EMBEDDED else ("name", "vae", "encoder")
+        paths = ("vae", "encoder", "prompts", "lora")
+        return paths if self.name == EMBEDDED else ("name", *paths)
 
 
 def unlabelled(identity: dict[str, Any]) -> dict[str, Any]:

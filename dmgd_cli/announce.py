@@ -12,7 +12,7 @@ from dmgd.specs import PriorSpec, SourceSpec
 def opened_if_here(source: SourceSpec, prior: PriorSpec) -> Source | SourceSpec:
     """The source, opened unless it must be downloaded. Raises MismatchError for classes that the prior lacks, if they
     are known by then."""
-    from dmgd.priors.description import check_classes
+    from dmgd.priors.known import check_classes
     from dmgd.sources.open import known_classes, open_source, source_arrival
 
     opened = source if source_arrival(source).urls else open_source(source)
@@ -22,7 +22,7 @@ def opened_if_here(source: SourceSpec, prior: PriorSpec) -> Source | SourceSpec:
 
 def arrivals(source: SourceSpec, prior: PriorSpec) -> tuple[Arrival, Arrival]:
     """Where data and weights come from."""
-    from dmgd.priors.description import prior_arrival
+    from dmgd.priors.known import prior_arrival
     from dmgd.sources.open import source_arrival
 
     return source_arrival(source), prior_arrival(prior)
@@ -32,12 +32,14 @@ def announce(
     source: Source | SourceSpec, prior: PriorSpec, config: DistillConfig, device: str, out: Path, progress: Progress
 ) -> None:
     """Say what is used and made. Raises ArtifactError if data or weights are neither here nor can be downloaded."""
+    from dmgd.priors.known import usual_defaults
     from dmgd.priors.load import settled_precision, torch_device
     from dmgd.sources.open import known_classes
 
     used = arrivals(source.spec if isinstance(source, Source) else source, prior)
     data, weights = (": ".join(filter(None, (one.what, one.origin))) for one in used)
-    on, classes, steps = torch_device(device), len(known_classes(source) or ()), config.method.steps
+    on, classes = torch_device(device), len(known_classes(source) or ())
+    steps = config.method.steps or usual_defaults(prior).steps
     images, each = (classes * config.ipc, "") if classes else (config.ipc, " for every class")
     lines = {
         "source": data,

@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 
 from dmgd.exporters.formats import LAYOUTS
 from dmgd.matching.methods import METHODS
-from dmgd.priors.description import prior_names
+from dmgd.priors.known import prior_names
 from dmgd.sources.layouts import KINDS, prefixes
 
 # What stands for the registered names in help texts.

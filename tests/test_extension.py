@@ -23,8 +23,9 @@ from dmgd.images import encode
 from dmgd.matching.method import Method
 from dmgd.matching.methods import METHODS
 from dmgd.priors.codec import PixelCodec
-from dmgd.priors.description import FAMILIES, Family
-from dmgd.priors.prior import Prior, PriorDefaults, PriorIdentity
+from dmgd.priors.defaults import PriorDefaults
+from dmgd.priors.known import FAMILIES, Family
+from dmgd.priors.prior import Prior, PriorIdentity
 from dmgd.sources import layouts
 from dmgd.sources.source import SourceImage, fingerprint_files
 

@@ -11,9 +11,11 @@ from math import pi
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 from dmgd.config import check_settings, setting
-from dmgd.diffusion.guidance import Latents
+from dmgd.diffusion.guidance import Denoised, Latents
 from dmgd.diffusion.schedule import (
     Schedule,
     Step,
@@ -44,6 +46,17 @@ class Process(ABC):
     @abstractmethod
     def clean(self, z: Latents, predicted: Latents, step: Step) -> Latents:
         """x̂_0 from what the network predicts at z."""
+
+    def denoised(self, z: Latents, output: Float[Tensor, "b o h w"], step: Step) -> Denoised:
+        """x̂_0 and the posterior's log variance from all channels of the network's output: further ones are a learned
+        variance v in [−1, 1], which interpolates the step's log variances (Nichol & Dhariwal 2021, Eq. 15). A flow has
+        none: the second half of SiT's channels was never trained."""
+        predicted, variance = output[:, : z.shape[1]], output[:, z.shape[1] :]
+        x0 = self.clean(z, predicted, step)
+        if not (variance.numel() and self.learns_variance):
+            return x0, None
+        weight = (variance + 1) / 2
+        return x0, weight * step.log_variance_large + (1 - weight) * step.log_variance_small
 
     def to_json(self) -> dict[str, Any]:
         """All settings, as a run records them."""

@@ -26,7 +26,8 @@ def distill_command(
     `statistics` (their header) that `distill` itself would not fit. The precision is left out if it is what the
     `device` of the run would get without it.
     """
-    method, usual = config.method, METHODS[config.method.name]().respaced(config.method.steps)
+    method, usual = config.method, METHODS[config.method.name]()
+    usual = usual.respaced(method.steps) if method.steps else usual
     given: dict[str, Any] = {"source": source.name, "ipc": config.ipc}
     given |= {name: asdict(source)[name] for name in ("data", "variant", "columns", "class_map")}
     given |= {"prior": prior.name if prior.name != default_prior(source.name) else None}

@@ -20,7 +20,8 @@ from dmgd.progress import SILENT, Progress
 # (benchmarks/sampling_speed.py); on GPUs reasoned, not yet measured.
 FULL = {"cpu": 320, "cuda": 1 << 16}
 MEMORY_SHARE = 0.8
-DECODED = 16  # images that the autoencoder sees at a time: it needs far more memory for each than the network
+# Pixels that the autoencoder sees at a time, and images at most: it needs far more memory for each than the network.
+DECODED, DECODED_IMAGES = 16 * 256**2, 16
 PROBED = (4, 8)  # images of the two network calls whose peak memory is measured
 
 Rows = TypeVar("Rows")
@@ -113,4 +114,5 @@ def micro_batched(denoise: Denoiser, images: int, progress: Progress = SILENT) -
 
 def decode(prior: Prior, latents: Float[Tensor, "b z y x"], progress: Progress = SILENT) -> UInt8[Tensor, "b h w c"]:
     """The uint8 images of latents, on the CPU, decoded a few at a time."""
-    return MicroBatcher(DECODED, progress).run(lambda some: prior.decode(some).cpu(), latents)
+    few = max(1, min(DECODED_IMAGES, DECODED // prior.image_size**2))
+    return MicroBatcher(few, progress).run(lambda some: prior.decode(some).cpu(), latents)

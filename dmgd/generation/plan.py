@@ -48,6 +48,16 @@ class Plan:
         return Guidance(method.guidance_scale, method.guided_channels or None, method.guidance_interval)
 
     @property
+    def steps(self) -> int:
+        assert self.method.steps is not None  # they are settled
+        return self.method.steps
+
+    @property
+    def solver(self) -> str:
+        assert self.method.solver is not None  # it is settled
+        return self.method.solver
+
+    @property
     def has_soft_labels(self) -> bool:
         return getattr(self.method, "semantic", False)
 
@@ -92,8 +102,9 @@ def make_plan(
     config = replace(config, batch_size=config.batch_size or suitable_batch(prior))
     if config.method.uses_points and (points := statistics.header.get("k")):
         config = config.with_statistics_of(points)
-    asked, own = config.method, prior.defaults
-    schedule = prior.schedule(asked.steps, asked.solver)
+    own, asked = prior.defaults, config.method
+    asked = replace(asked.respaced(asked.steps or own.steps), solver=asked.solver or own.solver)
+    schedule = prior.schedule(asked.steps or own.steps, asked.solver or own.solver)
     settled = asked.settled(schedule, statistics, config.ipc)
     if options := settled_by_data(asked, settled, schedule):
         progress.note(f"settled by the data: {options}")
@@ -102,10 +113,12 @@ def make_plan(
         guidance_scale=own.guidance_scale if asked.guidance_scale is None else asked.guidance_scale,
         guided_channels=own.guided_channels if asked.guided_channels is None else asked.guided_channels,
     )
+    classes = prior.match_classes(statistics.classes)
+    prior.prepare(classes, progress)
     return Plan(
         config=config,
         method=method,
-        classes=prior.match_classes(statistics.classes),
+        classes=classes,
         source=source,
         prior=prior.spec,
         weights=prior.to_json(),

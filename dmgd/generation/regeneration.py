@@ -36,6 +36,7 @@ def regenerate(
     Greedy matching needs the latents of the images before: the stored ones, or else they are regenerated, too.
     """
     made: dict[str, Tensor] = {}
+    prior.prepare(plan.classes)
 
     def before(batch: Batch) -> list[Tensor]:
         """The latents (c, n, d) of the earlier images of the batch's classes."""

@@ -41,12 +41,12 @@ def sample_batch(
     others = [other_class(seed, c, len(classes)) for seed, (c, _) in zip(seeds, batch.indices(), strict=True)]
 
     # Semantic matching: the conditioning.
-    null = prior.null_condition(len(batch))
+    labels, null = prior.condition(infos), prior.null_condition(len(batch))
     conditions = method.conditions(
-        prior.condition(infos),
+        labels,
         null,
         prior.condition([classes[other] for other in others]),
-        label_noise(seeds, null, uniform=method.uniform_label_noise),
+        label_noise(seeds, labels, uniform=method.uniform_label_noise),
     )
     # Distribution matching: the guide.
     statistics = statistics.of_classes(slice(batch.classes[0], batch.classes[-1] + 1), device)
@@ -54,7 +54,7 @@ def sample_batch(
 
     latents, cost = sample(
         denoise or micro_batched(prior.denoise, plan.batch_size),
-        prior.schedule(method.steps, method.solver),
+        prior.schedule(plan.steps, plan.solver),
         SeededNoise(seeds, prior.latent_shape, device),
         conditions,
         method.guide(statistics, finished, list(batch.images)),
@@ -87,7 +87,7 @@ def other_class(seed: int, class_index: int, num_classes: int) -> int:
     return (class_index + 1 + int(torch.randint(num_classes - 1, (1,), generator=generator))) % num_classes
 
 
-def label_noise(seeds: Sequence[int], null: Condition, *, uniform: bool) -> Callable[[Step], Condition]:
+def label_noise(seeds: Sequence[int], labels: Condition, *, uniform: bool) -> Callable[[Step], Condition]:
     """The noise of both embeddings, conditional and null, with one generator per image apart from the latents' own."""
     generators = [torch.Generator().manual_seed(_hashed(f"{seed}/label noise")) for seed in seeds]
     draw = torch.rand if uniform else torch.randn
@@ -95,4 +95,4 @@ def label_noise(seeds: Sequence[int], null: Condition, *, uniform: bool) -> Call
     def drawn(embedding: Tensor) -> Tensor:
         return torch.stack([draw((2, *embedding.shape[1:]), generator=g) for g in generators]).to(embedding.device)
 
-    return lambda step: null.blend(drawn)
+    return lambda step: labels.noise(drawn)

@@ -18,6 +18,7 @@ from dmgd.errors import UsageError
 
 MIN_POINTS = 10
 ALL_CHANNELS = 0
+STEPS = 50
 LATEST = 0.5  # the noise, in units of the clean latent, at which labels are plain however near the classes are
 VISIBLE = 0.5
 EVEN = 1.0
@@ -30,8 +31,8 @@ AnyMethod = TypeVar("AnyMethod", bound="Method")
 class Method:
     """The settings that every method has; by itself `dit`, the prior's plain samples.
 
-    `guidance_scale` and `guided_channels`: None takes the prior's own, ALL_CHANNELS guides all. `guidance_interval`:
-    None is all steps.
+    `guidance_scale`, `guided_channels`, `solver` and `steps`: None takes the prior's own, ALL_CHANNELS guides all. Step
+    indices are those of `steps`, or of STEPS where it is None. `guidance_interval`: None is all steps.
     """
 
     name: ClassVar[str] = "dit"
@@ -47,17 +48,19 @@ class Method:
         metavar="FIRST LAST",
         unset="all",
     )
-    solver: Literal["ddpm", "dpm++"] = setting("ddpm", "ddpm, or dpm++ (second order) for fewer steps.")
-    steps: int = setting(50, "Sampling steps.", at_least=2, at_most=1000)
+    solver: Literal["ddpm", "dpm++", "ddim"] | None = setting(
+        None, "ddpm, dpm++ (second order, for fewer steps) or ddim (deterministic).", unset="the prior's own"
+    )
+    steps: int | None = setting(None, "Sampling steps.", at_least=2, at_most=1000, unset="the prior's own, 50 for most")
     guided_channels: int | None = setting(None, at_least=ALL_CHANNELS)
 
     def __post_init__(self) -> None:
         check_settings(self)
         for name in self._step_pairs():
             first, last = getattr(self, name)
-            if first >= self.steps:
+            if first >= (steps := self.steps or STEPS):
                 raise UsageError(
-                    f"{name.replace('_', '-')} {first},{last} has no effect: the steps are 0 to {self.steps - 1}"
+                    f"{name.replace('_', '-')} {first},{last} has no effect: the steps are 0 to {steps - 1}"
                 )
 
     @property
@@ -112,11 +115,11 @@ class Method:
                 raise UsageError(f"{name.replace('_', '-')} has no effect: {self.name} has no such setting")
             if (needed := facts[name].get("needs")) and not given.get(needed, getattr(self, needed)):
                 raise UsageError(f"{name.replace('_', '-')} has no effect: there is no {needed} matching in this run")
-        return replace(self.respaced(given.get("steps", self.steps)), **given)
+        return replace(self.respaced(given["steps"]) if "steps" in given else self, **given)
 
     def respaced(self: AnyMethod, steps: int) -> AnyMethod:
         """The method in another number of steps: what acts from one step index to another does so at the same noise."""
-        share = (steps - 1) / (self.steps - 1)
+        share = (steps - 1) / ((self.steps or STEPS) - 1)
         pairs = {name: [round(index * share) for index in getattr(self, name)] for name in self._step_pairs()}
         moved: dict[str, Any] = {name: (first, max(last, first + 1)) for name, (first, last) in pairs.items()}
         return replace(self, steps=steps, **moved)

@@ -65,7 +65,7 @@ class NoCodec(Codec):
 
 
 class AutoencoderCodec(Codec):
-    """A diffusers `AutoencoderKL` or `AutoencoderTiny` in float32.
+    """A diffusers `AutoencoderKL`, `AutoencoderTiny` or `AutoencoderDC` (Sana's) in float32.
 
     Latents are scaled as in diffusers' pipelines: (z − mean) · scaling_factor / std, where mean and std are the
     config's `latents_mean` and `latents_std`, or else `shift_factor` and 1.
@@ -79,8 +79,8 @@ class AutoencoderCodec(Codec):
         self._device = device
         described = read_config(folder / "config.json")
         name = described.get("_class_name")
-        if name not in ("AutoencoderKL", "AutoencoderTiny"):
-            raise ArtifactError(f"{folder} contains a {name}, not an AutoencoderKL or AutoencoderTiny")
+        if name not in _ENCODED:
+            raise ArtifactError(f"{folder} contains a {name}, not one of {', '.join(_ENCODED)}")
         state = {
             _OLD_ATTENTION.sub(lambda old: _NEW_ATTENTION[old[0]], key): one
             for key, one in read_weights(*weight_files(folder)).items()
@@ -98,13 +98,12 @@ class AutoencoderCodec(Codec):
             raise ArtifactError(
                 f"the autoencoder in {folder} has not the tensors that its config.json describes: {error}"
             ) from error
-        self._is_kl = name == "AutoencoderKL"
+        self._encoded = _ENCODED[name]
         # Channels last: twice as fast on CPUs for the small autoencoders.
         moved = loaded.to(device=device, memory_format=torch.channels_last)
         self._model: nn.Module = moved.eval().requires_grad_(False)
         self.config = {key: value for key, value in described.items() if not key.startswith("_")} | {"class": name}
-        stages = loaded.config.block_out_channels if self._is_kl else loaded.config.num_encoder_blocks
-        self.factor = 2 ** (len(stages) - 1)
+        self.factor = 2 ** (len(loaded.config[_STAGES[name]]) - 1)
 
     def _normalisation(self, config: Any) -> tuple[float, Tensor, Tensor]:
         """scaling_factor, and mean and std per channel. Raises ValueError for values that cannot be used."""
@@ -121,14 +120,33 @@ class AutoencoderCodec(Codec):
 
     @torch.no_grad()
     def encode(self, images: Images) -> Latents:
-        encoded = self._model.encode(_to_unit_range(images.to(self._device)))  # type: ignore[operator]
-        z = encoded.latent_dist.mean if self._is_kl else encoded.latents
+        self._tile(images.shape[1])
+        z = self._encoded(self._model.encode(_to_unit_range(images.to(self._device))))  # type: ignore[operator]
         return (z - self._mean) * self._scale / self._std
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Images:
+        self._tile(latents.shape[2] * self.factor)
         z = latents * self._std / self._scale + self._mean
         return _to_uint8(self._model.decode(z).sample)  # type: ignore[operator]
+
+    def _tile(self, side: int) -> None:
+        if side > TILED:  # of smaller ones the tiles' seams are not worth the memory
+            self._model.enable_tiling()  # type: ignore[operator]
+
+
+TILED = 1024  # pixels; larger images are encoded and decoded in overlapping tiles
+# What the encoders of diffusers' autoencoders return, and the setting that lists their stages.
+_ENCODED = {
+    "AutoencoderKL": lambda found: found.latent_dist.mean,
+    "AutoencoderTiny": lambda found: found.latents,
+    "AutoencoderDC": lambda found: found.latent,
+}
+_STAGES = {
+    "AutoencoderKL": "block_out_channels",
+    "AutoencoderTiny": "num_encoder_blocks",
+    "AutoencoderDC": "encoder_block_out_channels",
+}
 
 
 def _to_unit_range(images: Images) -> Latents:

@@ -1,20 +1,16 @@
-"""What is known of a prior without its weights: names, description, classes."""
+"""What a prior's files say of it besides its weights."""
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo
-from dmgd.classes.matching import match_prior
 from dmgd.config import check_settings, setting
 from dmgd.errors import ArtifactError, UsageError
-from dmgd.network import Arrival
 from dmgd.priors.class_table import class_table, labelled
-from dmgd.specs import EMBEDDED, PriorSpec
+from dmgd.specs import EMBEDDED
 
 Numerics = Literal["original", "diffusers"]
 
@@ -30,7 +26,7 @@ class Description:
 
     id: str | None = None
     numerics: Numerics | None = None
-    guidance_scale: float = setting(4.0, at_least=0)
+    guidance_scale: float | None = setting(None, at_least=0)
     guided_channels: int | None = setting(None, at_least=1)
     num_heads: int | None = setting(None, at_least=1)
     vae: str | None = None
@@ -38,59 +34,6 @@ class Description:
 
     def __post_init__(self) -> None:
         check_settings(self)
-
-
-PUBLISHED = {"dit-xl-2-256": "facebook/DiT-XL-2-256", "dit-xl-2-512": "facebook/DiT-XL-2-512"}
-PUBLISHED_SIZE, PUBLISHED_LICENCE = "3.3 GB", "CC BY-NC 4.0"  # of both, as their pages on the Hub list them
-
-
-class Family(NamedTuple):
-    """A family of priors other than DiT, named `NAME` or `NAME:REST`: a function that loads one from its spec onto a
-    device, and one that returns its class table, or None if it is unknown without the weights."""
-
-    load: Callable[[PriorSpec, Any], Any]
-    classes: Callable[[PriorSpec], Sequence[ClassInfo] | None] = lambda spec: None
-
-
-FAMILIES: dict[str, Family] = {}
-"""The registry of families; `load_prior`, `--help` and the list of known priors read it."""
-
-
-def family_of(name: str) -> Family | None:
-    """The family that a prior's name belongs to, or None for a DiT."""
-    return FAMILIES.get(name.partition(":")[0])
-
-
-def prior_names() -> tuple[str, ...]:
-    """The names of known priors, besides Hub ids, folders and checkpoints."""
-    return (EMBEDDED, *PUBLISHED, *FAMILIES)
-
-
-def published_prior(name: str) -> tuple[str, Description] | None:
-    """The Hub id and the description of a published prior, by its short name or its Hub id; None for others."""
-    for short, hub_id in PUBLISHED.items():
-        if name in (short, hub_id):
-            return hub_id, Description(id=short, numerics="original", guided_channels=3)
-    return None
-
-
-def prior_arrival(spec: PriorSpec) -> Arrival:
-    """Where a prior's weights come from, known without loading them."""
-    from huggingface_hub import constants
-
-    if path := local_path(spec.name):
-        found = [file for file in ([path] if path.is_file() else path.rglob("*")) if is_weights(file)]
-        where = "embedded; Apache-2.0" if spec.name == EMBEDDED else "local"
-        return Arrival(spec.name, f"{sum(file.stat().st_size for file in found) / 1e6:.1f} MB, {where}")
-    known = published_prior(spec.name)
-    hub_id = known[0] if known else spec.name
-    size, licence = (f"{PUBLISHED_SIZE} ", f"; {PUBLISHED_LICENCE}") if known else ("", "")
-    if family_of(spec.name) or hub_id.count("/") != 1 or hub_id.startswith((".", "~")):
-        return Arrival(spec.name, "")
-    if is_cached(hub_id):
-        return Arrival(spec.name, f"in the cache{licence}")
-    remedy = f"give --prior PATH, a local copy of {spec.name}"
-    return Arrival(spec.name, f"{size}from the Hub ({hub_id}){licence}", (constants.ENDPOINT,), remedy)
 
 
 def is_cached(hub_id: str) -> bool:
@@ -111,19 +54,6 @@ def local_path(name: str) -> Path | None:
         return Path(str(files("dmgd.priors") / EMBEDDED))
     path = Path(name).expanduser()
     return path if path.exists() else None
-
-
-def check_classes(spec: PriorSpec, classes: Sequence[ClassInfo]) -> None:
-    """Raise MismatchError if the prior lacks one of the source's classes, if its class table is known without its
-    weights: before they are downloaded."""
-    if family := family_of(spec.name):
-        table = family.classes(spec)
-    elif path := local_path(spec.name):
-        table = read_description(path).classes
-    else:
-        table = imagenet_classes() if published_prior(spec.name) else None
-    if table:
-        match_prior(spec.name, table, classes)
 
 
 def description_path(path: Path) -> Path:
@@ -164,15 +94,16 @@ def _labelled(path: Path) -> tuple[ClassInfo, ...] | None:
     return None
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The JSON object at `path`. Raises ArtifactError if the file is missing or holds something else."""
+def read_config(path: Path, finite: bool = True) -> dict[str, Any]:
+    """The JSON object at `path`, of finite numbers unless told otherwise. Raises ArtifactError if the file is missing
+    or holds something else."""
     if not path.exists():
         raise ArtifactError(f"{path} is missing; expected a diffusers DiT folder")
     if not path.is_file():  # a pipe or a device would be read without end
         raise ArtifactError(f"{path} is not a file")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors of Windows write a mark first
-        json.dumps(content, allow_nan=False, ensure_ascii=False).encode()  # as it is recorded
+        json.dumps(content, allow_nan=not finite, ensure_ascii=False).encode()  # as it is recorded
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):

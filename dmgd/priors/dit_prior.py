@@ -39,16 +39,8 @@ class DiTPrior(Prior):
         return self.process.schedule(steps, solver)
 
     def denoise(self, z: Float[Tensor, "b c h w"], step: Step, condition: Condition) -> Denoised:
-        """A learned variance v in [−1, 1] interpolates the step's log variances (Nichol & Dhariwal 2021, Eq. 15). A
-        flow has none: the second half of SiT's channels was never trained."""
         x = self.process.network_input(z, step)
-        output = self.network(x, step.timestep, condition.embeddings[LABEL]).float()
-        predicted, variance = output[:, : z.shape[1]], output[:, z.shape[1] :]
-        x0 = self.process.clean(z, predicted, step)
-        if not (variance.numel() and self.process.learns_variance):
-            return x0, None
-        weight = (variance + 1) / 2
-        return x0, weight * step.log_variance_large + (1 - weight) * step.log_variance_small
+        return self.process.denoised(z, self.network(x, step.timestep, condition.embeddings[LABEL]).float(), step)
 
     def condition(self, classes: Sequence[ClassInfo]) -> Condition:
         """f(y), the rows of the label table."""

@@ -3,29 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo
-from dmgd.errors import ArtifactError, UsageError, unknown_choice
-from dmgd.files import sha256_bytes
+from dmgd.errors import ArtifactError, UsageError, listed, unknown_choice
+from dmgd.files import sha256_bytes, sha256_file
 from dmgd.priors.checkpoints import load_diffusers_dit, load_original_dit
 from dmgd.priors.codec import AutoencoderCodec, Codec, NoCodec, PixelCodec
-from dmgd.priors.description import (
-    Description,
-    check_classes,
-    description_path,
-    family_of,
-    local_path,
-    prior_names,
-    published_prior,
-    read_description,
-)
+from dmgd.priors.defaults import PriorDefaults
+from dmgd.priors.description import Description, description_path, local_path, read_description
 from dmgd.priors.dit import DiT
 from dmgd.priors.dit_prior import DiTPrior
-from dmgd.priors.prior import Encoder, Prior, PriorDefaults, PriorIdentity
+from dmgd.priors.known import Published, check_classes, family_of, prior_names, published_prior
+from dmgd.priors.pipeline_parts import PipelineParts, find_lora
+from dmgd.priors.pipelines import PIPELINES, pipeline_class
+from dmgd.priors.prior import Encoder, Prior, PriorIdentity
+from dmgd.priors.prompts import Prompts
 from dmgd.priors.scheduler import read_process
+from dmgd.priors.text_to_image import TextToImagePrior
 from dmgd.priors.weights import fetch, weight_files, weights_digest
 from dmgd.specs import NO_VAE, PriorSpec
 
@@ -42,50 +40,98 @@ def load_prior(
     precision: str | None = None,
     revision: str | None = None,
     device: torch.device | str = "auto",
+    **of_text: Any,
 ) -> Prior:
-    """The prior of a spec or a name: `digits` (embedded), `dit-xl-2-256`, `dit-xl-2-512`, a Hub id, a folder in
-    diffusers' DiT layout (a pipeline's, or a transformer's alone), or an original-format checkpoint file.
+    """The prior of a spec or a name: `digits` (embedded), a published one such as `dit-xl-2-256` or `sd15`, a Hub id, a
+    folder in diffusers' layout (of a DiT, its transformer's alone, or a text-to-image pipeline), or an original-format
+    checkpoint file.
 
     `vae` (a folder or Hub id) replaces the prior's own codec; with "none" the prior samples latents, but neither
-    encodes nor decodes images. `encoder` replaces the codec for encoding, see `with_encoder`. `precision` is the
-    network's, see `settled_precision`; sampler and codec compute in float32. `revision` is a commit or branch on the
-    Hub. `device`: see `torch_device`. Arguments override the spec.
+    encodes nor decodes images. `encoder` replaces the codec for encoding, see `with_encoder`. `precision` is that of
+    the networks, see `settled_precision`; sampler and codec compute in float32. `revision` is a commit or branch on the
+    Hub. `device`: see `torch_device`. `of_text`: the fields of `PriorSpec` for text-to-image priors. Arguments override
+    the spec.
 
     Raises UsageError for an unknown name, ArtifactError for weights that are damaged or cannot be downloaded.
     """
-    spec = PriorSpec.of(prior, vae=vae, encoder=encoder, precision=precision, revision=revision).located()
+    options = {"vae": vae, "encoder": encoder, "precision": precision, "revision": revision, **of_text}
+    if unknown := sorted(set(of_text) - set(PriorSpec.of_text)):
+        raise UsageError(f"load_prior has no option {listed(unknown)}")
+    spec = PriorSpec.of(prior, **options).located()
     device = torch_device(device)
     spec = replace(spec, precision=settled_precision(spec.precision, device))
-    family = family_of(spec.name)
-    loaded = family.load(spec, device) if family else _load_dit(spec, device)
+    if family := family_of(spec.name):
+        loaded = family.load(spec, device)
+    else:
+        path, commit, known = _locate(spec)
+        name = pipeline_class(path) if path.is_dir() else None
+        load = _load_pipeline if name in PIPELINES else _load_dit
+        loaded = load(replace(spec, revision=commit), path, known, device)
     return with_encoder(loaded, spec.encoder) if spec.encoder else loaded
 
 
-def _load_dit(spec: PriorSpec, device: torch.device) -> Prior:
-    path, commit, given = _locate(spec)
-    described = read_description(path, given)
+def _load_dit(spec: PriorSpec, path: Path, known: Description, device: torch.device) -> Prior:
+    if given := [f"--{name.replace('_', '-')}" for name in PriorSpec.of_text if getattr(spec, name) is not None]:
+        raise UsageError(f"{listed(given)} has no effect: the prior {spec.name} is not told classes by prompts")
+    described = read_description(path, known)
     network, numerics, weights = _load_network(path, described)
     channels = network.config.in_channels
     if (described.guided_channels or 0) > channels:
         file = description_path(path)
         raise ArtifactError(f"{file}: guided_channels is {described.guided_channels}, its latents have {channels}")
     codec, codec_weights = _load_codec(path, spec.vae or described.vae, channels, device)
-    identity = PriorIdentity(
-        id=described.id or (spec.name if commit else Path(spec.name).name),
-        revision=commit,
-        digest=sha256_bytes("".join(map(weights_digest, (weights, *codec_weights))).encode()),
-        numerics=numerics,
-    )
     return DiTPrior(
-        spec=replace(spec, revision=commit),
-        identity=identity,
+        spec=spec,
+        identity=_identity(spec, described, numerics, weights, *codec_weights),
         classes=_classes(path, described, network.config.num_classes),
-        defaults=PriorDefaults(described.guidance_scale, described.guided_channels),
+        defaults=_defaults(described, PriorDefaults()),
         codec=codec,
         device=device,
         network=network.to(device, PRECISIONS[spec.precision]).eval().requires_grad_(False),
         process=read_process(path),
     )
+
+
+def _load_pipeline(spec: PriorSpec, path: Path, known: Description, device: torch.device) -> Prior:
+    prompts = Prompts.of(spec)
+    lora = find_lora(spec.lora) if spec.lora else None
+    described, name = read_description(path, known), pipeline_class(path) or ""
+    parts = PipelineParts(path, name, PRECISIONS[spec.precision], lora.parent if lora else None)
+    process, weights, network = read_process(path), parts.weights, parts.network(device)
+    config: Any = network.config
+    codec, codec_weights = _load_codec(path, spec.vae or described.vae, config.in_channels, device)
+    size, multiple = spec.size or config.sample_size * codec.factor, codec.factor * getattr(config, "patch_size", 1)
+    if size % multiple or size < multiple:
+        raise UsageError(f"--size {size} is no multiple of {multiple}, as the sides of this prior's images must be")
+    return TextToImagePrior(
+        spec=spec,
+        identity=_identity(spec, described, "diffusers", *weights, *codec_weights),
+        classes=(),
+        defaults=_defaults(described, parts.family.defaults),
+        codec=codec,
+        device=device,
+        pipeline=parts,
+        network=network,
+        process=process,
+        side=size // codec.factor,
+        prompts=prompts,
+        lora=sha256_file(lora) if lora else None,
+    )
+
+
+def _identity(spec: PriorSpec, described: Description, numerics: str, *weights: list[Path]) -> PriorIdentity:
+    return PriorIdentity(
+        id=described.id or (spec.name if spec.revision else Path(spec.name).name),
+        revision=spec.revision,
+        digest=sha256_bytes("".join(map(weights_digest, weights)).encode()),
+        numerics=numerics,
+    )
+
+
+def _defaults(described: Description, own: PriorDefaults) -> PriorDefaults:
+    """The description's, and those of its kind where it says nothing."""
+    scale = own.guidance_scale if described.guidance_scale is None else described.guidance_scale
+    return replace(own, guidance_scale=scale, guided_channels=described.guided_channels)
 
 
 def as_prior(prior: Prior | PriorSpec | str, device: torch.device | str, classes: Sequence[ClassInfo] = ()) -> Prior:
@@ -119,7 +165,7 @@ def settled_precision(precision: str, device: torch.device) -> str:
 
 
 def _locate(spec: PriorSpec) -> tuple[Path, str | None, Description]:
-    """The local path of the weights (downloaded if needed), their commit, and the built-in description."""
+    """The local path of the weights (downloaded if needed), their commit on the Hub, and the built-in description."""
     name, suffix = spec.name, Path(spec.name).suffix
     if path := local_path(name):
         if path.is_file() and suffix not in CHECKPOINT_SUFFIXES:
@@ -129,7 +175,8 @@ def _locate(spec: PriorSpec) -> tuple[Path, str | None, Description]:
                 f"the prior {name} is local and has no revision {spec.revision}; only priors on the Hub have one"
             )
         return path, None, Description()
-    hub_id, described = published_prior(name) or (name, Description())
+    short, known = published_prior(name) or ("", Published(name, "", ""))
+    hub_id, described = known.hub_id, replace(known.described, id=short or None)
     if hub_id.count("/") == 1 and not hub_id.startswith((".", "/", "~")) and not suffix:
         return *fetch(hub_id, revision=spec.revision), described
     if "/" in name or suffix in CHECKPOINT_SUFFIXES:
@@ -173,15 +220,15 @@ def _load_autoencoder(name: str, kind: str, device: torch.device) -> tuple[Autoe
 
 def _classes(path: Path, described: Description, count: int) -> tuple[ClassInfo, ...]:
     """The rows of the label table. Raises ArtifactError if the description lists another number of classes."""
-    listed = described.classes
-    if listed is None:
+    table = described.classes
+    if table is None:
         return imagenet_classes() if count == 1000 else tuple(ClassInfo(f"class {i}") for i in range(count))
-    if len(listed) != count:
+    if len(table) != count:
         raise ArtifactError(
-            f"the prior's description or id2label lists {len(listed)} classes, its label table has {count}; list them "
+            f"the prior's description or id2label lists {len(table)} classes, its label table has {count}; list them "
             f"in {description_path(path)}"
         )
-    return listed
+    return table
 
 
 def with_encoder(prior: Prior, name: str) -> Prior:

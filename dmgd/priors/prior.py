@@ -16,6 +16,8 @@ from dmgd.diffusion.guidance import Denoised
 from dmgd.diffusion.schedule import Schedule, Step
 from dmgd.errors import UsageError
 from dmgd.priors.codec import Codec
+from dmgd.priors.defaults import PriorDefaults
+from dmgd.progress import SILENT, Progress
 from dmgd.specs import PriorSpec
 
 
@@ -33,14 +35,6 @@ class PriorIdentity:
 
 
 @dataclass(frozen=True)
-class PriorDefaults:
-    """Defaults that depend on the prior: guidance scale 1 + ω, and the number of guided channels (None: all)."""
-
-    guidance_scale: float = 4.0
-    guided_channels: int | None = None
-
-
-@dataclass(frozen=True)
 class Encoder:
     """An approximate encoder that replaces the prior's own; `digest` is of its weights."""
 
@@ -53,7 +47,8 @@ class Encoder:
 class Prior(ABC):
     """The interface of every prior; a subclass implements its schedule, denoising and conditioning.
 
-    `spec` is what it was loaded from. `classes[i]` is row i of its class table. `encoder` replaces the codec for
+    `spec` is what it was loaded from. `classes[i]` is row i of its class table, which is empty if it is told classes by
+    prompts. `encoder` replaces the codec for
     encoding, never for decoding.
     """
 
@@ -67,8 +62,9 @@ class Prior(ABC):
 
     def __repr__(self) -> str:
         channels, height, width = self.latent_shape
+        classes = f"{len(self.classes)} classes" if self.classes else "classes by prompts"
         return (
-            f"Prior('{self.identity.id}', {len(self.classes)} classes, latents {channels}×{height}×{width}, "
+            f"Prior('{self.identity.id}', {classes}, latents {channels}×{height}×{width}, "
             f"{self.spec.precision}, {self.device})"
         )
 
@@ -84,6 +80,10 @@ class Prior(ABC):
     @abstractmethod
     def denoise(self, z: Float[Tensor, "b c h w"], step: Step, condition: Condition) -> Denoised:
         """x̂_0 and the posterior's log variance (None if it is not learned), whatever the network predicts; float32."""
+
+    def prepare(self, classes: Sequence[ClassInfo], progress: Progress = SILENT) -> None:  # noqa: B027 (most need none)
+        """Make ready what the conditions of these classes need, once for all of them; what a user should know of it is
+        said to `progress`. Without it, `condition` does so for the classes that it meets."""
 
     @abstractmethod
     def condition(self, classes: Sequence[ClassInfo]) -> Condition:

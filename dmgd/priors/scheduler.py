@@ -26,11 +26,15 @@ def read_process(folder: Path) -> Process:
 
     Raises ArtifactError, naming the settings, for one that the sampler does not support.
     """
-    places = (folder, folder.parent) if folder.name == "transformer" else (folder,)
+    places = (folder, folder.parent) if folder.name in ("transformer", "unet") else (folder,)
     path = next((p for place in places if (p := place / "scheduler" / "scheduler_config.json").is_file()), None)
     if path is None:
         return Diffusion()
-    config = read_config(path)
+    # Some hold an infinity. diffusers makes the scheduler that the pipeline's index names.
+    config, index = read_config(path, finite=False), path.parents[1] / "model_index.json"
+    named = read_config(index).get("scheduler") if index.is_file() else None
+    if isinstance(named, list) and len(named) == 2 and named[1]:
+        config["_class_name"] = named[1]
     try:
         return process_of(config)
     except (UsageError, TypeError, ValueError) as error:

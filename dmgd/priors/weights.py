@@ -16,30 +16,48 @@ from dmgd.errors import ArtifactError, UsageError, listed
 from dmgd.files import sha256_bytes, sha256_file
 from dmgd.network import hub_reachable
 from dmgd.priors.description import is_cached, is_weights, read_config
+from dmgd.priors.pipelines import PIPELINES, pipeline_class
 
 State = dict[str, Tensor]
-# The names that diffusers gives to weights, two of them for the index of an fp16 variant.
-WEIGHT_FILES = tuple(
-    f"diffusion_pytorch_model{name}"
-    for name in (
-        *(".safetensors", ".bin", ".safetensors.index.json", ".bin.index.json", ".fp16.safetensors", ".fp16.bin"),
-        *(".safetensors.index.fp16.json", ".fp16.safetensors.index.json", ".bin.index.fp16.json"),
-    )
+STEM = "diffusion_pytorch_model"  # of the names that diffusers gives to weights
+# What follows, in two ways for the index of an fp16 variant.
+ENDINGS = (
+    *(".safetensors", ".bin", ".safetensors.index.json", ".bin.index.json", ".fp16.safetensors", ".fp16.bin"),
+    *(".safetensors.index.fp16.json", ".fp16.safetensors.index.json", ".bin.index.fp16.json"),
 )
 
 
 def fetch(hub_id: str, kind: str = "prior", revision: str | None = None) -> tuple[Path, str]:
     """The cached snapshot of a Hub model (a prior, vae, encoder or teacher), downloaded if needed, and its commit.
 
-    Pickled weights (`.bin`) are downloaded only for a model that has no others.
+    Pickled weights (`.bin`) are downloaded only for a model that has no others. Of a text-to-image pipeline what
+    diffusers itself would download for it.
     """
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import constants, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
     from huggingface_hub.utils import validate_repo_id
 
     def snapshot(*kinds: str) -> Path:
         patterns = [f"{part}*{kind}" for part in ("", "transformer/", "scheduler/", "vae/") for kind in kinds]
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
+
+    def pipeline() -> Path | None:
+        try:
+            index = Path(hf_hub_download(hub_id, "model_index.json", revision=revision))
+        except EntryNotFoundError:
+            return None
+        if pipeline_class(index.parent) not in PIPELINES:
+            return None
+        from diffusers import DiffusionPipeline
+
+        unused = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
+        return Path(DiffusionPipeline.download(hub_id, revision=revision, **unused))
 
     def unavailable(why: str) -> ArtifactError:
         return ArtifactError(
@@ -52,27 +70,36 @@ def fetch(hub_id: str, kind: str = "prior", revision: str | None = None) -> tupl
         validate_repo_id(hub_id)
         if not is_cached(hub_id) and not hub_reachable():
             raise unavailable("no connection")
+        if whole := pipeline():
+            return whole, whole.name
         found = snapshot(".json", ".safetensors")
         folders = {config.parent for config in found.rglob("config.json")} or {found}
         if not all(any(folder.glob("*.safetensors")) for folder in folders):
             found = snapshot(".json", ".safetensors", ".bin")
     except HFValidationError as error:
         raise UsageError(f"the {kind} {hub_id} does not exist; give --{kind} a folder or a Hub id") from error
+    except GatedRepoError as error:
+        raise ArtifactError(
+            f"the {kind} {hub_id!r} is given only to those who have agreed to its licence: do so at "
+            f"{constants.ENDPOINT}/{hub_id}, and set HF_TOKEN"
+        ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise unavailable(type(error).__name__) from error
     return found, found.name
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files with the weights in a diffusers folder: one, or the shards that an index lists, by name.
+def weight_files(folder: Path, *stems: str) -> list[Path]:
+    """The files with the weights in a folder of diffusers, or with other names that begin with one of `stems`: one, or
+    the shards that an index lists, by name.
 
     Plain names come before those of the variant fp16, `.safetensors` before `.bin`, a whole file before shards.
     Raises ArtifactError if there is none, for an index that cannot be used, and for a missing shard.
     """
-    for name in WEIGHT_FILES:
+    names = [f"{stem}{ending}" for ending in ENDINGS for stem in stems or (STEM,)]
+    for name in names:
         if (path := folder / name).is_file():
             return [path] if path.suffix != ".json" else _shards(path)
-    raise ArtifactError(f"no weights in {folder}; expected {' or '.join(WEIGHT_FILES[:3])}")
+    raise ArtifactError(f"no weights in {folder}; expected {' or '.join(names[:3])}")
 
 
 def _shards(index: Path) -> list[Path]:

@@ -57,9 +57,9 @@ class LabelledSource(Source):
         return self.layout, split
 
 
-def _read_class_map(path: Path) -> dict[str, str]:
-    """The mapping in a JSON object or a two-column CSV file. Raises UsageError if the file is neither, or maps a label
-    twice."""
+def read_mapping(path: Path, called: str = "the class map") -> dict[str, str]:
+    """The mapping from labels to texts in a JSON object or a two-column CSV file, `called` so in messages. Raises
+    UsageError if the file is neither, or maps a label twice."""
     try:
         if path.suffix.lower() == ".json":
             mapping = load_json(path)
@@ -71,17 +71,15 @@ def _read_class_map(path: Path) -> dict[str, str]:
                 lines = file.read().decode("utf-8-sig").splitlines()
             pairs = [(label.strip(), target.strip()) for label, target in filter(None, csv.reader(lines))]
     except FileNotFoundError as error:
-        raise UsageError(f"the class map {path} does not exist") from error
+        raise UsageError(f"{called} {path} does not exist") from error
     except OSError as error:
-        raise UsageError(f"the class map {path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"{called} {path} cannot be read: {error.strerror}") from error
     except (ValueError, csv.Error) as error:
-        raise UsageError(
-            f"the class map {path} is neither a JSON object of texts nor a two-column CSV ({error})"
-        ) from error
-    where = f"the class map {path}"
+        raise UsageError(f"{called} {path} is neither a JSON object of texts nor a two-column CSV ({error})") from error
+    where = f"{called} {path}"
     texts = [(label_text(label, where), label_text(target, where)) for label, target in pairs]
     if twice := sorted({label for label, target in texts if dict(texts)[label] != target}):
-        raise UsageError(f"the class map {path} maps a label to two classes: {listed(twice)}")
+        raise UsageError(f"{where} maps a label to two texts: {listed(twice)}")
     return dict(texts)
 
 
@@ -90,7 +88,7 @@ def translate(labels: Sequence[str], class_map: str | None, location: str) -> di
 
     Raises UsageError if the map has labels that the data lacks: most likely a typo.
     """
-    mapping = _read_class_map(Path(class_map)) if class_map else {}
+    mapping = read_mapping(Path(class_map)) if class_map else {}
     if unknown := sorted(set(mapping) - set(labels)):
         raise UsageError(f"the class map {class_map} has labels that {location} lacks: {listed(unknown)}")
     return {label: mapping.get(label, label) for label in labels}

@@ -87,7 +87,7 @@ def distill(
     denoise = micro_batched(network.denoise, plan.batch_size, progress)
     with (
         RunDirectory.writer(out, plan.to_json()) as run,
-        progress.task("distil", len(plan.batches) * plan.method.steps, "steps") as task,
+        progress.task("distil", len(plan.batches) * plan.steps, "steps") as task,
         ThreadPoolExecutor(1) as writer,  # left after it has written what was made, whatever happened
     ):
 
@@ -98,7 +98,7 @@ def distill(
         frozen: list[Tensor] = []  # the finished images of the classes being made, each (c, n, d)
         whole = {batch for batch in plan.batches if _is_whole(run, batch, progress)}
         if whole:  # all at once, so that the rate is that of the steps that are taken now
-            task.advance(len(whole) * plan.method.steps)
+            task.advance(len(whole) * plan.steps)
         for batch in plan.batches:
             if batch.images[0] == 0:
                 frozen = []
