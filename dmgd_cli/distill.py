@@ -31,6 +31,11 @@ def command(
     prior_revision: options.PriorRevision = None,
     vae: options.Vae = None,
     encoder: options.Encoder = None,
+    prompt: options.Prompt = None,
+    prompts: options.Prompts = None,
+    negative_prompt: options.NegativePrompt = None,
+    size: options.Size = None,
+    lora: options.Lora = None,
     stats: Annotated[Path | None, optional("Statistics of dmgd fit-stats. Default: fitted and cached.")] = None,
     seed: options.Seed = DEFAULTS.seed,
     batch_size: Annotated[int | None, optional("Images per network call. Default: by device and memory.")] = None,
@@ -60,10 +65,13 @@ def command(
     Examples:
       dmgd distill --source imagenette --ipc 10
       dmgd distill --source digits --ipc 1 --method dmgd-paper --rho 5
+      dmgd distill --source folder:photos --prior sd15 --prompt "a {name}"
     """
     config = DistillConfig(ipc, seed, method_named(method, **settings), batch_size, compile)
     source_spec = SourceSpec(source, data, None, variant, columns, class_map)
-    prior_spec = PriorSpec(prior or default_prior(source), vae, encoder, precision, prior_revision)
+    prior_spec = PriorSpec(prior or default_prior(source), vae, encoder, precision, prior_revision).with_options(
+        prompt=prompt, prompts=prompts, negative_prompt=negative_prompt, size=size, lora=lora
+    )
 
     out = out or Path(config.run_folder(source))
     display = Display()

@@ -29,6 +29,7 @@ def command(
     prior_revision: options.PriorRevision = None,
     vae: options.Vae = None,
     encoder: options.Encoder = None,
+    size: options.Size = None,
     k: Annotated[int, typer.Option("--k", help="K, support points per class.")] = DEFAULTS.k,
     mirror: Annotated[bool, typer.Option("--mirror", help="Add every image's mirror image.")] = DEFAULTS.mirror,
     max_bad: Annotated[float, typer.Option(help="Maximum fraction of unreadable images.")] = DEFAULTS.max_bad,
@@ -48,7 +49,7 @@ def command(
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder; name a file, such as {out / 'stats.safetensors'}")
     config = StatisticsConfig(k, seed, mirror, max_bad)
-    prior_spec = PriorSpec(prior or default_prior(source), vae, encoder, revision=prior_revision)
+    prior_spec = PriorSpec(prior or default_prior(source), vae, encoder, revision=prior_revision, size=size)
 
     from dmgd.exporters.distilled import require_outside_sets
 

@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields
-from typing import Annotated, Any, Literal, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -59,7 +59,8 @@ def _options() -> dict[str, Any]:
     holders = {needs: [m for ms in found[needs].values() for m in ms] for needs in PANELS if needs}
     options = {}
     for name, (hint, needs) in sorted(kinds.items(), key=lambda item: list(PANELS).index(item[1][1])):
-        kind = (str if get_origin(hint) is Literal else hint) | None
+        is_choice = Literal in (get_origin(hint), *map(get_origin, get_args(hint)))
+        kind = (str if is_choice else hint) | None
         names: tuple[str, ...] = ()
         more: dict[str, Any] = {}
         if name in PANELS:

@@ -81,11 +81,25 @@ Encoder = Annotated[
 Prior = Annotated[
     str | None,
     optional(
-        "Diffusion model: {priors}, a Hub id, a diffusers DiT folder or a checkpoint in DiT's original format. "
+        "Diffusion model: {priors}, a Hub id, a folder of diffusers or a checkpoint in DiT's original format. "
         "Default: digits for digits, else dit-xl-2-256.",
         MODEL,
         autocompletion=prior_names,
     ),
+]
+PROMPTS = "Prompts (text-to-image priors)"
+Prompt = Annotated[
+    str | None,
+    optional("Prompt of every class, with {name} in it. Default: a photo of a {name}.", PROMPTS, metavar="TEXT"),
+]
+Prompts = Annotated[
+    str | None,
+    optional("JSON or CSV of prompts for single classes: name or WordNet id, prompt.", PROMPTS, metavar="FILE"),
+]
+NegativePrompt = Annotated[str | None, optional("What images shall not show.", PROMPTS, metavar="TEXT")]
+Size = Annotated[int | None, optional("Side of the images in pixels. Default: the prior's own.", PROMPTS)]
+Lora = Annotated[
+    str | None, optional("LoRA to fuse into the weights, as diffusers saves it.", PROMPTS, metavar="FOLDER")
 ]
 PriorRevision = Annotated[str | None, optional("Commit or branch of a prior on the Hub. Default: main.", MODEL)]
 Precision = Annotated[

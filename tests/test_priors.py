@@ -198,7 +198,7 @@ WRONG_SETTINGS = [
     ("config.json", {"activation_fn": "gelu"}, "activation_fn 'gelu'"),
     ("dmgd.json", {"numerics": "Original"}, "unknown numerics 'Original'; did you mean 'original'"),
     ("dmgd.json", {"guidance_scale": -1}, "guidance-scale must be at least 0, not -1"),
-    ("dmgd.json", {"guidance_scale": None}, "guidance-scale must be a finite number, not None"),
+    ("dmgd.json", {"guidance_scale": "4"}, "guidance-scale must be a finite number, not '4'"),
     ("dmgd.json", {"guidance_scale": float("inf")}, "is not JSON: Out of range float"),
     ("dmgd.json", {"guided_channels": 2.5}, "guided-channels must be a whole number"),
     ("dmgd.json", {"guided_channels": 0}, "guided-channels must be at least 1"),

@@ -32,6 +32,7 @@ def distill_command(
     given |= {name: asdict(source)[name] for name in ("data", "variant", "columns", "class_map")}
     given |= {"prior": prior.name if prior.name != default_prior(source.name) else None}
     given |= {"prior_revision": prior.revision, "vae": prior.vae, "encoder": prior.encoder}
+    given |= {name: getattr(prior, name) for name in PriorSpec.of_text}
     given |= {"precision": prior.precision if prior.precision not in ("auto", USUAL_PRECISION.get(device)) else None}
     given |= {"method": method.name if method.name != DEFAULT_METHOD else None}
     given |= {"seed": config.seed or None, "batch_size": config.batch_size, "compile": config.compile or None}

@@ -99,6 +99,8 @@ def make_plan(
 ) -> Plan:
     """The plan of a run: the configuration with all that it leaves to the prior, its device and the statistics. What
     the data have settled is said to `progress`."""
+    classes = prior.match_classes(statistics.classes)
+    prior.prepare(classes, progress)
     config = replace(config, batch_size=config.batch_size or suitable_batch(prior))
     if config.method.uses_points and (points := statistics.header.get("k")):
         config = config.with_statistics_of(points)
@@ -113,8 +115,6 @@ def make_plan(
         guidance_scale=own.guidance_scale if asked.guidance_scale is None else asked.guidance_scale,
         guided_channels=own.guided_channels if asked.guided_channels is None else asked.guided_channels,
     )
-    classes = prior.match_classes(statistics.classes)
-    prior.prepare(classes, progress)
     return Plan(
         config=config,
         method=method,

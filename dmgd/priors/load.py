@@ -29,6 +29,7 @@ from dmgd.specs import NO_VAE, PriorSpec
 
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+_DIT_PIPELINES = ("DiTPipeline",)
 ENCODERS = {"taesd": "madebyollin/taesd"}
 
 
@@ -65,6 +66,10 @@ def load_prior(
     else:
         path, commit, known = _locate(spec)
         name = pipeline_class(path) if path.is_dir() else None
+        if name not in (*PIPELINES, *_DIT_PIPELINES, None):
+            raise ArtifactError(
+                f"the prior {spec.name} is a {name}, which dmgd does not sample; it reads DiTs, {', '.join(PIPELINES)}"
+            )
         load = _load_pipeline if name in PIPELINES else _load_dit
         loaded = load(replace(spec, revision=commit), path, known, device)
     return with_encoder(loaded, spec.encoder) if spec.encoder else loaded

@@ -116,8 +116,6 @@ class PipelineParts:
         folder, library = self.folder / part, self._library(part)
         files = weight_files(folder, *STEMS[library])
         options = {"variant": "fp16"} if ".fp16." in files[0].name else {}
-        if library == "diffusers":
-            options |= {"low_cpu_mem_usage": False}  # type: ignore[dict-item]  # would need accelerate
         try:
             model = getattr(importlib.import_module(library), self._index[part][1])
             network, info = model.from_pretrained(

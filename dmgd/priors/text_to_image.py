@@ -80,7 +80,7 @@ class TextToImagePrior(Prior):
         return self._rows([None] * count)
 
     def denoise(self, z: Float[Tensor, "b c h w"], step: Step, condition: Condition) -> Denoised:
-        network, dtype = self.network, next(self.network.parameters()).dtype
+        network, dtype = self.network, self.pipeline.dtype
         rows = {name: one.to(dtype) for name, one in condition.embeddings.items()} | dict(condition.fixed)
         inputs = self.pipeline.family.inputs(network, rows, self.image_size)
         time = torch.full((len(z),), step.timestep, device=z.device)
