@@ -62,7 +62,8 @@ class Embedder(nn.Module):
     def __init__(self, width: int, num_classes: int):
         super().__init__()
         self.time = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-        self.label = nn.Embedding(num_classes + 1, width)
+        # Drawn here, since on the meta device nn.Embedding's own normal_() imports torch._dynamo, which takes a second.
+        self.label = nn.Embedding.from_pretrained(torch.randn(num_classes + 1, width), freeze=False)
 
 
 class Attention(nn.Module):
