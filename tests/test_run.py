@@ -77,12 +77,12 @@ def test_the_support_points_that_were_used_are_recorded(make):
     assert make(ipc=6).config.method.k == 10  # and not 12, as six images would ask for
 
 
-def test_growing_a_run_beyond_its_support_points_is_refused_with_advice(dmgd, tmp_path):
+def test_growing_a_run_beyond_its_support_points_is_refused_with_advice(inline, tmp_path):
     greedy = ("distill", "--source", "digits", "--order", "greedy", "--steps", 2, "--window", 0, 1)
-    dmgd(*greedy, "--ipc", 1, "--out", tmp_path / "run")
-    assert "start with --k 12" in dmgd(*greedy, "--ipc", 6, "--out", tmp_path / "run", code=1).stderr
+    inline(*greedy, "--ipc", 1, "--out", tmp_path / "run")
+    assert "start with --k 12" in inline(*greedy, "--ipc", 6, "--out", tmp_path / "run", code=1).stderr
     for ipc in (1, 6):
-        dmgd(*greedy, "--ipc", ipc, "--k", 12, "--out", tmp_path / "grows")
+        inline(*greedy, "--ipc", ipc, "--k", 12, "--out", tmp_path / "grows")
     assert len(RunDirectory.open(tmp_path / "grows").records()) == 60
 
 

@@ -25,12 +25,12 @@ def run(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory, dmgd):
-    """A folder with a small greedy run of the installed command, and its statistics."""
+def digits(tmp_path_factory, inline):
+    """A folder with a small greedy run and its statistics."""
     folder = tmp_path_factory.mktemp("runs")
-    dmgd("fit-stats", "--source", "digits", "--out", folder / "stats.safetensors")
+    inline("fit-stats", "--source", "digits", "--out", folder / "stats.safetensors")
     settings = ("--source", "digits", "--ipc", 3, "--method", "dmgd-paper", "--steps", 3, "--window", 0, 2)
-    dmgd("distill", *settings, "--stats", folder / "stats.safetensors", "--out", folder / "run")
+    inline("distill", *settings, "--stats", folder / "stats.safetensors", "--out", folder / "run")
     return folder
 
 
