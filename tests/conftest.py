@@ -79,17 +79,19 @@ def golden():
 
 @pytest.fixture(scope="session")
 def inline():
-    """Like the fixture `dmgd`, but in this process, which is faster."""
+    """Like the fixture `dmgd`, but in this process, which is faster; `encoding` is that of the terminal."""
 
-    def run(*arguments, code=0):
+    def run(*arguments, code=0, encoding="utf-8"):
         from dmgd_cli.app import main
 
-        stdout, stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="", write_through=True) for _ in range(2))
+        stdout, stderr = (io.TextIOWrapper(io.BytesIO(), encoding, write_through=True) for _ in range(2))
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
             patch.setattr("sys.argv", ["dmgd", *map(str, arguments)])
             with pytest.raises(SystemExit) as ended:
                 main()
-        said = SimpleNamespace(stdout=stdout.buffer.getvalue().decode(), stderr=stderr.buffer.getvalue().decode())
+        said = SimpleNamespace(
+            stdout=stdout.buffer.getvalue().decode(encoding), stderr=stderr.buffer.getvalue().decode(encoding)
+        )
         assert (ended.value.code or 0) == code, said.stderr
         return said
 

@@ -48,9 +48,9 @@ def test_a_sound_run_and_its_exports_are_equal(run, tmp_path, inline):
         assert json.loads(inline("verify", tmp_path / layout, "--json").stdout)["equal"]
 
 
-def test_a_name_that_the_terminal_cannot_show_is_shown_with_escapes(run, dmgd):
+def test_a_name_that_the_terminal_cannot_show_is_shown_with_escapes(run, inline):
     Path(os.fsdecode(os.fsencode(run.path) + b"/caf\xe9-\xc7\x90")).touch()
-    said = dmgd("verify", run.path, code=1, PYTHONIOENCODING="latin-1").stdout
+    said = inline("verify", run.path, code=1, encoding="latin-1").stdout
     assert said == "caf\\udce9-\\u01d0: is not part of the run\n"
 
 
