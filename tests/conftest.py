@@ -1,40 +1,38 @@
 """Every test has its own empty home and cache, no token, and no network but the loopback."""
 
+import atexit
+import io
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+# Libraries read these when they are imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="dmgd-tests-")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # what a test expects is a CPU's, on a machine with a GPU, too
 
 import pytest
 import torch
 
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 torch.set_num_threads(1)  # the networks here are too small for more
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _away_from_home(tmp_path_factory):
-    """Shared fixtures must not use the user's cache, either."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("shared-cache")))
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _isolated(tmp_path_factory, monkeypatch):
-    home = tmp_path_factory.mktemp("home")
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
-    monkeypatch.setenv("HF_HOME", str(home / "hf"))
-    monkeypatch.setenv("DMGD_ARCHIVES", "http://127.0.0.1:9")
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the commands that tests run
-    monkeypatch.delenv("HF_TOKEN", raising=False)
+def isolate(patch, home):
+    patch.setenv("HOME", str(home))
+    patch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    patch.setenv("HF_HOME", str(home / "hf"))
+    patch.setenv("DMGD_ARCHIVES", "http://127.0.0.1:9")
+    patch.setenv("COLUMNS", "80")
+    patch.setenv("OMP_NUM_THREADS", "1")  # of the commands that tests run
+    patch.delenv("HF_TOKEN", raising=False)
     connect = socket.socket.connect
 
     def loopback_only(self, address):
@@ -42,7 +40,20 @@ def _isolated(tmp_path_factory, monkeypatch):
             raise OSError(f"the tests have no network (asked for {address})")
         return connect(self, address)
 
-    monkeypatch.setattr(socket.socket, "connect", loopback_only)
+    patch.setattr(socket.socket, "connect", loopback_only)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _away_from_home(tmp_path_factory):
+    """Shared fixtures have one home together."""
+    with pytest.MonkeyPatch.context() as patch:
+        isolate(patch, tmp_path_factory.mktemp("shared-home"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path_factory, monkeypatch):
+    isolate(monkeypatch, tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="session")
@@ -66,19 +77,41 @@ def golden():
     return Path(__file__).parent / "golden"
 
 
+@pytest.fixture(scope="session")
+def inline():
+    """Like the fixture `dmgd`, but in this process, which is faster; `encoding` is that of the terminal."""
+
+    def run(*arguments, code=0, encoding="utf-8"):
+        from dmgd_cli.app import main
+
+        stdout, stderr = (io.TextIOWrapper(io.BytesIO(), encoding, write_through=True) for _ in range(2))
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+            patch.setattr("sys.argv", ["dmgd", *map(str, arguments)])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        said = SimpleNamespace(
+            stdout=stdout.buffer.getvalue().decode(encoding), stderr=stderr.buffer.getvalue().decode(encoding)
+        )
+        assert (ended.value.code or 0) == code, said.stderr
+        return said
+
+    return run
+
+
 @pytest.fixture
-def inline(monkeypatch, capsys):
-    """Like the fixture `dmgd`, but in this process, which is faster."""
+def fitted(inline, tmp_path):
+    """Runs `dmgd fit-stats` on a source: the images of each class, or the one line of the error; and the warnings."""
 
-    from dmgd_cli.app import main
-
-    def run(*arguments, code=0):
-        monkeypatch.setattr("sys.argv", ["dmgd", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        assert (ended.value.code or 0) == code, said.err
-        return SimpleNamespace(stdout=said.out, stderr=said.err)
+    def run(source, *options, code=0):
+        command = ["fit-stats", "--prior", "digits", "--k", 1, "--workers", 0, "--no-cache", "--json", "--max-bad", 0.9]
+        out = tmp_path / "out" / "statistics"
+        done = inline(*command, "--out", out, "--source", source, *options, code=code)
+        lines = done.stderr.splitlines()
+        if code:
+            assert [line for line in lines if line.startswith("error: ")] == lines[-1:], done.stderr
+            return lines[-1]
+        counts = {row["class"]: row["images"] for row in json.loads(done.stdout)["classes"]}
+        return counts, [line for line in lines if line.startswith("warning: ")]
 
     return run
 

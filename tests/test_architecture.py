@@ -99,11 +99,11 @@ def test_the_command_line_is_light():
     assert not heavy & {name.split(".")[0] for name in loaded}
 
 
-def test_every_command_has_two_examples_and_fits_a_terminal(dmgd):
-    root = dmgd("--help").stdout
+def test_every_command_has_two_examples_and_fits_a_terminal(inline):
+    root = inline("--help").stdout
     for command in [path.stem.replace("_", "-") for path in (ROOT / "dmgd_cli").glob("*.py") if is_command(path)]:
         assert f" {command} " in root
-        said = dmgd(command, "--help").stdout
+        said = inline(command, "--help").stdout
         assert said.count(f"dmgd {command} ") >= 3  # usage and two examples
         assert max(map(len, said.splitlines())) <= 80
 

@@ -16,19 +16,19 @@ from dmgd.specs import PriorSpec, SourceSpec
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory, dmgd):
-    """A run of the installed command, sampled in two steps."""
+def digits(tmp_path_factory, inline):
+    """A run that is sampled in two steps."""
     folder = tmp_path_factory.mktemp("runs")
-    dmgd("distill", "--source", "digits", "--ipc", 10, "--method", "dit", "--steps", 2, "--out", folder / "digits")
+    inline("distill", "--source", "digits", "--ipc", 10, "--method", "dit", "--steps", 2, "--out", folder / "digits")
     return folder / "digits"
 
 
-def test_the_card_has_yaml_a_class_table_and_the_command_that_makes_the_run(digits, tmp_path, dmgd):
-    dmgd("export", digits, "--format", "parquet", "--out", tmp_path / "out")
+def test_the_card_has_yaml_a_class_table_and_the_command_that_makes_the_run(digits, tmp_path, inline):
+    inline("export", digits, "--format", "parquet", "--out", tmp_path / "out")
     _, head, text = (tmp_path / "out" / "README.md").read_text().split("---\n", 2)
     assert yaml.safe_load(head)["dataset_info"]["splits"][0]["num_examples"] == 100
     command = next(line for line in text.splitlines() if line.startswith("dmgd distill")).split()[1:]
-    dmgd(*command, "--out", tmp_path / "again")
+    inline(*command, "--out", tmp_path / "again")
     assert tree(tmp_path / "again") == tree(digits)
 
 
@@ -47,14 +47,14 @@ def test_the_command_has_options_that_exist_and_says_what_it_cannot_do():
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory, dmgd):
+def local(tmp_path_factory, inline):
     """A run of local data with a local prior, whose paths are private."""
     secret = tmp_path_factory.mktemp("runs") / "secret"
     for split, seed in (("train", 0), ("val", 1)):
         as_folder(secret / "photos" / split, pictures(WNIDS[:2], per_class=4, seed=seed))
     prior = small_prior(secret / "weights")
     settings = ("--method", "dit", "--steps", 2, "--ipc", 2)
-    dmgd("distill", "--source", f"folder:{secret / 'photos'}", "--prior", prior, *settings, "--out", secret / "run")
+    inline("distill", "--source", f"folder:{secret / 'photos'}", "--prior", prior, *settings, "--out", secret / "run")
     return secret / "run"
 
 
@@ -68,16 +68,17 @@ def test_local_paths_are_not_published(local, tmp_path, inline):
     assert all("folder:photos" in text and "weights" in text for text in texts)
 
 
-def test_evaluate_finds_the_data_of_a_run(local, tmp_path, dmgd):
+def test_evaluate_finds_the_data_of_a_run(local, tmp_path, inline, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     options = ("--epochs", 1, "--repeats", 1, "--against", "", "--json")
-    scores = json.loads(dmgd("evaluate", local, *options, cwd=tmp_path).stdout)
+    scores = json.loads(inline("evaluate", local, *options).stdout)
     assert RunDirectory.open(local).specs[0].name.endswith("secret/photos")
     assert scores["settings"]["source"]["name"] == "folder:photos"
 
 
-def test_the_card_shows_what_networks_learned(digits, tmp_path, inline, dmgd):
+def test_the_card_shows_what_networks_learned(digits, tmp_path, inline):
     options = ("--epochs", 1, "--repeats", 2, "--json")
-    (tmp_path / "scores.json").write_text(dmgd("evaluate", digits, *options).stdout)
+    (tmp_path / "scores.json").write_text(inline("evaluate", digits, *options).stdout)
     run = make_run(tmp_path / "run")
     inline("export", run.path, "--out", tmp_path / "out", "--evaluation", tmp_path / "scores.json")
     card = (tmp_path / "out" / "README.md").read_text()

@@ -102,11 +102,11 @@ def test_statistics_without_detail_load_without_a_warning(digits, tmp_path):
     assert "detail" not in RunDirectory.open(run.path).manifest["statistics"]
 
 
-def test_the_command_warns_with_the_source_s_detail(dmgd, tmp_path):
-    made = dmgd("fit-stats", "--source", "digits", "--out", tmp_path / "s", "--json")
+def test_the_command_warns_with_the_source_s_detail(inline, tmp_path):
+    made = inline("fit-stats", "--source", "digits", "--out", tmp_path / "s", "--json")
     assert json.loads(made.stdout)["header"]["detail"] == pytest.approx(1.04076)
     arguments = ("--source", "digits", "--ipc", 1, "--steps", 10, "--rho", 1, "--stats", tmp_path / "s")
-    said = dmgd("distill", *arguments, "--out", tmp_path / "run").stderr
+    said = inline("distill", *arguments, "--out", tmp_path / "run").stderr
     assert "settled by the data: --window 0 4 (t 0 to 444), --stages 2 4 (t 222 to 444), --keep-detail no\n" in said
     assert "of the source's detail" in said
     assert "try --keep-detail yes or another --prior" in said

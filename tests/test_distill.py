@@ -19,21 +19,23 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_same_command_same_bytes(dmgd, tmp_path):
-    for name in ("one", "two"):
-        dmgd("distill", "--source", "digits", "--ipc", 2, "--steps", 10, "--out", tmp_path / name)
-    dmgd("distill", "--source", "digits", "--ipc", 2, "--steps", 10, "--seed", 1, "--out", tmp_path / "other")
+def test_same_command_same_bytes(dmgd, inline, tmp_path):
+    """In different processes, of which one has the first's statistics in its cache."""
+    command = ("distill", "--source", "digits", "--ipc", 2, "--steps", 10)
+    for name, run in (("one", dmgd), ("two", inline)):
+        run(*command, "--out", tmp_path / name)
+    inline(*command, "--seed", 1, "--out", tmp_path / "other")
     one, two, other = (contents(tmp_path / name) for name in ("one", "two", "other"))
     assert one == two
     assert sum(name.startswith("images/") for name in one) == 20
     assert not any(one[name] == other[name] for name in one if name.startswith("images/"))
 
 
-def test_statistics_given_or_fitted_make_the_same_run(dmgd, tmp_path):
+def test_statistics_given_or_fitted_make_the_same_run(inline, tmp_path):
     arguments = ("--source", "digits", "--ipc", 1, "--method", "dit", "--steps", 5)
-    dmgd("fit-stats", "--source", "digits", "--out", tmp_path / "s.safetensors")
-    said = dmgd("distill", *arguments, "--stats", tmp_path / "s.safetensors", "--out", tmp_path / "given", "--json")
-    dmgd("distill", *arguments, "--out", tmp_path / "fitted")
+    inline("fit-stats", "--source", "digits", "--no-cache", "--out", tmp_path / "s.safetensors")
+    said = inline("distill", *arguments, "--stats", tmp_path / "s.safetensors", "--out", tmp_path / "given", "--json")
+    inline("distill", *arguments, "--out", tmp_path / "fitted")
     assert contents(tmp_path / "given") == contents(tmp_path / "fitted")
     result = json.loads(said.stdout)
     assert result["images"] == 10
@@ -44,10 +46,10 @@ def test_statistics_given_or_fitted_make_the_same_run(dmgd, tmp_path):
     assert {record.other_class for record in run.records()} == {None}
 
 
-def test_solver_and_guidance_interval_reach_the_run(dmgd, tmp_path):
+def test_solver_and_guidance_interval_reach_the_run(inline, tmp_path):
     arguments = ("--source", "digits", "--ipc", 1, "--steps", 5)
-    dmgd("distill", *arguments, "--out", tmp_path / "ddpm")
-    dmgd("distill", *arguments, "--solver", "dpm++", "--guidance-interval", 1, 3, "--out", tmp_path / "dpm")
+    inline("distill", *arguments, "--out", tmp_path / "ddpm")
+    inline("distill", *arguments, "--solver", "dpm++", "--guidance-interval", 1, 3, "--out", tmp_path / "dpm")
     one, other = (RunDirectory.open(tmp_path / name) for name in ("ddpm", "dpm"))
     assert (other.config.method.solver, other.config.method.guidance_interval) == ("dpm++", (1, 3))
     pairs = zip(one.records(), other.records(), strict=True)
@@ -73,7 +75,6 @@ REFUSED = [
     (["--steps", "5000"], 2, "steps must be at most 1000"),
     (["--window", "9", "3"], 2, "window must be two increasing numbers"),
     (["--method", "dit", "--rho", "1"], 2, "rho has no effect"),
-    (["--solver", "euler"], 2, "known: ddpm, dpm++"),
     (["--guidance-interval", "9", "3"], 2, "guidance-interval must be two increasing numbers"),
     (["--batch-size", "0"], 2, "batch-size must be at least 1, not 0"),
     (["--precision", "fp8"], 2, "known: auto, fp32, bf16, fp16"),
@@ -88,10 +89,18 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), REFUSED)
-def test_wrong_input_is_one_line_and_writes_nothing(dmgd, tmp_path, arguments, code, message):
-    out = tmp_path / "run"
+def test_wrong_input_is_one_line_and_writes_nothing(inline, tmp_path, arguments, code, message):
+    assert_refused(inline, tmp_path / "run", arguments, code, message)
+
+
+def test_a_wrong_choice_is_one_line_and_writes_nothing(dmgd, tmp_path):
+    """In a process of its own, because under pytest the types of arguments are checked before they get there."""
+    assert_refused(dmgd, tmp_path / "run", ["--solver", "euler"], 2, "known: ddpm, dpm++")
+
+
+def assert_refused(run, out, arguments, code, message):
     arguments = [*arguments, *([] if "--source" in arguments else ["--source", "digits"])]
-    said = dmgd("distill", *arguments, "--out", out, code=code)
+    said = run("distill", *arguments, "--out", out, code=code)
     assert message in said.stderr
     assert said.stdout == ""
     assert [line for line in said.stderr.splitlines() if line.startswith("error: ")] == said.stderr.splitlines()[-1:]
@@ -126,27 +135,27 @@ def test_windows_is_told_at_once():
         assert module == "dmgd" or len(said.stderr.splitlines()) == 1
 
 
-def test_other_peoples_files_are_left_alone(dmgd, tmp_path):
+def test_other_peoples_files_are_left_alone(inline, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("words")
-    said = dmgd("distill", "--source", "digits", "--out", tmp_path / "mine", code=2)
+    said = inline("distill", "--source", "digits", "--out", tmp_path / "mine", code=2)
     assert "is not a run" in said.stderr
     assert contents(tmp_path / "mine") == {"thesis.txt": b"words"}
 
 
-def test_another_run_and_other_statistics_are_refused(dmgd, tmp_path):
-    dmgd("distill", "--source", "digits", "--ipc", 1, "--steps", 5, "--out", tmp_path / "run")
+def test_another_run_and_other_statistics_are_refused(inline, tmp_path):
+    inline("distill", "--source", "digits", "--ipc", 1, "--steps", 5, "--out", tmp_path / "run")
     before = contents(tmp_path / "run")
-    said = dmgd("distill", "--source", "digits", "--ipc", 1, "--steps", 6, "--out", tmp_path / "run", code=1)
+    said = inline("distill", "--source", "digits", "--ipc", 1, "--steps", 6, "--out", tmp_path / "run", code=1)
     assert "config.method.steps: 5 there, 6 requested" in said.stderr
     assert contents(tmp_path / "run") == before
 
-    dmgd("fit-stats", "--source", "digits", "--k", 3, "--out", tmp_path / "k3")
+    inline("fit-stats", "--source", "digits", "--k", 3, "--out", tmp_path / "k3")
     paper = ("--method", "dmgd-paper", "--stats", tmp_path / "k3", "--out", tmp_path / "new")
-    said = dmgd("distill", "--source", "digits", *paper, code=1)
+    said = inline("distill", "--source", "digits", *paper, code=1)
     assert "statistics are of another k (3, not this 10)" in said.stderr
     (tmp_path / "k3").write_bytes((tmp_path / "k3").read_bytes()[:-10])
-    said = dmgd("distill", "--source", "digits", "--stats", tmp_path / "k3", "--out", tmp_path / "new", code=1)
+    said = inline("distill", "--source", "digits", "--stats", tmp_path / "k3", "--out", tmp_path / "new", code=1)
     assert "damaged" in said.stderr
     assert not (tmp_path / "new").exists()
 

@@ -137,6 +137,14 @@ def test_half_precision_knows_late_timesteps(golden):
     assert ((found.float() - expected).norm() / expected.norm()).item() < 0.01
 
 
+def test_a_new_network_has_a_random_label_table_that_can_be_trained():
+    torch.manual_seed(0)
+    (embedder,) = DiT(DiTConfig(8, 2, 4, 8, 48, 2, 4, 1000)).embedders
+    assert embedder.label.weight.requires_grad
+    assert embedder.label.weight.shape == (1001, 48)
+    assert embedder.label.weight.std().item() == pytest.approx(1, abs=0.02)
+
+
 def test_misfitting_tensors_are_named(tmp_path, golden):
     network = DiT(DiTConfig(8, 2, 4, 8, 48, 2, 4, 10))
     save_file(network.state_dict(), tmp_path / "ours.safetensors")

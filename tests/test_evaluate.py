@@ -14,10 +14,10 @@ from dmgd.workflows.evaluate import evaluate
 
 
 @pytest.fixture(scope="session")
-def run(dmgd, tmp_path_factory):
+def run(inline, tmp_path_factory):
     """A tiny run of the digits: three plain samples per class."""
     out = tmp_path_factory.mktemp("evaluate") / "run"
-    dmgd("distill", "--source", "digits", "--ipc", 3, "--method", "dit", "--steps", 10, "--out", out)
+    inline("distill", "--source", "digits", "--ipc", 3, "--method", "dit", "--steps", 10, "--out", out)
     return out
 
 
@@ -32,14 +32,14 @@ def quick(data, **changes):
     return resolved(EvaluateConfig(**changes).chosen(), num_images=len(data), num_classes=10, source_size=8)
 
 
-def test_a_run_beside_random_real_images(dmgd, run):
+def test_a_run_beside_random_real_images(dmgd, inline, run):
     done = dmgd("evaluate", run, "--epochs", 12, "--repeats", 2, "--json")
     result = json.loads(done.stdout)
     assert [score["name"] for score in result["scores"]] == ["run", "random"]
     assert result["scores"][0]["top1"]["mean"] > 40
     assert result["settings"]["seeds"] == [0, 1]
     assert "run is" in result["statements"][0]
-    again = json.loads(dmgd("evaluate", run, "--epochs", 12, "--repeats", 2, "--json").stdout)
+    again = json.loads(inline("evaluate", run, "--epochs", 12, "--repeats", 2, "--json").stdout)
     assert [s["top1_by_seed"] for s in again["scores"]] == [s["top1_by_seed"] for s in result["scores"]]
 
 
@@ -61,8 +61,8 @@ def test_all_digits_teach_and_shuffled_labels_do_not(digits):
         (["--network", "vgg"], "unknown network 'vgg'"),
     ],
 )
-def test_wrong_usage_is_one_line(dmgd, run, arguments, said):
-    error = dmgd("evaluate", run, *arguments, code=2).stderr
+def test_wrong_usage_is_one_line(inline, run, arguments, said):
+    error = inline("evaluate", run, *arguments, code=2).stderr
     assert said in error
     assert "Traceback" not in error
 
@@ -82,5 +82,5 @@ def test_no_set_at_all_is_refused():
         evaluate([], "digits")
 
 
-def test_what_is_not_a_set_is_refused(dmgd, tmp_path):
-    assert "is not a" in dmgd("evaluate", tmp_path, code=2).stderr
+def test_what_is_not_a_set_is_refused(inline, tmp_path):
+    assert "is not a" in inline("evaluate", tmp_path, code=2).stderr

@@ -11,10 +11,10 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 
 
 @pytest.fixture(scope="module")
-def report(dmgd, tmp_path_factory):
+def report(inline, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    dmgd("distill", "--source", "digits", "--ipc", 2, "--method", "dit", "--steps", 10, "--out", folder / "a<b>&c")
-    dmgd(
+    inline("distill", "--source", "digits", "--ipc", 2, "--method", "dit", "--steps", 10, "--out", folder / "a<b>&c")
+    inline(
         "evaluate", folder / "a<b>&c", "--epochs", 3, "--repeats", 2, "--against", "random,kmeans-real,full",
         "--metrics", "--report", folder / "out",
     )  # fmt: skip

@@ -38,9 +38,9 @@ def write_folder(path, names, *, count=2, size=8, mode="RGB", seed=0):
 
 
 @pytest.mark.parametrize("layout", ["webdataset", "parquet", "imagefolder", "tensors"])
-def test_every_export_reads_like_its_run(tmp_path, dmgd, layout):
+def test_every_export_reads_like_its_run(tmp_path, inline, layout):
     run = make_run(tmp_path / "run")
-    dmgd("export", run.path, "--format", layout, "--out", tmp_path / "out")
+    inline("export", run.path, "--format", layout, "--out", tmp_path / "out")
     found, wanted = read_raw_set(tmp_path / "out"), read_raw_set(run.path)
     assert found.labels == wanted.labels
     assert found.classes == wanted.classes
@@ -50,9 +50,9 @@ def test_every_export_reads_like_its_run(tmp_path, dmgd, layout):
 
 
 @pytest.mark.parametrize("layout", ["webdataset", "parquet", "imagefolder", "tensors"])
-def test_an_export_without_its_index_is_read_as_a_foreign_set(tmp_path, dmgd, layout):
+def test_an_export_without_its_index_is_read_as_a_foreign_set(tmp_path, inline, layout):
     run = make_run(tmp_path / "run", names=("dog", "cat"))
-    dmgd("export", run.path, "--format", layout, "--out", tmp_path / "out")
+    inline("export", run.path, "--format", layout, "--out", tmp_path / "out")
     for about in ("index.json", "README.md"):
         (tmp_path / "out" / about).unlink()
     found = read_raw_set(tmp_path / "out")
@@ -62,9 +62,9 @@ def test_an_export_without_its_index_is_read_as_a_foreign_set(tmp_path, dmgd, la
     assert found.specs is None
 
 
-def test_a_damaged_export_is_named(tmp_path, dmgd):
+def test_a_damaged_export_is_named(tmp_path, inline):
     run = make_run(tmp_path / "run")
-    dmgd("export", run.path, "--format", "imagefolder", "--out", tmp_path / "out")
+    inline("export", run.path, "--format", "imagefolder", "--out", tmp_path / "out")
     metadata = tmp_path / "out" / "metadata.jsonl"
     lines = metadata.read_text()
     for changed in (lines.replace('"label": 1', '"label": 7'), lines[:-9]):

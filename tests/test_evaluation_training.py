@@ -125,7 +125,7 @@ def trained_teacher_file(path):
     return path
 
 
-def test_soft_labels_end_to_end(dmgd, tmp_path):
+def test_soft_labels_end_to_end(inline, tmp_path):
     """A teacher near chance is refused, a trained one is reported with its accuracy and used."""
     folder = tmp_path / "set"
     for i, (image, label) in enumerate(open_source("digits").decoded("train")):
@@ -135,11 +135,11 @@ def test_soft_labels_end_to_end(dmgd, tmp_path):
     options = ["--source", "digits", "--protocol", "rded-soft", "--network", "convnet-2-w64", "--size", 8]
     options += ["--epochs", 40, "--repeats", 1, "--against", ""]
     untrained = teacher_file(tmp_path / "untrained.pt")
-    assert "chance is 10.0 %" in dmgd("evaluate", folder, *options, "--teacher", untrained, code=1).stderr
-    assert "needs --teacher" in dmgd("evaluate", folder, *options, code=2).stderr
-    assert "give --source" in dmgd("evaluate", folder, *options[2:], code=2).stderr
+    assert "chance is 10.0 %" in inline("evaluate", folder, *options, "--teacher", untrained, code=1).stderr
+    assert "needs --teacher" in inline("evaluate", folder, *options, code=2).stderr
+    assert "give --source" in inline("evaluate", folder, *options[2:], code=2).stderr
     trained = trained_teacher_file(tmp_path / "trained.safetensors")
-    done = dmgd("evaluate", folder, *options, "--teacher", trained, "--json")
+    done = inline("evaluate", folder, *options, "--teacher", trained, "--json")
     assert "% top-1 on the test images" in done.stderr
     result = json.loads(done.stdout)
     assert result["settings"]["teacher"]["top1"] > 60

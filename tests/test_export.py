@@ -42,12 +42,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory, dmgd):
-    """A run of the installed command: 100 digits, sampled in two steps."""
-    folder = tmp_path_factory.mktemp("runs")
-    settings = ("--source", "digits", "--ipc", 10, "--method", "dit", "--steps", 2)
-    dmgd("distill", *settings, "--out", folder / "digits", XDG_CACHE_HOME=str(folder / "cache"))
-    return folder / "digits"
+def digits(tmp_path_factory, inline):
+    """A run of 100 digits, sampled in two steps."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    inline("distill", "--source", "digits", "--ipc", 10, "--method", "dit", "--steps", 2, "--out", out)
+    return out
 
 
 @pytest.fixture
@@ -105,11 +104,11 @@ def assert_same(found, run):
 
 
 @pytest.mark.parametrize("layout", HUGGING_FACE)
-def test_every_pixel_label_and_metadata_value_is_read_back(digits, tmp_path, dmgd, layout):
+def test_every_pixel_label_and_metadata_value_is_read_back(digits, tmp_path, inline, layout):
     from dmgd.runs.directory import RunDirectory
 
     run = RunDirectory.open(digits)
-    done = dmgd("export", digits, "--format", layout, "--out", tmp_path / "out", "--json")
+    done = inline("export", digits, "--format", layout, "--out", tmp_path / "out", "--json")
     assert json.loads(done.stdout)["images"] == 100
     assert_same(read_with_datasets(tmp_path / "out"), run)
     if layout == "webdataset":

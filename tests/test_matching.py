@@ -135,6 +135,7 @@ def test_k_means_refuses_latents_without_a_mean():
         quantize(latents[:0], 2, seed=0)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 49))
 def test_stages(k):
     certainty = paper_certainty(k, explore_from=45, refine_until=25)

@@ -4,7 +4,6 @@ import ast
 import io
 import json
 import re
-import sys
 import tarfile
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from rich.console import Console
 from dmgd.display import Display
 from dmgd.errors import one_line, visible
 from dmgd.evaluation.comparison import metrics_table
-from dmgd_cli.app import main
 from dmgd_cli.output import print_table
 
 HOSTILE = (":cat:", "[/x]", "[red]b", "|é|")
@@ -86,15 +84,8 @@ def test_all_output_passes_one_place():
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_a_terminal_without_unicode_gets_its_results(tmp_path, monkeypatch, encoding):
-    out = io.BytesIO()
-    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(out, encoding))
-    monkeypatch.setattr("sys.argv", ["dmgd", "fit-stats", "--source", "digits", "--out", str(tmp_path / "out")])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
-    sys.stdout.flush()
-    said = out.getvalue().decode(encoding)
+def test_a_terminal_without_unicode_gets_its_results(tmp_path, inline, encoding):
+    said = inline("fit-stats", "--source", "digits", "--out", tmp_path / "out", encoding=encoding).stdout
     assert f"wrote {tmp_path / 'out'}" in said
     assert "W\\u2082" in said
 

@@ -232,6 +232,8 @@ for name, content in json.load(sys.stdin):
     else:
         print(json.dumps("it was read"))
     file.write_text(before)
+load_prior(folder, vae="none")
+assert "torch._dynamo" not in sys.modules, "a network that is loaded is not compiled; the import takes a second"
 """
 
 

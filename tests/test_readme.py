@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from made_run import make_run
 
+from dmgd.evaluation import protocols
 from dmgd.workflows.export import export
 
 ROOT = Path(__file__).parent.parent
@@ -25,14 +26,13 @@ def commands(text):
     return [match[1] for match in found if match]
 
 
-@cache
-def help_of(command):
-    dmgd = Path(sys.executable).parent / "dmgd"
-    return subprocess.run([dmgd, command, "--help"], capture_output=True, text=True, check=True).stdout
+@pytest.fixture(scope="module")
+def help_of(inline):
+    return cache(lambda command: inline(command, "--help").stdout)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_option_that_is_shown_exists(page):
+def test_every_option_that_is_shown_exists(page, help_of):
     for line in commands(page.read_text()):
         _, command, *words = line.split()
         for option in (word.split("=")[0] for word in words if word.startswith("--")):
@@ -83,12 +83,17 @@ def test_links_lead_somewhere():
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_the_python_examples_run(tmp_path):
+@pytest.mark.filterwarnings(r"ignore:unclosed file.*train-\d+\.tar:ResourceWarning")  # webdataset leaves them open
+@pytest.mark.filterwarnings(r"ignore:.*train-\d+\.tar:pytest.PytestUnraisableExceptionWarning")
+def test_the_python_examples_run(tmp_path, monkeypatch):
+    """Each by itself; an evaluation trains for a moment."""
     run = make_run(tmp_path / "run")
     export(run, "webdataset", tmp_path / "demo" / "webdataset")
     export(run, "parquet", tmp_path / "demo" / "huggingface")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(protocols, "QUICK_STEPS", 1)
     for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
-        subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True, capture_output=True, text=True)
+        exec(block, {"__name__": "__main__"})
     assert len(list((tmp_path / "runs" / "one").rglob("images/*/*.png"))) == 10
 
 

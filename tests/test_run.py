@@ -3,7 +3,6 @@
 import ctypes
 import dataclasses
 import json
-import os
 import resource
 import shutil
 import signal
@@ -20,7 +19,7 @@ from dmgd.config import StatisticsConfig
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.files import TEMPORARY, write_sealed
 from dmgd.generation.config import DistillConfig
-from dmgd.guard import GUARD, guarded
+from dmgd.guard import GUARD
 from dmgd.matching.methods import method_named
 from dmgd.priors.load import load_prior
 from dmgd.runs.directory import RunDirectory
@@ -77,12 +76,12 @@ def test_the_support_points_that_were_used_are_recorded(make):
     assert make(ipc=6).config.method.k == 10  # and not 12, as six images would ask for
 
 
-def test_growing_a_run_beyond_its_support_points_is_refused_with_advice(dmgd, tmp_path):
+def test_growing_a_run_beyond_its_support_points_is_refused_with_advice(inline, tmp_path):
     greedy = ("distill", "--source", "digits", "--order", "greedy", "--steps", 2, "--window", 0, 1)
-    dmgd(*greedy, "--ipc", 1, "--out", tmp_path / "run")
-    assert "start with --k 12" in dmgd(*greedy, "--ipc", 6, "--out", tmp_path / "run", code=1).stderr
+    inline(*greedy, "--ipc", 1, "--out", tmp_path / "run")
+    assert "start with --k 12" in inline(*greedy, "--ipc", 6, "--out", tmp_path / "run", code=1).stderr
     for ipc in (1, 6):
-        dmgd(*greedy, "--ipc", ipc, "--k", 12, "--out", tmp_path / "grows")
+        inline(*greedy, "--ipc", ipc, "--k", 12, "--out", tmp_path / "grows")
     assert len(RunDirectory.open(tmp_path / "grows").records()) == 60
 
 
@@ -179,14 +178,26 @@ def test_a_run_that_was_killed_at_its_first_file_starts_over(make, tmp_path):
     assert tree(make().path) == tree(make("fresh").path)
 
 
-def test_two_processes_do_not_write_one_run(make, dmgd, stats_file, tmp_path):
+HOLD = """
+import pathlib, sys
+from dmgd.guard import guarded
+with guarded(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_do_not_write_one_run(make, inline, stats_file):
     run = make()
     before = tree(run.path)
-    with guarded(run.path):
-        refused = dmgd("distill", "--source", "digits", "--stats", stats_file, "--steps", 2, "--out", run.path, code=1)
-        assert f"process {os.getpid()}" in refused.stderr
+    command = [sys.executable, "-c", HOLD, run.path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        other.stdout.readline()
         with pytest.raises(ArtifactError, match="being written"):
             make()
+        distil = ("distill", "--source", "digits", "--stats", stats_file, "--steps", 2, "--out", run.path)
+        assert f"process {other.pid}" in inline(*distil, code=1).stderr
+        other.communicate()
     assert tree(run.path) == before
 
 
@@ -198,50 +209,39 @@ def test_the_guard_of_a_dead_process_is_taken_over(make):
     assert tree(run.path) == before
 
 
+def two_batches(out, stats_file):
+    """`dmgd distill` of two batches."""
+    sampling = ("--method", "dit", "--steps", "4", "--ipc", "20", "--batch-size", "100")
+    return ["distill", "--source", "digits", *sampling, "--stats", stats_file, "--out", out]
+
+
 def start(out, stats_file, **options):
-    """A running `dmgd distill` of two batches."""
-    command = [
-        DMGD,
-        "distill",
-        "--source",
-        "digits",
-        "--method",
-        "dit",
-        "--steps",
-        "4",
-        "--ipc",
-        "20",
-        "--batch-size",
-        "100",
-    ]
-    return subprocess.Popen(
-        [*command, "--stats", stats_file, "--out", out], stderr=subprocess.PIPE, text=True, **options
-    )
+    """The same in a process of its own, which runs."""
+    return subprocess.Popen([DMGD, *two_batches(out, stats_file)], stderr=subprocess.PIPE, text=True, **options)
 
 
-def finish(out, stats_file):
-    process = start(out, stats_file)
-    assert "error" not in process.communicate()[1]
-    assert process.returncode == 0
-    return tree(out)
+@pytest.fixture
+def finish(inline, stats_file):
+    """finish(out) lets the command end → the digests of the run's files."""
+
+    def finished(out):
+        inline(*two_batches(out, stats_file))
+        return tree(out)
+
+    return finished
 
 
-@pytest.fixture(scope="module")
-def undisturbed(stats_file, tmp_path_factory):
-    return finish(tmp_path_factory.mktemp("whole") / "run", stats_file)
-
-
-def test_a_killed_run_continues_to_the_same_bytes(stats_file, tmp_path, undisturbed):
+def test_a_killed_run_continues_to_the_same_bytes(stats_file, tmp_path, finish):
     killed = start(tmp_path / "run", stats_file)
     while not list((tmp_path / "run" / "batches").glob("*.json")):
         time.sleep(0.005)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert not RunDirectory.open(tmp_path / "run").complete
-    assert finish(tmp_path / "run", stats_file) == undisturbed
+    assert finish(tmp_path / "run") == finish(tmp_path / "undisturbed")
 
 
-def test_a_full_disk_loses_no_finished_work(stats_file, tmp_path, undisturbed):
+def test_a_full_disk_loses_no_finished_work(stats_file, tmp_path, finish):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, resource.RLIM_INFINITY))
 
@@ -251,7 +251,7 @@ def test_a_full_disk_loses_no_finished_work(stats_file, tmp_path, undisturbed):
     assert said.splitlines()[-1].startswith(f"error: File too large ({tmp_path / 'run' / 'batches'}")
     assert "Traceback" not in said
     assert not RunDirectory.open(tmp_path / "run").complete
-    assert finish(tmp_path / "run", stats_file) == undisturbed
+    assert finish(tmp_path / "run") == finish(tmp_path / "undisturbed")
 
 
 def test_a_read_only_folder_is_a_one_line_error(make, tmp_path):

@@ -123,9 +123,13 @@ def test_broken_files_are_listed_and_skipped(tmp_path):
 
 
 def test_worker_processes_give_what_one_process_gives(tmp_path):
-    source = open_source(f"folder:{as_folder(tmp_path, pictures(['a', 'b'], 70))}")
+    root = as_folder(tmp_path, pictures(["a", "b"], 70))
+    (root / "a" / "empty.jpg").touch()
+    source = open_source(f"folder:{root}")
     here = list(decoded_chunks(source.images("train"), 16, 3, mirror=True, workers=0))
     there = list(decoded_chunks(source.images("train"), 16, 3, mirror=True, workers=2))
     assert [chunk.digests for chunk in here] == [chunk.digests for chunk in there]
     assert [chunk.labels for chunk in here] == [chunk.labels for chunk in there]
+    assert [chunk.bad for chunk in here] == [chunk.bad for chunk in there]
+    assert [name for chunk in there for name, _ in chunk.bad] == ["a/empty.jpg"]
     assert (here[0].pixels[0::2, :, ::-1] == here[0].pixels[1::2]).all()

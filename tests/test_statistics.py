@@ -75,12 +75,12 @@ def test_equal_images_are_one_point(tmp_path, prior):
     assert (row["images"], row["points"], row["w2"], row["ratio"]) == (5, 1, pytest.approx(0, abs=1e-9), 0)
 
 
-def test_the_command_prints_json_and_says_what_it_reused(tmp_path, prior_folder, dmgd):
+def test_the_command_prints_json_and_says_what_it_reused(tmp_path, prior_folder, inline):
     data = as_folder(tmp_path / "data", pictures(LABELS, 70))
     (data / "tench" / "empty.jpg").write_bytes(b"")
     encoder = small_encoder(tmp_path / "encoder")
     command = ["fit-stats", "--source", f"folder:{data}", "--prior", prior_folder, "--encoder", encoder, "--k", 4]
-    first = dmgd(*command, "--json", "--out", tmp_path / "a", "--workers", 2)
+    first = inline(*command, "--json", "--out", tmp_path / "a", "--workers", 0)
     printed = json.loads(first.stdout)
     assert [row["images"] for row in printed["classes"]] == [70, 70]
     assert {row["points"] for row in printed["classes"]} == {4}
@@ -92,7 +92,7 @@ def test_the_command_prints_json_and_says_what_it_reused(tmp_path, prior_folder,
     assert str(tmp_path) not in json.dumps(printed["header"]["source"])
     assert "1 of 141 images cannot be read" in first.stderr
     assert "images/s" in first.stderr
-    second = dmgd(*command, "--out", tmp_path / "b")
+    second = inline(*command, "--out", tmp_path / "b")
     assert "reused statistics" in second.stderr
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert "W₂², K = 4" in second.stdout

@@ -25,12 +25,12 @@ def run(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory, dmgd):
-    """A folder with a small greedy run of the installed command, and its statistics."""
+def digits(tmp_path_factory, inline):
+    """A folder with a small greedy run and its statistics."""
     folder = tmp_path_factory.mktemp("runs")
-    dmgd("fit-stats", "--source", "digits", "--out", folder / "stats.safetensors")
+    inline("fit-stats", "--source", "digits", "--out", folder / "stats.safetensors")
     settings = ("--source", "digits", "--ipc", 3, "--method", "dmgd-paper", "--steps", 3, "--window", 0, 2)
-    dmgd("distill", *settings, "--stats", folder / "stats.safetensors", "--out", folder / "run")
+    inline("distill", *settings, "--stats", folder / "stats.safetensors", "--out", folder / "run")
     return folder
 
 
@@ -48,9 +48,9 @@ def test_a_sound_run_and_its_exports_are_equal(run, tmp_path, inline):
         assert json.loads(inline("verify", tmp_path / layout, "--json").stdout)["equal"]
 
 
-def test_a_name_that_the_terminal_cannot_show_is_shown_with_escapes(run, dmgd):
+def test_a_name_that_the_terminal_cannot_show_is_shown_with_escapes(run, inline):
     Path(os.fsdecode(os.fsencode(run.path) + b"/caf\xe9-\xc7\x90")).touch()
-    said = dmgd("verify", run.path, code=1, PYTHONIOENCODING="latin-1").stdout
+    said = inline("verify", run.path, code=1, encoding="latin-1").stdout
     assert said == "caf\\udce9-\\u01d0: is not part of the run\n"
 
 

@@ -62,7 +62,10 @@ class Embedder(nn.Module):
     def __init__(self, width: int, num_classes: int):
         super().__init__()
         self.time = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-        self.label = nn.Embedding(num_classes + 1, width)
+        table = torch.empty(num_classes + 1, width)
+        if not table.is_meta:  # there, normal_() imports torch._dynamo, which takes more than a second
+            table.normal_()
+        self.label = nn.Embedding.from_pretrained(table, freeze=False)
 
 
 class Attention(nn.Module):

@@ -40,7 +40,7 @@ def fit_classes(
         return support, mass.astype("float32"), covariance, float(f"{w2:.6g}"), float(f"{w2_of_one_point:.6g}")
 
     threads = available_cores()
-    with progress.task("k-means", len(classes), "classes") as task, reproducible(), ThreadPoolExecutor(threads) as pool:
+    with reproducible(), progress.task("k-means", len(classes), "classes") as task, ThreadPoolExecutor(threads) as pool:
         fits = []
         for one in pool.map(fit, range(len(classes))):
             fits.append(one)

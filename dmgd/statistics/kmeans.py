@@ -7,8 +7,6 @@ from contextlib import contextmanager
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 from numpy import ndarray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from dmgd.errors import DmgdError
@@ -30,6 +28,8 @@ def quantize(
     if not np.isfinite(latents).all():
         raise DmgdError("the latents hold NaN or infinite values; check the prior's encoder and its precision")
     with reproducible():
+        from sklearn.cluster import KMeans
+
         means = KMeans(min(num_points, len(latents)), n_init=4, random_state=seed).fit(latents)
     labels, counts = np.unique(means.labels_, return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -46,8 +46,10 @@ def quantize(
 def reproducible() -> Iterator[None]:
     """Run k-means on one thread, as threads would add up sums in varying order and change the last bits; and silence
     its warning about fewer distinct latents than points, which `quantize` handles."""
+    import sklearn.cluster  # slow to import, and before the limit, which is for libraries that are loaded
+
     with threadpool_limits(limits=1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
         yield
 
 
