@@ -119,7 +119,7 @@ def test_help_says_the_defaults_of_settings_and_what_a_pair_is(inline):
         "--window FIRST LAST Step indices of distribution matching. Default: by the data (dmgd), 30 45 (dmgd-paper, "
         "dmgd-released), 26 49 (mgd3).",
         "--stages REFINE EXPLORE",
-        "--steps <int> Sampling steps. Default: 50.",
+        "--steps <int> Sampling steps. Default: the prior's own, 50 for most.",
         "--sinkhorn-iterations <int> Sinkhorn iterations. (dmgd-paper, dmgd-released) Default: 5.",
         "Default: the prior's own (dmgd, mgd3, dit), 4.0 (dmgd-paper, dmgd-released).",
     ):

@@ -78,7 +78,7 @@ class AutoencoderCodec(Codec):
         logging.set_verbosity_error()  # it warns about settings that it wrote itself
         self._device = device
         described = read_config(folder / "config.json")
-        name = described.get("_class_name")
+        name = str(described.get("_class_name"))
         if name not in _ENCODED:
             raise ArtifactError(f"{folder} contains a {name}, not one of {', '.join(_ENCODED)}")
         state = {
