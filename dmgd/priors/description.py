@@ -111,7 +111,7 @@ def local_path(name: str) -> Path | None:
     return path if path.exists() else None
 
 
-def check_classes(spec: PriorSpec, classes: Sequence[ClassInfo]) -> None:
+def check_classes(spec: PriorSpec, classes: Sequence[ClassInfo], *, source: str = "SOURCE") -> None:
     """Raise MismatchError if the prior lacks one of the source's classes, if its class table is known without its
     weights: before they are downloaded."""
     if family := family_of(spec.name):
@@ -121,7 +121,7 @@ def check_classes(spec: PriorSpec, classes: Sequence[ClassInfo]) -> None:
     else:
         table = imagenet_classes() if published_prior(spec.name) else None
     if table:
-        match_prior(spec.name, table, classes)
+        match_prior(spec.name, table, classes, source=source)
 
 
 def description_path(path: Path) -> Path:
