@@ -1,7 +1,7 @@
 """The interface through which workflows report progress; by default nothing is reported."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Task(Protocol):
@@ -14,6 +14,7 @@ class Task(Protocol):
         """Set the short text that says what is being processed."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Receives a workflow's tasks, notes and warnings."""
 
