@@ -49,7 +49,10 @@ def test_a_prior_for_ones_own_photographs(photos, tmp_path, inline):
     assert said.splitlines()[-1].endswith(f"or train one: dmgd train-prior --source {source} --out my-prior")
 
     made = trained(inline, photos, out, "--steps", 3, "--size", 8)
-    assert "train 1 blocks of width 16, 0.0 M parameters, on 40 images of 2 classes at 8 pixels" in made.stderr
+    assert (
+        "train 1 blocks of width 16, 0.0 M parameters, on 40 images of 2 classes at 8 pixels, with mirror"
+        in made.stderr
+    )
     assert made.stdout.startswith(f"trained {out} in 3 steps: loss ")
     assert made.stdout.endswith(f"next: dmgd distill --source {source} --prior {out}\n")
     assert [info.name for info in dmgd.load_prior(out, device="cpu").classes] == ["cat", "dog"]
@@ -156,8 +159,9 @@ def test_a_folder_of_something_else_is_not_touched(photos, tmp_path, inline):
     assert said == f"error: {photos} exists and is no training's (it holds cat); choose a new or empty --out folder\n"
 
 
-def test_mirror_images_are_learned_where_they_look_like_images():
+def test_mirror_images_of_digits_are_no_digits(photos, tmp_path):
     assert mirror_share(open_source("digits")) > 0.9
+    assert dmgd.train_prior("digits", steps=1, out=tmp_path / "out", device="cpu")["plan"]["flip"] is False
 
 
 def test_mirror_images_of_photographs_look_like_photographs(tmp_path):
@@ -166,7 +170,7 @@ def test_mirror_images_of_photographs_look_like_photographs(tmp_path):
 
 
 def test_held_out_images_are_not_trained_on_nor_are_their_mirror_images(photos):
-    space = latent_space(*open_codec(None, 3, CPU), 8, CPU)
+    space = latent_space(*open_codec(None, 3, CPU), None, 8, CPU)
     latents = encode_source(open_source(f"folder:{photos}"), space, mirror=True, workers=0)
     examples, held = training_examples(latents, space.latent_shape, is_pixels=True)
     assert (len(examples), len(held), held.labels.tolist()) == (80, 4, [0, 0, 1, 1])
@@ -196,6 +200,9 @@ def test_the_classes_are_learned_and_the_folder_is_diffusers_own(tmp_path):
     save_dit(made.average, tmp_path)
     (tmp_path / "dmgd.json").write_text('{"numerics": "diffusers", "classes": ["dark", "bright"]}')
     prior = dmgd.load_prior(tmp_path, device="cpu")
+
+    trained = made.average.state_dict()
+    assert all(torch.equal(one, trained[name].half().float()) for name, one in prior.network.state_dict().items())
 
     given = prior.condition(prior.match_classes(prior.classes)), prior.null_condition(2)
     noise, schedule = SeededNoise([1, 2], (1, 8, 8)), prior.schedule(20, "ddpm")

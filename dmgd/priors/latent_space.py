@@ -53,13 +53,22 @@ def open_codec(vae: str | None, channels: int, device: torch.device) -> tuple[Co
     """
     if vae is None:
         return PixelCodec(channels, device), None
-    folder = Path(vae).expanduser()
-    folder = folder if folder.is_dir() else fetch(vae, "vae")[0]
+    folder = Path(vae).expanduser() if is_folder(vae) else fetch(vae, "vae")[0]
     return AutoencoderCodec(folder, device), folder
 
 
-def latent_space(codec: Codec, vae: Path | None, size: int, device: torch.device) -> LatentSpace:
-    """Images of side `size` as latents of what `open_codec` has opened."""
-    if vae is None:
+def latent_space(codec: Codec, folder: Path | None, name: str | None, size: int, device: torch.device) -> LatentSpace:
+    """Images of side `size` as latents of what `open_codec` has opened for this name."""
+    if folder is None or name is None:
         return LatentSpace(codec, size, device)
-    return LatentSpace(codec, size, device, vae, vae.name, sha256_bytes(sha256_file(weight_file(vae)).encode()))
+    digest = sha256_bytes(sha256_file(weight_file(folder)).encode())
+    return LatentSpace(codec, size, device, folder, vae_label(name), digest)
+
+
+def vae_label(name: str) -> str:
+    """The name of an autoencoder without its local path."""
+    return Path(name).name if is_folder(name) else name
+
+
+def is_folder(name: str) -> bool:
+    return Path(name).expanduser().is_dir()

@@ -76,7 +76,7 @@ def recipe_for(side: int, images: int, config: TrainingConfig, *, on_gpu: bool) 
     | GPUs, 5,000 images or more | 12 × 384 (DiT-S), batch 256 | fewer images would be learned by heart |
     """
     if side <= 8:
-        return Recipe(6, 4, 32, patch_of(side), 64, 1e-3, None)
+        return Recipe(6, 4, 32, patch_of(side), 64, 2e-3, None)
     if on_gpu and images >= 5_000:
         return Recipe(12, 6, 64, patch_of(side, 16), 256, 5e-4, 5.0)
     if on_gpu or config.is_long:

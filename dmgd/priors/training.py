@@ -15,6 +15,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from dmgd.diffusion.schedule import training_alpha_bar
+from dmgd.display import duration
 from dmgd.errors import ArtifactError, DmgdError
 from dmgd.files import write_bytes
 from dmgd.priors.dit import DiT, DiTConfig
@@ -183,7 +184,7 @@ def train(training: Training, config: TrainingConfig, checkpoint: Path, progress
     end; an earlier one is continued."""
     if checkpoint.is_file():
         training.load(checkpoint)
-        progress.note(f"continuing after {training.step} steps and {training.seconds:.0f} s of training")
+        progress.note(f"continuing after {training.step:,} steps ({duration(training.seconds)})")
     total, unit = (config.steps, "steps") if config.steps else (round((config.minutes or 0) * 60), "s")
     started, before = time.perf_counter(), training.seconds
     saved, shown = started, 0

@@ -14,7 +14,7 @@ from dmgd.files import remove_temporaries, write_bytes, write_json
 from dmgd.generation.samples import plain_samples
 from dmgd.guard import guarded
 from dmgd.images import encode
-from dmgd.priors.latent_space import LatentSpace, latent_space, open_codec
+from dmgd.priors.latent_space import LatentSpace, is_folder, latent_space, open_codec, vae_label
 from dmgd.priors.load import load_prior, torch_device
 from dmgd.priors.prior import Prior
 from dmgd.priors.recipe import LATENT_PIXELS, PIXELS, TrainingConfig, recipe_for, usable_size
@@ -121,12 +121,8 @@ def train_prior(
 def _asked(source: Source, config: TrainingConfig) -> dict[str, Any]:
     """What an earlier training in the folder must have in common with this one; without local paths."""
     classes = [info.identity for info in source.classes]
-    vae = Path(config.vae).name if config.vae and _is_folder(config.vae) else config.vae
+    vae = vae_label(config.vae) if config.vae else None
     return {"source": source.name, "variant": source.variant, "classes": classes, **asdict(config), "vae": vae}
-
-
-def _is_folder(vae: str) -> bool:
-    return Path(vae).expanduser().is_dir()
 
 
 def _space(
@@ -134,7 +130,8 @@ def _space(
 ) -> tuple[LatentSpace, bool]:
     """The space to train in and whether with mirror images: by the plan, by the configuration, or else by the data."""
     if plan:
-        return latent_space(*open_codec(config.vae, plan.latent[0], device), plan.size, device), plan.flip
+        codec, vae = open_codec(config.vae, plan.latent[0], device)
+        return latent_space(codec, vae, config.vae, plan.size, device), plan.flip
     own, channels = usual_shape(source, "train")
     codec, vae = open_codec(config.vae, channels, device)
     wanted = config.size or min(own, LATENT_PIXELS if vae else PIXELS)
@@ -152,7 +149,7 @@ def _space(
         flip = (share := mirror_share(source)) < TOLD
         told = f"{share:.0%} of the images can be told from their mirror images, by chance it would be half"
         progress.note(f"{told}: {'mirror images are learned, too' if flip else 'mirror images are not learned'}")
-    return latent_space(codec, vae, size, device), flip
+    return latent_space(codec, vae, config.vae, size, device), flip
 
 
 def _warn_of_deviation(examples: Examples, plan: TrainingPlan, progress: Progress) -> None:
@@ -170,7 +167,7 @@ def _written(training: Training, source: Source, space: LatentSpace, config: Tra
     save_dit(training.average, out)
     described: dict[str, Any] = {"id": out.resolve().name, "numerics": "diffusers", "guidance_scale": GUIDANCE_SCALE}
     described["classes"] = [{"name": one.name, "wnid": one.wnid} if one.wnid else one.name for one in source.classes]
-    if space.vae and config.vae and _is_folder(config.vae):
+    if space.vae and config.vae and is_folder(config.vae):
         copy_autoencoder(space.vae, out / "vae")
     elif config.vae:
         described["vae"] = config.vae
