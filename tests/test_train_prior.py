@@ -49,16 +49,13 @@ def test_a_prior_for_ones_own_photographs(photos, tmp_path, inline):
     assert said.splitlines()[-1].endswith(f"or train one: dmgd train-prior --source {source} --out my-prior")
 
     made = trained(inline, photos, out, "--steps", 3, "--size", 8)
-    assert (
-        "train 1 blocks of width 16, 0.0 M parameters, on 40 images of 2 classes at 8 pixels, with mirror"
-        in made.stderr
-    )
+    assert "on 40 images of 2 classes at 8 pixels, with mirror images, for 3 steps on cpu" in made.stderr
     assert made.stdout.startswith(f"trained {out} in 3 steps: loss ")
     assert made.stdout.endswith(f"next: dmgd distill --source {source} --prior {out}\n")
     assert [info.name for info in dmgd.load_prior(out, device="cpu").classes] == ["cat", "dog"]
     assert decode((out / "samples.png").read_bytes()).shape == (140, 548, 3)  # 2 classes × 8 images
     card = (out / "README.md").read_text()
-    for part in ("`dmgd", "cat, dog", "40 training images", "2 others", "--size 8 --steps 3", "own terms"):
+    for part in ("`dmgd", "cat, dog", "40 training images", "2 more were held out", "--size 8 --steps 3", "own terms"):
         assert part.strip("`") in card
     assert str(tmp_path) not in card + (out / "training.json").read_text() + (out / "dmgd.json").read_text()
 

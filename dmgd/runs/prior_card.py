@@ -17,15 +17,15 @@ tags: [dit, class-conditional, {space}-space]
 
 A class-conditional diffusion transformer for {classes} classes at {size} pixels, trained on {source}.
 
-![{columns} plain samples of the first classes](samples.png)
+![Eight plain samples of each of the first ten classes](samples.png)
 
 ```sh
 {command}
 dmgd distill --source {spec} --prior FOLDER
 ```
 
-- **Data**: {source} ({variant}), {images:,} training images{flips}; {held_out:,} others of the training split were held
-  out. No test image was used.
+- **Data**: {source} ({variant}), {images:,} training images{flips}; {held_out:,} more were held out. No image of
+  the test split was used.
 - **Classes**: {names}.
 - **Model**: {depth} blocks of width {width}, {heads} heads, patches of {patch}×{patch} in {latent}; a null class (label
   dropout 0.1); predicts ε. float16; numerics are stock diffusers'.
@@ -45,7 +45,6 @@ def prior_card(source: Source, config: TrainingConfig, plan: TrainingPlan, resul
         name=one_line(name),
         classes=plan.classes,
         size=plan.size,
-        columns="Eight",
         source=one_line(source.name),
         command=one_line(train_command(source, config)),
         spec=shlex.quote(one_line(source.spec.published().name)),
