@@ -40,7 +40,7 @@ def command(
             "--flip/--no-flip",
         ),
     ] = None,
-    seed: options.Seed = DEFAULTS.seed,
+    seed: Annotated[int, typer.Option(help="Seed of the training.", min=0)] = DEFAULTS.seed,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
