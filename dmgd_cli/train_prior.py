@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from dmgd.display import Display
 from dmgd.network import require_arrivals
 from dmgd.priors.recipe import TrainingConfig

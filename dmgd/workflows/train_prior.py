@@ -143,8 +143,8 @@ def _space(
             f"{larger}"
         )
     if own > size and not config.size:
-        larger = "; --vae takes an autoencoder for larger ones" if own > PIXELS and not vae else ""
-        progress.note(f"the images are {own} pixels large, and learned at {size}{larger}")
+        remedy = "; --vae takes an autoencoder for larger ones" if own > PIXELS and not vae else ""
+        progress.note(f"the images are {own} pixels large, and learned at {size}{remedy}")
     if (flip := config.flip) is None:
         flip = (share := mirror_share(source)) < TOLD
         told = f"{share:.0%} of the images can be told from their mirror images, by chance it would be half"
