@@ -30,14 +30,18 @@ from figures import KEYS, Figures, Results, append_figures, read_figures
 from methods import COMPARED, REAL, Bench, measured
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from train_prior import Recipe, save_prior, train
 
+from dmgd.display import Display
 from dmgd.evaluation.imageset import ImageSet, stack_images
 from dmgd.evaluation.protocols import EvaluateConfig, Protocol
-from dmgd.files import write_bytes, written_whole
+from dmgd.files import write_bytes, write_json, written_whole
 from dmgd.images import read_image, to_square
 from dmgd.priors.codec import AutoencoderCodec
+from dmgd.priors.dit import DiTConfig
 from dmgd.priors.load import load_prior
+from dmgd.priors.recipe import Recipe, TrainingConfig
+from dmgd.priors.saving import DIFFUSERS, save_dit
+from dmgd.priors.training import Examples, Training, new_network, train
 from dmgd.sources.open import open_source
 from dmgd.statistics.cache import ClassLatents
 
@@ -71,10 +75,7 @@ class Plan:
 
 FULL = Plan(
     size=128,
-    recipe=Recipe(
-        depth=12, heads=8, head_width=64, steps=20_000, batch=256, learning_rate=3e-4, warmup=500, ema=0.9995,
-        flip=True, bf16=True,
-    ),
+    recipe=Recipe(depth=12, heads=8, head_width=64, patch=2, batch=256, learning_rate=3e-4, snr_cap=None),
     minutes=8,
     ipcs=(10, 50),
     seeds=3,
@@ -82,7 +83,7 @@ FULL = Plan(
 )  # fmt: skip
 TINY = Plan(
     size=64,
-    recipe=Recipe(depth=2, heads=2, head_width=32, steps=400, batch=16, warmup=20, ema=0.95, flip=True, bf16=True),
+    recipe=Recipe(depth=2, heads=2, head_width=32, patch=2, batch=16, learning_rate=1e-3, snr_cap=None),
     minutes=0.5,
     ipcs=(2,),
     seeds=2,
@@ -154,10 +155,20 @@ def ensure_prior(images: ImageSet, setup: Setup, plan: Plan) -> None:
         )
     if (setup.prior / "dmgd.json").is_file():
         return
-    plain, mirrored, labels = (part.to(setup.device) for part in (plain, mirrored, images.labels))
-    model = train(plain, labels, plan.recipe, mirrored=mirrored, max_minutes=plan.minutes)
-    names = [info.name for info in images.classes]
-    save_prior(model, setup.prior, "imagenette-128", names, plan.recipe.guidance_scale, vae=setup.encoder)
+    channels, side = plain.shape[1:3]
+    shape = DiTConfig(
+        sample_size=side, patch_size=plan.recipe.patch, in_channels=channels, out_channels=channels,
+        width=plan.recipe.width, depth=plan.recipe.depth, num_heads=plan.recipe.heads,
+        num_classes=len(images.classes), frequency_divisor=DIFFUSERS[0], norm_eps=DIFFUSERS[1],
+    )  # fmt: skip
+    examples = Examples(torch.cat([plain, mirrored]).half(), images.labels.repeat(2))
+    none = Examples(examples.values[:0], examples.labels[:0])
+    training = Training(new_network(shape, 0).to(setup.device), plan.recipe, examples, none, flip=False, seed=0)
+    train(training, TrainingConfig(minutes=plan.minutes), setup.out / "checkpoint.pt", Display())
+    save_dit(training.average, setup.prior)
+    described = {"id": "imagenette-128", "numerics": "diffusers", "guidance_scale": 1.5}
+    described |= {"classes": [info.name for info in images.classes], "vae": str(setup.encoder.resolve())}
+    write_json(setup.prior / "dmgd.json", described)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@
 one half, and the prior is the exact posterior mean over the other, x̂0 = Σ softmax(−|z − √ᾱ x_i|² / 2(1−ᾱ)) x_i, with
 all classes as the null branch of classifier-free guidance. Its plain samples are real images of the class, better than
 those of any prior trained on a CPU; but it cannot generalise beyond them. With --prior the statistics are fitted on all
-training images and the prior is the one in the folder (`train_prior.py imagenette-latents` trains one).
+training images and the prior is the one in the folder (`dmgd train-prior --vae` trains one).
 
 Two metrics: `probe`, a linear classifier on EfficientNet-Lite0's features of the set, tested on all real test images;
 and `detail`, the mean squared Laplacian relative to that of the real training images. With --conv a ConvNet-4 is
@@ -35,7 +35,6 @@ from methods import REAL, ROWS, Bench, drawn, statistics_of
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import interpolate
-from train_prior import latents_of
 
 from dmgd.classes.info import ClassInfo
 from dmgd.diffusion.condition import Condition
@@ -47,11 +46,13 @@ from dmgd.evaluation.measure import linear_probe, standardised
 from dmgd.evaluation.protocols import protocol_named
 from dmgd.files import written_whole
 from dmgd.generation.config import DistillConfig
+from dmgd.images import to_square
 from dmgd.priors.codec import AutoencoderCodec
 from dmgd.priors.load import load_prior
 from dmgd.priors.prior import PriorDefaults
 from dmgd.sources.detail import detail
 from dmgd.sources.open import open_source
+from dmgd.sources.source import Source
 from dmgd.specs import PriorSpec
 from dmgd.statistics.cache import ClassLatents
 
@@ -107,6 +108,21 @@ class ExactDenoiser:
 
     def to_json(self) -> dict[str, Any]:
         return {"id": self.spec.name}
+
+
+def latents_of(source: Source, vae: Path, kept: Path) -> tuple[Tensor, Tensor]:
+    """The latents (n, c, h, w) of a source's training images and their labels (n,), in the source's order; cached in a
+    file."""
+    if not kept.is_file():
+        pixels, labels = zip(
+            *((to_square(image, SIZE, 3), label) for image, label in source.decoded("train")), strict=True
+        )
+        codec = AutoencoderCodec(vae, "cpu")
+        latents = torch.cat([codec.encode(part) for part in torch.stack(pixels).split(BATCH)])
+        with written_whole(kept) as temporary:
+            save_file({"train.latents": latents.contiguous(), "train.labels": torch.tensor(labels)}, temporary)
+    read = load_file(kept)
+    return read["train.latents"].float(), read["train.labels"].long()
 
 
 @dataclass

@@ -3,7 +3,7 @@
     python benchmarks/methods.py digits --results benchmarks/results
     python benchmarks/methods.py imagenette-16 --data FOLDER --results benchmarks/results
 
-`imagenette-16` is imagenette at 16×16 RGB, with a prior that this script trains (`train_prior.py`) unless --prior names
+`imagenette-16` is imagenette at 16×16 RGB, with a prior that this script trains unless --prior names
 its folder. Every seed distils again and trains one network by the `quick` protocol. `--split validation` trains on
 four fifths of the training images and tests on the rest, another fifth for every seed, to choose settings; without it,
 the test split is used. Finished measurements are kept in a .jsonl file, so that an interrupted run can be continued.
@@ -24,8 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from figures import Figures, Results, append_figures, read_figures
-from train_prior import RECIPES, pixels_of, save_prior
-from train_prior import train as train_prior
 
 from dmgd.classes.info import ClassInfo
 from dmgd.config import StatisticsConfig
@@ -49,6 +47,7 @@ from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
 from dmgd.statistics.fitting import fit_classes
 from dmgd.statistics.kmeans import class_seed
+from dmgd.workflows.train_prior import train_prior
 
 DATASETS = {"digits": Shape(8, 8, 1), "imagenette-16": Shape(16, 16, 3)}
 FOLDS = 5
@@ -226,12 +225,8 @@ def ensure_prior(dataset: str, data: str | None, given: str | None) -> str:
     if given or dataset == "digits":
         return given or "digits"
     folder = Path("build") / f"prior-{dataset}"
-    if not (folder / "dmgd.json").is_file():
-        source = open_source(dataset.split("-")[0], data=data)
-        images, labels = pixels_of(source, DATASETS[dataset].size, DATASETS[dataset].channels)
-        model = train_prior(images, labels, RECIPES[dataset])
-        names = [info.name for info in source.classes]
-        save_prior(model, folder, dataset, names, RECIPES[dataset].guidance_scale)
+    source = open_source(dataset.split("-")[0], data=data)
+    train_prior(source, out=folder, steps=4000, size=DATASETS[dataset].size, flip=True, progress=True)
     return str(folder)
 
 

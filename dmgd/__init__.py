@@ -15,13 +15,24 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from dmgd.workflows.evaluate import evaluate
     from dmgd.workflows.export import export
     from dmgd.workflows.fit_stats import fit_statistics
+    from dmgd.workflows.train_prior import train_prior
     from dmgd.workflows.verify import verify
 
 if sys.platform == "win32":
     raise ImportError("dmgd runs on Linux and macOS; on Windows, use it in WSL")
 
 __version__ = "0.1.0"
-__all__ = ["distill", "evaluate", "export", "fit_statistics", "load_prior", "open_run", "open_source", "verify"]
+__all__ = [
+    "distill",
+    "evaluate",
+    "export",
+    "fit_statistics",
+    "load_prior",
+    "open_run",
+    "open_source",
+    "train_prior",
+    "verify",
+]
 
 # The modules of functions that are not in the workflow of their name.
 _HOMES = {

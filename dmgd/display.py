@@ -20,7 +20,7 @@ class _Rate(progress.ProgressColumn):
     """Units a second, as "12.3 images/s"."""
 
     def render(self, task: progress.Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = (task.finished_speed or task.speed) if task.fields["unit"] != "s" else None  # time passes anyway
         return Text(f"{speed:.1f} {task.fields['unit']}/s" if speed else "", style="progress.data.speed")
 
 
@@ -69,7 +69,9 @@ class _Lines:
         self._printed = time.monotonic()
         seconds = self._printed - self._started
         of = f"/{self._total}" if self._total is not None else ""
-        rate = f", {self._done / seconds:.1f} {self._unit}/s" if seconds > 0 and self._done else ""
+        rate = (
+            f", {self._done / seconds:.1f} {self._unit}/s" if seconds > 0 and self._done and self._unit != "s" else ""
+        )
         tail = (f", {duration(left)} left" if left > 0 else "") + (f", {now}" if now else "")
         self._console.print(
             f"{self._name}: {self._done}{of} {self._unit}, {duration(seconds)}{rate}{tail}", markup=False

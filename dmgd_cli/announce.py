@@ -16,7 +16,7 @@ def opened_if_here(source: SourceSpec, prior: PriorSpec) -> Source | SourceSpec:
     from dmgd.sources.open import known_classes, open_source, source_arrival
 
     opened = source if source_arrival(source).urls else open_source(source)
-    check_classes(prior, known_classes(opened) or ())
+    check_classes(prior, known_classes(opened) or (), source=source.name)
     return opened
 
 

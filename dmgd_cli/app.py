@@ -11,10 +11,11 @@ import typer
 
 from dmgd import __version__
 from dmgd.errors import DmgdError, one_line, visible
-from dmgd_cli import distill, evaluate, export, fit_stats, interrupts, options, verify
+from dmgd_cli import distill, evaluate, export, fit_stats, interrupts, options, train_prior, verify
 from dmgd_cli.method_options import with_method_options
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "train-prior": train_prior.command,
     "fit-stats": fit_stats.command,
     "distill": distill.command,
     "export": export.command,

@@ -1,6 +1,7 @@
 """The one matcher of classes between tables: by identity, never by position."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 
 from dmgd.classes.imagenet import imagenet_classes
@@ -126,8 +127,10 @@ def _disambiguate(rows_of: dict[str, list[int]]) -> None:
             rows_of[label] = left
 
 
-def match_prior(name: str, table: Sequence[ClassInfo], classes: Sequence[ClassInfo]) -> tuple[ClassInfo, ...]:
-    """The source's `classes`, in their order, each with its row in the `table` of the prior `name`.
+def match_prior(
+    name: str, table: Sequence[ClassInfo], classes: Sequence[ClassInfo], *, source: str = "SOURCE"
+) -> tuple[ClassInfo, ...]:
+    """The classes of the `source`, in their order, each with its row in the `table` of the prior `name`.
 
     Raises MismatchError, listing the classes that the prior lacks, that are ambiguous, or that share a row.
     """
@@ -142,7 +145,8 @@ def match_prior(name: str, table: Sequence[ClassInfo], classes: Sequence[ClassIn
             names = [c.identity for c, bad in zip(classes, wrong, strict=True) if bad]
             raise MismatchError(
                 f"the prior {name!r} {problem} {len(names)} of the {len(classes)} classes: {listed(names)}; choose a "
-                "--prior that was trained on them, list its classes in its dmgd.json, or map the source's to them with "
-                "--class-map FILE"
+                "--prior that was trained on them, or is told classes by prompts, as sd15 is; list its classes in its "
+                "dmgd.json; map the source's to them with --class-map FILE; or train one: dmgd train-prior --source "
+                f"{shlex.quote(source)} --out my-prior"
             )
     return tuple(ClassInfo(c.name, c.wnid, row) for c, row in zip(classes, rows, strict=True))

@@ -1,4 +1,4 @@
-"""The diffusion transformer DiT (Peebles & Xie 2023), for inference.
+"""The diffusion transformer DiT (Peebles & Xie 2023), for inference and training.
 
 One network for original and diffusers weights (see `checkpoints.py`). Unlike diffusers' module it takes the label
 *embedding*, which semantic matching changes, and computes the conditioning vector once per call, not once per block.
@@ -118,18 +118,21 @@ class DiT(nn.Module):
         return torch.stack([embedder.label(classes) for embedder in self.embedders], dim=1).float()  # type: ignore[operator]
 
     def forward(
-        self, z: Float[Tensor, "b c h w"], t: int | float, label: Float[Tensor, "b g e"]
+        self, z: Float[Tensor, "b c h w"], t: int | float | Float[Tensor, "b 1"], label: Float[Tensor, "b g e"]
     ) -> Float[Tensor, "b o h w"]:
+        """`t` is the timestep of all images, or that of each."""
         return self.trunk(z, self.conditions(t, label))
 
-    def conditions(self, t: int | float, label: Float[Tensor, "b g e"]) -> Float[Tensor, "b g e"]:
+    def conditions(
+        self, t: int | float | Float[Tensor, "b 1"], label: Float[Tensor, "b g e"]
+    ) -> Float[Tensor, "b g e"]:
         """The conditioning vector of each embedder: one shared by all blocks, or one per block."""
         dtype = self.patch.weight.dtype
         # In float32 whatever the network's precision, in which the angles of late timesteps would be noise.
         exponent = torch.arange(FREQUENCIES // 2, device=label.device) / self.config.frequency_divisor
         angle = t * torch.exp(-math.log(10_000) * exponent)
-        wave = torch.cat([angle.cos(), angle.sin()]).to(dtype)
-        time = torch.stack([embedder.time(wave) for embedder in self.embedders])  # type: ignore[operator]
+        wave = torch.cat([angle.cos(), angle.sin()], dim=-1).to(dtype)
+        time = torch.stack([embedder.time(wave) for embedder in self.embedders], dim=-2)  # type: ignore[operator]
         return F.silu(time + label.to(dtype))
 
     def trunk(self, z: Float[Tensor, "b c h w"], conditions: Float[Tensor, "b g e"]) -> Float[Tensor, "b o h w"]:

@@ -111,7 +111,7 @@ def prior_arrival(spec: PriorSpec) -> Arrival:
     return Arrival(spec.name, f"{size}from the Hub ({hub_id}){licence}", (constants.ENDPOINT,), remedy)
 
 
-def check_classes(spec: PriorSpec, classes: Sequence[ClassInfo]) -> None:
+def check_classes(spec: PriorSpec, classes: Sequence[ClassInfo], *, source: str = "SOURCE") -> None:
     """Raise MismatchError if the prior lacks one of the source's classes, if its class table is known without its
     weights: before they are downloaded."""
     table: Sequence[ClassInfo] | None = None
@@ -122,4 +122,4 @@ def check_classes(spec: PriorSpec, classes: Sequence[ClassInfo]) -> None:
     elif (known := published_prior(spec.name)) and not known[1].pipeline:
         table = imagenet_classes()
     if table:
-        match_prior(spec.name, table, classes)
+        match_prior(spec.name, table, classes, source=source)

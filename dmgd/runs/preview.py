@@ -1,4 +1,6 @@
-"""`preview.png`: the first images of the first classes of a run, one row per class."""
+"""`preview.png`: the first images of the first classes of a run, one row per class; contact sheets."""
+
+from collections.abc import Mapping
 
 import numpy as np
 from numpy import ndarray
@@ -19,12 +21,18 @@ def write_preview(run: RunDirectory) -> None:
 def preview_pixels(run: RunDirectory) -> ndarray:
     """uint8 (h, w, c): at most 20 × 10 images of 64 × 64 pixels. Raises ArtifactError if one is missing."""
     shown = [r for r in run.records() if r.class_index < ROWS and r.image_index < COLUMNS]
+    return contact_sheet({(r.class_index, r.image_index): run.pixels(r) for r in shown})
+
+
+def contact_sheet(images: Mapping[tuple[int, int], ndarray]) -> ndarray:
+    """uint8 (h, w, c): the images, uint8 (h, w, c), by row and column."""
     pitch = CELL + GAP
-    height, width = (1 + max(getattr(r, index) for r in shown) for index in ("class_index", "image_index"))
-    sheet = np.full((height * pitch + GAP, width * pitch + GAP, run.pixels(shown[0]).shape[2]), 255, np.uint8)
-    for r in shown:
-        top, left = GAP + r.class_index * pitch, GAP + r.image_index * pitch
-        sheet[top : top + CELL, left : left + CELL] = _cell(run.pixels(r))
+    height, width = (1 + max(place[axis] for place in images) for axis in (0, 1))
+    channels = next(iter(images.values())).shape[2]
+    sheet = np.full((height * pitch + GAP, width * pitch + GAP, channels), 255, np.uint8)
+    for (row, column), pixels in images.items():
+        top, left = GAP + row * pitch, GAP + column * pitch
+        sheet[top : top + CELL, left : left + CELL] = _cell(pixels)
     return sheet
 
 

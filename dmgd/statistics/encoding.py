@@ -5,16 +5,17 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy import ndarray
 from platformdirs import user_cache_path
+from torch import Tensor
 
 from dmgd.config import StatisticsConfig
 from dmgd.errors import DmgdError, listed
 from dmgd.files import canonical_json, remove_temporaries, sha256_bytes
-from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress, Task
 from dmgd.sources.decode import Chunk, decoded_chunks
 from dmgd.sources.source import Source
@@ -24,9 +25,25 @@ ENCODE_BATCH = 64
 PART_ITEMS = 2048
 
 
+class Encoder(Protocol):
+    """What encodes images: a prior, or the space that one will be trained in."""
+
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def image_channels(self) -> int: ...
+    @property
+    def latent_shape(self) -> tuple[int, int, int]: ...
+    @property
+    def encoder_identity(self) -> dict[str, Any]: ...
+    def encode(self, images: Tensor) -> Tensor: ...
+
+
 def encode_source(
     source: Source,
-    prior: Prior,
+    prior: Encoder,
     *,
     mirror: bool = False,
     max_bad: float = StatisticsConfig.max_bad,
@@ -65,7 +82,7 @@ def encode_source(
     return latents
 
 
-def _cache_key(source: Source, prior: Prior, mirror: bool) -> str:
+def _cache_key(source: Source, prior: Encoder, mirror: bool) -> str:
     """A digest of everything that the latents depend on."""
     settings = {
         "format": FORMAT,
@@ -81,7 +98,7 @@ def _cache_key(source: Source, prior: Prior, mirror: bool) -> str:
     return sha256_bytes(canonical_json(settings).encode())[:16]
 
 
-def _append_parts(parts: LatentParts, prior: Prior, chunks: Iterator[Chunk], task: Task, progress: Progress) -> None:
+def _append_parts(parts: LatentParts, prior: Encoder, chunks: Iterator[Chunk], task: Task, progress: Progress) -> None:
     """Encode the chunks as the parts that follow those that are there; at least one, if only to say that it is last.
     With a warning, without the cache as soon as it cannot be written."""
     ordinal = sum(record.items - len(record.bad) for record in parts.records)
@@ -109,7 +126,7 @@ def _append_parts(parts: LatentParts, prior: Prior, chunks: Iterator[Chunk], tas
 class _Part:
     """A part being encoded. `ordinal` is that of the next readable image; `batch_invariant` None: not checked yet."""
 
-    prior: Prior
+    prior: Encoder
     ordinal: int
     batch_invariant: bool | None
     items: int = 0
