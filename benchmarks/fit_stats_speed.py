@@ -25,7 +25,7 @@ from dmgd.priors.load import load_prior, with_encoder
 from dmgd.priors.prior import Prior
 from dmgd.sources.open import open_source
 from dmgd.sources.source import Source
-from dmgd.statistics.encoding import ENCODE_BATCH
+from dmgd.statistics.encoding import encode_batch
 from dmgd.workflows.fit_stats import fit_statistics
 
 
@@ -43,7 +43,7 @@ def stand_in(folder: Path, sample_size: int, channels: int = 4) -> Path:
 
 def bare_rate(source: Source, prior: Prior, batches: int) -> float:
     """Images per second of the encoder alone, on images in memory."""
-    samples = itertools.islice(source.decoded("train"), ENCODE_BATCH)
+    samples = itertools.islice(source.decoded("train"), encode_batch(prior.image_size))
     images = torch.stack([to_square(image, prior.image_size, 3) for image, _ in samples])
     prior.encode(images)
     start = time.perf_counter()
@@ -89,7 +89,7 @@ def main() -> None:
                 "bare_images_per_second": [round(before, 2), round(after, 2)],
                 "ratio": round(rate / bare, 3),
                 "cores": torch.get_num_threads(),
-                "batch": ENCODE_BATCH,
+                "batch": encode_batch(options.size),
                 "fingerprint": statistics.header["source"]["fingerprint"],
             },
             indent=2,

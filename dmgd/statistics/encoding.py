@@ -21,7 +21,8 @@ from dmgd.sources.decode import Chunk, decoded_chunks
 from dmgd.sources.source import Source
 from dmgd.statistics.cache import FORMAT, INDEX, LatentParts, Latents, PartRecord, warn_of_cache
 
-ENCODE_BATCH = 64
+# Images that the encoder sees at a time, and pixels: at 512 pixels an image takes about a gigabyte.
+ENCODE_BATCH, ENCODE_PIXELS = 64, 64 * 128**2
 PART_ITEMS = 2048
 
 
@@ -122,6 +123,11 @@ def _append_parts(parts: LatentParts, prior: Encoder, chunks: Iterator[Chunk], t
         ordinal, batch_invariant = part.ordinal, part.batch_invariant
 
 
+def encode_batch(side: int) -> int:
+    """How many images of this side are encoded at a time."""
+    return max(1, min(ENCODE_BATCH, ENCODE_PIXELS // side**2))
+
+
 @dataclass
 class _Part:
     """A part being encoded. `ordinal` is that of the next readable image; `batch_invariant` None: not checked yet."""
@@ -146,7 +152,7 @@ class _Part:
         self.items += chunk.size
         self.bad += chunk.bad
         self.waiting += list(chunk.pixels)
-        while len(self.waiting) >= ENCODE_BATCH:
+        while len(self.waiting) >= encode_batch(self.prior.image_size):
             self._encode()
 
     def finished(self, *, last: bool) -> tuple[ndarray, ndarray, PartRecord]:
@@ -159,8 +165,9 @@ class _Part:
         return latents, index, PartRecord(self.items, len(index), self.bad, last, self.batch_invariant is not False)
 
     def _encode(self) -> None:
-        batch, self.waiting = self.waiting[:ENCODE_BATCH], self.waiting[ENCODE_BATCH:]
-        pixels = np.zeros((ENCODE_BATCH, *batch[0].shape), np.uint8)
+        size = encode_batch(self.prior.image_size)
+        batch, self.waiting = self.waiting[:size], self.waiting[size:]
+        pixels = np.zeros((size, *batch[0].shape), np.uint8)
         pixels[: len(batch)] = batch
         images = torch.from_numpy(pixels)
         latents = self.prior.encode(images).flatten(1).cpu().numpy()
