@@ -75,11 +75,12 @@ def recipe_for(side: int, images: int, config: TrainingConfig, *, on_gpu: bool) 
     | more, longer; GPUs | 6 × 256, batch 64 | a slower rate, too; measured on latents of 16 × 16 for two hours |
     | GPUs, 5,000 images or more | 12 × 384 (DiT-S), batch 256 | fewer images would be learned by heart |
 
-    Min-SNR is for latents alone, whose detail is the decoder's: of pixels, it leaves the grain that they are made from.
+    Without Min-SNR, samples of photographs at 32 pixels were black and white areas after 645 steps, with it they had
+    their classes' colours.
     """
-    snr_cap = 5.0 if config.vae else None
+    snr_cap = 5.0
     if side <= 8:
-        return Recipe(6, 4, 32, patch_of(side), 64, 2e-3, snr_cap)
+        return Recipe(6, 4, 32, patch_of(side), 64, 2e-3, None)
     if on_gpu and images >= 5_000:
         return Recipe(12, 6, 64, patch_of(side, 16), 256, 5e-4, snr_cap)
     if on_gpu or config.is_long:
