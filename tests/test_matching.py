@@ -149,8 +149,8 @@ def test_paper_label_by_hand():
     assert torch.equal(paper_label(f, other, noise, 1.0, beta_s=0.01, beta_n=0.06), f)
 
 
-def test_each_row_keeps_what_cannot_be_blended():
-    """Of a conditional and of a null row, which the released code blends, too."""
+def test_a_blend_has_the_mask_of_all_that_it_is_made_of():
+    """The conditional and the null row, which the released code blends, too; plain ones keep their own."""
     own, null, other = (
         Condition({"a": torch.randn(2, 3), "b": torch.randn(2, 1, 4)}, {"mask": torch.full((2, 1), value)})
         for value in (1, 0, 2)
@@ -159,7 +159,8 @@ def test_each_row_keeps_what_cannot_be_blended():
     conditions = released_soft_labels(own, null, other, lambda step: drawn, stages=(500, 900), beta_s=0.1, beta_n=0.2)
     for step in respaced(training_alpha_bar(), 10):
         found, nothing = conditions(step)
-        assert (found.fixed["mask"].unique().item(), nothing.fixed["mask"].unique().item()) == (1, 0)
+        masks = found.fixed["mask"].unique().item(), nothing.fixed["mask"].unique().item()
+        assert masks == ((1, 0) if step.timestep < 500 else (2, 2))
         for before, after in ((own, found), (null, nothing)):
             same = [torch.equal(before.embeddings[name], after.embeddings[name]) for name in ("a", "b")]
             assert same == [step.timestep < 500] * 2

@@ -36,6 +36,8 @@ from typing import Any
 
 from mutations import mutate
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
 SECONDS = 30  # after which a command hangs
 MEMORY = 3 << 30  # that a command may add to the parent's
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
@@ -140,6 +142,7 @@ KINDS = {
     "soft labels": Kind("soft", "export {base}/run --soft-labels {target} --format parquet --out {case}/out"),
     "prior, folder": Kind("prior", f"{WITH_PRIOR} --prior {{target}}"),
     "prior, shards": Kind("sharded", f"{WITH_PRIOR} --prior {{target}} --vae {{base}}/prior/vae"),
+    "prior, pipeline": Kind("sd3", f"{WITH_PRIOR} --prior {{target}}"),
     "prior, .pt": Kind("pt", f"{WITH_PRIOR} --prior {{target}}/tiny.pt --vae {{base}}/prior/vae"),
     "prior, .safetensors": Kind("st", f"{WITH_PRIOR} --prior {{target}}/tiny.safetensors --vae {{base}}/prior/vae"),
 }
@@ -206,6 +209,9 @@ def make_originals(base: Path) -> None:
     for folder in ("pt", "st"):
         described = {"id": "tiny", "num_heads": 4, "guided_channels": 3, "classes": [*map(str, range(10))]}
         (base / folder / "tiny.dmgd.json").write_text(json.dumps(described))
+    from tiny_pipelines import make_pipeline
+
+    make_pipeline("sd3", base / "sd3")
     # What the commands make of these.
     (base / "case").mkdir()
     for command in (

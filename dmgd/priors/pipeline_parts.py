@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dmgd.diffusion.condition import Condition
-from dmgd.errors import ArtifactError, UsageError, listed
+from dmgd.errors import ArtifactError, DmgdError, UsageError, listed
 from dmgd.priors.description import read_config
 from dmgd.priors.pipelines import PIPELINES, PipelineFamily
 from dmgd.priors.weights import weight_files
@@ -61,7 +61,7 @@ class PipelineParts:
             setattr(pipeline, self.family.network, None)
             pipeline.to(device)
         try:
-            with torch.no_grad(), _quietly():
+            with torch.no_grad(), _quietly(), said_in_one_line(f"the pipeline in {self.folder} cannot encode prompts"):
                 yield lambda prompt, negative: self._encoded(pipeline, device, prompt, negative)
         finally:
             for name in parts:
@@ -116,14 +116,11 @@ class PipelineParts:
         folder, library = self.folder / part, self._library(part)
         files = weight_files(folder, *STEMS[library])
         options = {"variant": "fp16"} if ".fp16." in files[0].name else {}
-        try:
+        with said_in_one_line(f"the {part} in {self.folder} cannot be loaded"):
             model = getattr(importlib.import_module(library), self._index[part][1])
             network, info = model.from_pretrained(
                 folder, torch_dtype=self.dtype, output_loading_info=True, local_files_only=True, **options
             )
-        except Exception as error:  # both libraries raise a dozen types for settings and weights that they cannot use
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ArtifactError(f"the {part} in {self.folder} cannot be loaded: {reason}") from error
         # They fill tensors that are missing with random numbers, after a warning.
         kinds = {"missing": "missing_keys", "of another shape": "mismatched_keys"}
         kinds |= {"unexpected": "unexpected_keys"} if library == "diffusers" else {}
@@ -140,11 +137,8 @@ class PipelineParts:
         given |= {name: self._loaded(name) for name in parts}
         if self.name == "StableDiffusionPipeline":
             given |= {"requires_safety_checker": False, "safety_checker": None, "feature_extractor": None}
-        try:
+        with said_in_one_line(f"the pipeline in {self.folder} cannot be loaded"):
             pipeline = getattr(diffusers, self.name).from_pretrained(self.folder, local_files_only=True, **given)
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ArtifactError(f"the pipeline in {self.folder} cannot be loaded: {reason}") from error
         if self.lora:
             self._fuse_lora(pipeline)
         return pipeline
@@ -152,13 +146,10 @@ class PipelineParts:
     def _fuse_lora(self, pipeline: Any) -> None:
         if not hasattr(pipeline, "load_lora_weights"):
             raise UsageError(f"--lora has no effect: diffusers loads none into a {self.name}")
-        try:
+        with said_in_one_line(f"the LoRA in {self.lora} does not fit this pipeline"):
             pipeline.load_lora_weights(self.lora)
             pipeline.fuse_lora()
             pipeline.unload_lora_weights()
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ArtifactError(f"the LoRA in {self.lora} does not fit this pipeline: {reason}") from error
 
 
 def find_lora(folder: str) -> Path:
@@ -167,6 +158,21 @@ def find_lora(folder: str) -> Path:
     if not path.is_file():
         raise UsageError(f"--lora {folder} has no {LORA}, which is what diffusers writes")
     return path
+
+
+@contextmanager
+def said_in_one_line(problem: str) -> Iterator[None]:
+    """Raise an ArtifactError of the problem for whatever diffusers and transformers raise, which are a dozen types, of
+    files and settings that they cannot use. Memory that runs out is another matter."""
+    try:
+        yield
+    except DmgdError:
+        raise
+    except Exception as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ArtifactError(f"{problem}: {reason}") from error
 
 
 def _deviation(embedding: Tensor, mask: Tensor | None) -> Tensor:

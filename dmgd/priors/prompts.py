@@ -30,7 +30,7 @@ class Prompts:
         template = spec.prompt if spec.prompt is not None else TEMPLATE
         if "{name}" not in template:
             raise UsageError(f"the prompt {template!r} is the same for all classes; put {{name}} in the name's place")
-        own = read_mapping(Path(spec.prompts), "the file of prompts") if spec.prompts else {}
+        own = read_mapping(Path(spec.prompts), "the file of prompts", "prompts") if spec.prompts else {}
         return cls(template, own, spec.negative_prompt)
 
     def of_class(self, info: ClassInfo) -> str:

@@ -20,7 +20,7 @@ from dmgd.diffusion.guidance import Denoised
 from dmgd.diffusion.process import Process
 from dmgd.diffusion.schedule import Schedule, Step
 from dmgd.errors import listed
-from dmgd.priors.pipeline_parts import PipelineParts
+from dmgd.priors.pipeline_parts import PipelineParts, said_in_one_line
 from dmgd.priors.prior import Prior
 from dmgd.priors.prompts import Prompts
 from dmgd.progress import SILENT, Progress
@@ -87,8 +87,9 @@ class TextToImagePrior(Prior):
         if scale := getattr(network.config, "timestep_scale", None):  # Sana's
             time = time * scale
         x = self.process.network_input(z, step).to(dtype)
-        output = network(x, timestep=time, return_dict=False, **inputs)[0]
-        return self.process.denoised(z, output.float(), step)
+        with said_in_one_line(f"the network of {self.pipeline.folder} cannot be called"):
+            output = network(x, timestep=time, return_dict=False, **inputs)[0]
+            return self.process.denoised(z, output.float(), step)
 
     def settings(self) -> dict[str, Any]:
         config = {key: value for key, value in dict(self.network.config).items() if not key.startswith("_")}

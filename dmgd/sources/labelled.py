@@ -57,8 +57,8 @@ class LabelledSource(Source):
         return self.layout, split
 
 
-def read_mapping(path: Path, called: str = "the class map") -> dict[str, str]:
-    """The mapping from labels to texts in a JSON object or a two-column CSV file, `called` so in messages. Raises
+def read_mapping(path: Path, called: str = "the class map", values: str = "classes") -> dict[str, str]:
+    """The mapping from labels to `values` in a JSON object or a two-column CSV file, `called` so in messages. Raises
     UsageError if the file is neither, or maps a label twice."""
     try:
         if path.suffix.lower() == ".json":
@@ -79,7 +79,7 @@ def read_mapping(path: Path, called: str = "the class map") -> dict[str, str]:
     where = f"{called} {path}"
     texts = [(label_text(label, where), label_text(target, where)) for label, target in pairs]
     if twice := sorted({label for label, target in texts if dict(texts)[label] != target}):
-        raise UsageError(f"{where} maps a label to two texts: {listed(twice)}")
+        raise UsageError(f"{where} maps a label to two {values}: {listed(twice)}")
     return dict(texts)
 
 
