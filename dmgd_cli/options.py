@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from typer.core import TyperCommand
@@ -11,6 +11,7 @@ from dmgd.exporters.formats import LAYOUTS
 from dmgd.matching.methods import METHODS
 from dmgd.priors.known import prior_names
 from dmgd.sources.layouts import KINDS, prefixes
+from dmgd.specs import PriorType as Types
 
 # What stands for the registered names in help texts.
 NAMES: dict[str, Callable[[], Iterable[str]]] = {
@@ -85,6 +86,14 @@ Prior = Annotated[
         "Default: digits for digits, else dit-xl-2-256.",
         MODEL,
         autocompletion=prior_names,
+    ),
+]
+PriorType = Annotated[
+    str | None,
+    optional(
+        "What a checkpoint with DiT's tensors was trained as, if its files do not say: dit, sit or repa.",
+        MODEL,
+        autocompletion=lambda: get_args(Types),
     ),
 ]
 PriorRevision = Annotated[str | None, optional("Commit or branch of a prior on the Hub. Default: main.", MODEL)]
