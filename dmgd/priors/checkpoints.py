@@ -29,7 +29,7 @@ def load_diffusers_dit(folder: Path, numerics: Numerics | None) -> tuple[DiT, Nu
     config = read_config(folder / "config.json")
     if lacking := [key for key in _CONFIG_KEYS if key not in config]:
         name = str(config.get("_class_name", ""))
-        aside = f"; the code of a {name} is not run" if name and not name.endswith(_CLASS) else ""
+        aside = f"; the code of a {name} is not run" if name and name not in _CLASSES else ""
         raise ArtifactError(
             f"{folder / 'config.json'} is not that of a diffusers DiT: it lacks {', '.join(lacking)}{aside}. If its "
             f"weights have the names of facebookresearch/DiT, give their file as --prior, with --prior-type and --vae"
@@ -105,7 +105,7 @@ def _differing_setting(config: dict[str, Any], state: State, wrong: list[Misfit]
 
 
 _ONLY = {"activation_fn": "gelu-approximate", "norm_type": "ada_norm_zero"}  # what the network computes, and no other
-_CLASS = "Transformer2DModel"  # ends the names of the classes that a diffusers DiT had
+_CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")  # that of a DiT, now and before
 _CONFIG_KEYS = (
     *("sample_size", "patch_size", "in_channels", "out_channels"),
     *("num_attention_heads", "attention_head_dim", "num_layers", "num_embeds_ada_norm"),
