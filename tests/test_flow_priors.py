@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import downloading
+from hub_server import commit_of, downloading
 from safetensors.torch import save_file
 from source_stand_ins import as_folder, pictures
 from torch.nn import functional as F
@@ -334,7 +334,12 @@ def test_a_published_sit_is_one_file_of_a_model_on_the_hub(on_the_hub, tmp_path,
     assert prior.decode(torch.zeros(1, *prior.latent_shape)).shape == (1, 16, 16, 3)
     files = [path.name for path in Path(tmp_path / "hub").rglob("*.pt")]
     assert files == ["SiT-S-2-256.pt"]
+    assert prior.spec.revision == commit_of("nyu-visionx/SiT-collections", "main")
     assert prior_arrival(spec).origin == "in the cache; MIT"
+    assert "from the Hub" in prior_arrival(PriorSpec("sit-b-2-256")).origin  # another file of the same model
+    (tmp_path / "hub" / "models--stabilityai--sd-vae-ft-ema").rename(tmp_path / "vae")
+    assert "from the Hub" in prior_arrival(spec).origin  # it needs its autoencoder, too
+    (tmp_path / "vae").rename(tmp_path / "hub" / "models--stabilityai--sd-vae-ft-ema")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     on_the_hub.repos.clear()
     again = load_prior(spec, device="cpu")
