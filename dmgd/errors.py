@@ -28,8 +28,9 @@ def unknown_choice(kind: str, value: str, choices: "list[str] | tuple[str, ...]"
     """The error for a name that is not one of `choices`; suggests the closest one, if any."""
     from difflib import get_close_matches
 
-    near = get_close_matches(value, choices, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    folded = {choice.casefold(): choice for choice in choices}
+    near = get_close_matches(value.casefold(), folded, n=1)
+    hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
     return UsageError(f"unknown {kind} {value!r}{hint} (known: {', '.join(choices)})")
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 from dmgd.errors import UsageError, unknown_choice
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+PriorType = Literal["dit", "sit", "repa"]
 EMBEDDED = "digits"  # name of the source and of the prior in the package
 IMAGENET_PRIOR = "dit-xl-2-256"
 NO_VAE = "none"  # a prior's autoencoder that is left out
@@ -97,7 +98,8 @@ class SourceSpec(_Spec):
 @dataclass(frozen=True)
 class PriorSpec(_Spec):
     """Everything that identifies a prior's weights, and the network's precision; see `dmgd.priors.load.load_prior`,
-    which settles the precision "auto" by the device.
+    which settles the precision "auto" by the device. `prior_type` says what a DiT-shaped network was trained as, where
+    its files do not: dit, sit or repa.
 
     Of text-to-image priors only: the `prompt` of every class, with {name} in it; `prompts`, a JSON or CSV file of those
     of single classes; `negative_prompt`; `size`, the side of the images in pixels; `lora`, a folder.
@@ -110,6 +112,7 @@ class PriorSpec(_Spec):
     encoder: str | None = None
     precision: str = "auto"
     revision: str | None = None
+    prior_type: str | None = None
     prompt: str | None = None
     prompts: str | None = None
     negative_prompt: str | None = None
@@ -119,6 +122,8 @@ class PriorSpec(_Spec):
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise unknown_choice("precision", self.precision, get_args(Precision))
+        if self.prior_type not in (None, *get_args(PriorType)):
+            raise unknown_choice("prior type", str(self.prior_type), get_args(PriorType))
 
     def _path_fields(self) -> tuple[str, ...]:
         paths = ("vae", "encoder", "prompts", "lora")

@@ -28,6 +28,7 @@ def command(
     columns: options.Columns = None,
     class_map: options.ClassMap = None,
     prior: options.Prior = None,
+    prior_type: options.PriorType = None,
     prior_revision: options.PriorRevision = None,
     vae: options.Vae = None,
     encoder: options.Encoder = None,
@@ -69,9 +70,9 @@ def command(
     """
     config = DistillConfig(ipc, seed, method_named(method, **settings), batch_size, compile)
     source_spec = SourceSpec(source, data, None, variant, columns, class_map)
-    prior_spec = PriorSpec(prior or default_prior(source), vae, encoder, precision, prior_revision).with_options(
-        prompt=prompt, prompts=prompts, negative_prompt=negative_prompt, size=size, lora=lora
-    )
+    prior_spec = PriorSpec(
+        prior or default_prior(source), vae, encoder, precision, prior_revision, prior_type
+    ).with_options(prompt=prompt, prompts=prompts, negative_prompt=negative_prompt, size=size, lora=lora)
 
     out = out or Path(config.run_folder(source))
     display = Display()

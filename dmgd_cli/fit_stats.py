@@ -26,6 +26,7 @@ def command(
     columns: options.Columns = None,
     class_map: options.ClassMap = None,
     prior: options.Prior = None,
+    prior_type: options.PriorType = None,
     prior_revision: options.PriorRevision = None,
     vae: options.Vae = None,
     encoder: options.Encoder = None,
@@ -49,7 +50,9 @@ def command(
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder; name a file, such as {out / 'stats.safetensors'}")
     config = StatisticsConfig(k, seed, mirror, max_bad)
-    prior_spec = PriorSpec(prior or default_prior(source), vae, encoder, revision=prior_revision, size=size)
+    prior_spec = PriorSpec(
+        prior or default_prior(source), vae, encoder, revision=prior_revision, prior_type=prior_type, size=size
+    )
 
     from dmgd.exporters.distilled import require_outside_sets
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from typer.core import TyperCommand
@@ -11,6 +11,7 @@ from dmgd.exporters.formats import LAYOUTS
 from dmgd.matching.methods import METHODS
 from dmgd.priors.known import prior_names
 from dmgd.sources.layouts import KINDS, prefixes
+from dmgd.specs import PriorType as Types
 
 # What stands for the registered names in help texts.
 NAMES: dict[str, Callable[[], Iterable[str]]] = {
@@ -81,7 +82,7 @@ Encoder = Annotated[
 Prior = Annotated[
     str | None,
     optional(
-        "Diffusion model: {priors}, a Hub id, a folder of diffusers or a checkpoint in DiT's original format. "
+        "Diffusion model: {priors}, a Hub id, a folder of diffusers or a checkpoint of DiT, SiT or REPA. "
         "Default: digits for digits, else dit-xl-2-256.",
         MODEL,
         autocompletion=prior_names,
@@ -100,6 +101,14 @@ NegativePrompt = Annotated[str | None, optional("What images shall not show.", P
 Size = Annotated[int | None, optional("Side of the images in pixels. Default: the prior's own.", PROMPTS)]
 Lora = Annotated[
     str | None, optional("LoRA to fuse into the weights, as diffusers saves it.", PROMPTS, metavar="FOLDER")
+]
+PriorType = Annotated[
+    str | None,
+    optional(
+        "What a checkpoint with DiT's tensors was trained as, if its files do not say: dit, sit or repa.",
+        MODEL,
+        autocompletion=lambda: get_args(Types),
+    ),
 ]
 PriorRevision = Annotated[str | None, optional("Commit or branch of a prior on the Hub. Default: main.", MODEL)]
 Precision = Annotated[

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from dmgd.errors import ArtifactError, DmgdError
 from dmgd.priors.checkpoints import fold_gamma, load_diffusers_dit, load_original_dit
 from dmgd.priors.dit import DiT, DiTConfig
+from dmgd.priors.weights import read_checkpoint
 
 SHAPE = {"num_attention_heads": 3, "attention_head_dim": 24, "in_channels": 4, "out_channels": 8, "num_layers": 3,
          "sample_size": 8, "patch_size": 2, "num_embeds_ada_norm": 10}  # fmt: skip
@@ -57,6 +58,10 @@ def test_models_trained_in_diffusers(tmp_path, tied):
     assert max(difference(model, network, t) for t in (999, 500, 20, 0)) < 1e-5
 
 
+def load_original(path, num_heads):
+    return load_original_dit(path, read_checkpoint(path).state, num_heads)
+
+
 def original_state(model):
     """The weights of a diffusers DiT under the names of facebookresearch/DiT."""
     s = model.state_dict()
@@ -91,7 +96,7 @@ def test_original_checkpoint_and_its_conversion_agree(tmp_path):
     model = diffusers_dit(tied=True)
     state = original_state(model)
     torch.save({"ema": state}, tmp_path / "dit.pt")
-    original = load_original_dit(tmp_path / "dit.pt", num_heads=3)
+    original = load_original(tmp_path / "dit.pt", num_heads=3)
     torch.testing.assert_close(original.position, state["pos_embed"], rtol=0, atol=1e-6)
     (tmp_path / "converted").mkdir()
     converted, numerics, _ = load_diffusers_dit(saved(model, tmp_path / "converted"), None)
@@ -108,7 +113,7 @@ def test_without_the_corrections_the_conversion_is_off(tmp_path):
 
 
 def test_diffit_scales_fold_into_the_layers(golden):
-    folded = load_original_dit(golden / "dit_tiny_original.safetensors", num_heads=4)
+    folded = load_original(golden / "dit_tiny_original.safetensors", num_heads=4)
     expected, _, _ = load_diffusers_dit(golden / "dit-tiny-diffusers", None)
     for (name, found), (_, wanted) in zip(folded.state_dict().items(), expected.state_dict().items(), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-7, msg=name)
@@ -149,12 +154,12 @@ def test_misfitting_tensors_are_named(tmp_path, golden):
     network = DiT(DiTConfig(8, 2, 4, 8, 48, 2, 4, 10))
     save_file(network.state_dict(), tmp_path / "ours.safetensors")
     with pytest.raises(ArtifactError, match="neither a checkpoint with the names"):
-        load_original_dit(tmp_path / "ours.safetensors", None)
+        load_original(tmp_path / "ours.safetensors", None)
     with pytest.raises(ArtifactError, match="num_heads"):
-        load_original_dit(golden / "dit_tiny_original.pt", None)
+        load_original(golden / "dit_tiny_original.pt", None)
     (tmp_path / "broken.safetensors").write_bytes(b"\0" * 100)
     with pytest.raises(ArtifactError, match="broken"):
-        load_original_dit(tmp_path / "broken.safetensors", 4)
+        load_original(tmp_path / "broken.safetensors", 4)
 
 
 COMPILED = """

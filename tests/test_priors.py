@@ -197,6 +197,7 @@ WRONG_SETTINGS = [
     ("config.json", {"norm_eps": float("nan"), "out_channels": 8}, "is not JSON: Out of range float"),
     ("config.json", {"activation_fn": "gelu"}, "activation_fn 'gelu'"),
     ("dmgd.json", {"numerics": "Original"}, "unknown numerics 'Original'; did you mean 'original'"),
+    ("dmgd.json", {"prior_type": "SiT"}, "unknown prior-type 'SiT'; did you mean 'sit'"),
     ("dmgd.json", {"guidance_scale": -1}, "guidance-scale must be at least 0, not -1"),
     ("dmgd.json", {"guidance_scale": "4"}, "guidance-scale must be a finite number, not '4'"),
     ("dmgd.json", {"guidance_scale": float("inf")}, "is not JSON: Out of range float"),

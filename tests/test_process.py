@@ -1,5 +1,8 @@
 """One truth for all processes: a mixture of Gaussians, whose E[x_0 | z] is known, in the place of a network."""
 
+from itertools import pairwise
+from math import cos, pi, sin, sqrt
+
 import diffusers
 import pytest
 import torch
@@ -106,6 +109,43 @@ def test_samples_have_the_moments_of_the_truth(process, solver):
         own = pixels[nearest == mode]
         assert own.mean(0) == pytest.approx(mean, abs=0.03)
         assert own.std(0) == pytest.approx([DEVIATION] * 2, rel=0.1)
+
+
+def euler_maruyama(process, steps, images):
+    """SiT's SDE by the method of Euler and Maruyama, as its sampler runs it by default, from its t = 0 (noise) to 1:
+    dx = (v + w s) dt + √(2 w) dW, s the score that the velocity v implies, w the diffusion of form "SBDM"; a last step
+    without noise. Its own coordinates, a x_0 + b ε, written from its paper alone."""
+    predict, draw, last = network(process), torch.Generator().manual_seed(1), 1 / steps
+    x = torch.randn(images, 2, 4, 4, generator=draw, dtype=torch.float64)
+
+    def drift_and_diffusion(x, t):
+        quarter = pi / 2
+        a, b = (t, 1 - t) if process.path == "linear" else (sin(quarter * t), cos(quarter * t))
+        da, db = (1, -1) if process.path == "linear" else (quarter * b, -quarter * a)
+        v, w = predict(x, t), da / a * b**2 - b * db
+        score = (a / da * v - x) / (b**2 - a / da * db * b)
+        return v + w * score, w
+
+    times = torch.linspace(1e-3, 1 - last, steps, dtype=torch.float64).tolist()
+    for now, after in pairwise(times):
+        drift, w = drift_and_diffusion(x, now)
+        noise = torch.randn(x.shape, generator=draw, dtype=torch.float64)
+        x = x + drift * (after - now) + sqrt(2 * w * (after - now)) * noise
+    return (x + drift_and_diffusion(x, times[-1])[0] * last).float()
+
+
+@pytest.mark.parametrize("process", FLOWS[3:])
+def test_samples_of_a_sit_are_distributed_as_those_of_its_own_sde(process):
+    """Means, covariances, and the share, mean and deviation of every mode."""
+    ours, theirs = sampled(process, 150, "ddpm", images=250), euler_maruyama(process, 150, images=250)
+    ours, theirs = (pixels.movedim(1, -1).flatten(0, -2) for pixels in (ours, theirs))
+    torch.testing.assert_close(ours.mean(0), theirs.mean(0), rtol=0, atol=0.1)
+    torch.testing.assert_close(ours.T.cov(), theirs.T.cov(), rtol=0, atol=0.15)
+    for mode in range(len(MEANS)):
+        own, other = (pixels[torch.cdist(pixels, MEANS).argmin(1) == mode] for pixels in (ours, theirs))
+        assert len(own) / len(ours) == pytest.approx(len(other) / len(theirs), abs=0.05)
+        torch.testing.assert_close(own.mean(0), other.mean(0), rtol=0, atol=0.06)
+        torch.testing.assert_close(own.std(0), other.std(0), rtol=0.1, atol=0)
 
 
 @pytest.mark.parametrize("process", FLOWS)

@@ -207,7 +207,13 @@ def make_originals(base: Path) -> None:
     state = state.get("ema", state)
     torch.save({"ema": state, "args": argparse.Namespace(model="DiT-XL/2")}, base / "pt" / "tiny.pt")
     for folder in ("pt", "st"):
-        described = {"id": "tiny", "num_heads": 4, "guided_channels": 3, "classes": [*map(str, range(10))]}
+        described = {
+            "id": "tiny",
+            "prior_type": "dit",
+            "num_heads": 4,
+            "guided_channels": 3,
+            "classes": [*map(str, range(10))],
+        }
         (base / folder / "tiny.dmgd.json").write_text(json.dumps(described))
     from tiny_pipelines import make_pipeline
 

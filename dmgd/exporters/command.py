@@ -31,6 +31,7 @@ def distill_command(
     given: dict[str, Any] = {"source": source.name, "ipc": config.ipc}
     given |= {name: asdict(source)[name] for name in ("data", "variant", "columns", "class_map")}
     given |= {"prior": prior.name if prior.name != default_prior(source.name) else None}
+    given |= {"prior_type": prior.prior_type}
     given |= {"prior_revision": prior.revision, "vae": prior.vae, "encoder": prior.encoder}
     given |= {name: getattr(prior, name) for name in PriorSpec.of_text}
     given |= {"precision": prior.precision if prior.precision not in ("auto", USUAL_PRECISION.get(device)) else None}

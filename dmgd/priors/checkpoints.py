@@ -28,7 +28,12 @@ def load_diffusers_dit(folder: Path, numerics: Numerics | None) -> tuple[DiT, Nu
     """
     config = read_config(folder / "config.json")
     if lacking := [key for key in _CONFIG_KEYS if key not in config]:
-        raise ArtifactError(f"{folder / 'config.json'} is not that of a diffusers DiT: it lacks {', '.join(lacking)}")
+        name = str(config.get("_class_name", ""))
+        aside = f"; the code of a {name} is not run" if name and name not in _CLASSES else ""
+        raise ArtifactError(
+            f"{folder / 'config.json'} is not that of a diffusers DiT: it lacks {', '.join(lacking)}{aside}. If its "
+            f"weights have the names of facebookresearch/DiT, give their file as --prior, with --prior-type and --vae"
+        )
     paths = weight_files(folder)
     with _as_a_dit(folder / "config.json"):
         if odd := [f"{key} {config[key]!r}" for key, only in _ONLY.items() if config.get(key, only) != only]:
@@ -100,19 +105,22 @@ def _differing_setting(config: dict[str, Any], state: State, wrong: list[Misfit]
 
 
 _ONLY = {"activation_fn": "gelu-approximate", "norm_type": "ada_norm_zero"}  # what the network computes, and no other
+_CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")  # that of a DiT, now and before
 _CONFIG_KEYS = (
     *("sample_size", "patch_size", "in_channels", "out_channels"),
     *("num_attention_heads", "attention_head_dim", "num_layers", "num_embeds_ada_norm"),
 )
 
 
-def load_original_dit(path: Path, num_heads: int | None) -> DiT:
-    """The network in a checkpoint with the names of facebookresearch/DiT, DiffFit's γ scales folded in.
+def load_original_dit(path: Path, state: State, num_heads: int | None) -> DiT:
+    """The network with the `state` of a checkpoint with the names of facebookresearch/DiT, from the file at `path`.
+
+    DiffFit's γ scales are folded in. What REPA needs only in training is left out.
 
     Its shape is inferred from the tensors, except for the number of attention heads: None takes that of the published
     size (DiT-S, B, L, XL) with this width. Raises ArtifactError if there is none.
     """
-    state = read_weights(path)
+    state = {name: one for name, one in state.items() if not name.startswith(PROJECTORS)}
     with _as_a_dit(path, state):
         state = fold_gamma(state)
         width, in_channels, patch, _ = _shape(state, "x_embedder.proj.weight", 4)
@@ -131,6 +139,7 @@ def load_original_dit(path: Path, num_heads: int | None) -> DiT:
             depth=depth,
             num_heads=num_heads,
             num_classes=_shape(state, "y_embedder.embedding_table.weight", 2)[0] - 1,
+            qk_norm=any(".attn.q_norm." in name for name in state),
         )
         network = _empty(shape)
         return _filled(network, state, {name: (_original_name(name),) for name in (*network.state_dict(), "position")})
@@ -143,6 +152,7 @@ def _shape(state: State, name: str, dimensions: int) -> tuple[int, ...]:
     return found
 
 
+PROJECTORS = "projectors."  # begins the names of REPA's networks that meet the features of an encoder in training
 # Heads of the published sizes by width: DiT-S, B, L, XL.
 _HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
 

@@ -10,7 +10,7 @@ from dmgd.classes.info import ClassInfo
 from dmgd.config import check_settings, setting
 from dmgd.errors import ArtifactError, UsageError
 from dmgd.priors.class_table import class_table, labelled
-from dmgd.specs import EMBEDDED
+from dmgd.specs import EMBEDDED, PriorType
 
 Numerics = Literal["original", "diffusers"]
 
@@ -21,10 +21,11 @@ class Description:
 
     `classes` are the rows of the label table in order: names, or {"name", "wnid"} objects; an object of them by row
     is read, too. None: those of an `id2label`, else ImageNet's if there are 1,000 rows, else numbers. `vae` is a Hub id
-    or a folder, relative to the description's.
+    or a folder, relative to the description's. `prior_type`: see `PriorSpec`.
     """
 
     id: str | None = None
+    prior_type: PriorType | None = None
     numerics: Numerics | None = None
     guidance_scale: float | None = setting(None, at_least=0)
     guided_channels: int | None = setting(None, at_least=1)
@@ -36,12 +37,12 @@ class Description:
         check_settings(self)
 
 
-def is_cached(hub_id: str) -> bool:
-    """Whether weights of this model on the Hub are in its client's cache."""
+def is_cached(hub_id: str, file: str | None = None) -> bool:
+    """Whether weights of this model on the Hub are in its client's cache; those in `file`, if one is named."""
     from huggingface_hub import constants
 
     snapshots = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "snapshots"
-    return any(is_weights(file) for file in snapshots.rglob("*"))
+    return any(is_weights(found) for found in snapshots.rglob(file or "*"))
 
 
 def is_weights(file: Path) -> bool:

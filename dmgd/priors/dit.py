@@ -31,7 +31,8 @@ class DiTConfig:
 
     `frequency_divisor`: the timestep frequencies are 10⁴^(−i/divisor): 128 in facebookresearch/DiT, 127 in diffusers.
     `norm_eps` is that of the norm before the MLP: 1e-6 in facebookresearch/DiT, 1e-5 by default in diffusers.
-    `num_embedders` is 1, or one per block in models that were trained in diffusers.
+    `num_embedders` is 1, or one per block in models that were trained in diffusers. `qk_norm`: queries and keys pass a
+    layer norm of each head's width, as in timm's `Attention(qk_norm=True)`, which REPA can be trained with.
     """
 
     sample_size: int = _size(512)
@@ -45,6 +46,7 @@ class DiTConfig:
     num_embedders: int = setting(1, at_least=1)
     frequency_divisor: int = 128
     norm_eps: float = setting(1e-6, above=0)
+    qk_norm: bool = False
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -71,23 +73,25 @@ class Embedder(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention over the patches."""
 
-    def __init__(self, width: int, num_heads: int):
+    def __init__(self, width: int, num_heads: int, qk_norm: bool):
         super().__init__()
         self.num_heads = num_heads
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.q_norm, self.k_norm = (nn.LayerNorm(width // num_heads) if qk_norm else nn.Identity() for _ in "qk")
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = self.q_norm(q), self.k_norm(k)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
     """A transformer block with adaptive layer norm (adaLN-Zero)."""
 
-    def __init__(self, width: int, num_heads: int, norm_eps: float):
+    def __init__(self, width: int, num_heads: int, norm_eps: float, qk_norm: bool):
         super().__init__()
         self.modulation = nn.Linear(width, 6 * width)
-        self.attention = Attention(width, num_heads)
+        self.attention = Attention(width, num_heads, qk_norm)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
         self.norm_eps = norm_eps
 
@@ -98,7 +102,7 @@ class Block(nn.Module):
 
 
 class DiT(nn.Module):
-    """Latents, a timestep and label embeddings → predicted noise, followed by the variance if it is learned."""
+    """Latents, a timestep and label embeddings → the prediction, followed by further channels (a learned variance)."""
 
     def __init__(self, config: DiTConfig):
         super().__init__()
@@ -106,7 +110,9 @@ class DiT(nn.Module):
         width, patch = config.width, config.patch_size
         self.embedders = nn.ModuleList(Embedder(width, config.num_classes) for _ in range(config.num_embedders))
         self.patch = nn.Conv2d(config.in_channels, width, patch, stride=patch)
-        self.blocks = nn.ModuleList(Block(width, config.num_heads, config.norm_eps) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(
+            Block(width, config.num_heads, config.norm_eps, config.qk_norm) for _ in range(config.depth)
+        )
         self.final_modulation = nn.Linear(width, 2 * width)
         self.final = nn.Linear(width, patch * patch * config.out_channels)
         positions = position_embedding(config.sample_size // patch, width)

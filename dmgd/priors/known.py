@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_prior
+from dmgd.errors import UsageError
 from dmgd.network import Arrival
 from dmgd.priors.defaults import PriorDefaults
 from dmgd.priors.description import Description, is_cached, is_weights, local_path, read_description
@@ -26,20 +27,33 @@ FAMILIES: dict[str, Family] = {}
 
 
 class Published(NamedTuple):
-    """A prior on the Hub: its size and licence as its page there lists them, the class of its `pipeline` if it is told
-    classes by prompts, and else what its files do not say."""
+    """A prior on the Hub: its size (with its autoencoder) and licence as its page there lists them, the class of its
+    `pipeline` if it is told classes by prompts, and else what its files do not say. `file`: its checkpoint, where the
+    model there has several."""
 
     hub_id: str
     size: str
     licence: str
     pipeline: str | None = None
     described: Description = Description()
+    file: str | None = None
 
 
-_DIT = Description(numerics="original", guided_channels=3)
+_DIT = Description(prior_type="dit", numerics="original", guided_channels=3)
+_SIT = Description(prior_type="sit", vae="stabilityai/sd-vae-ft-ema")
+
+
+def _sit(width: str, size: str) -> Published:
+    return Published("nyu-visionx/SiT-collections", size, "MIT", described=_SIT, file=f"SiT-{width}-2-256.pt")
+
+
 PUBLISHED = {
     "dit-xl-2-256": Published("facebook/DiT-XL-2-256", "3.3 GB", "CC BY-NC 4.0", described=_DIT),
     "dit-xl-2-512": Published("facebook/DiT-XL-2-512", "3.3 GB", "CC BY-NC 4.0", described=_DIT),
+    "sit-xl-2-256": _sit("XL", "3.0 GB"),
+    "sit-l-2-256": _sit("L", "2.2 GB"),
+    "sit-b-2-256": _sit("B", "0.9 GB"),
+    "sit-s-2-256": _sit("S", "0.5 GB"),
     "sd15": Published(
         "stable-diffusion-v1-5/stable-diffusion-v1-5", "4.3 GB", "CreativeML OpenRAIL-M", "StableDiffusionPipeline"
     ),
@@ -71,8 +85,14 @@ PUBLISHED = {
 
 
 def published_prior(name: str) -> tuple[str, Published] | None:
-    """The short name and the entry of a published prior, by its short name or its Hub id; None for others."""
-    return next(((short, known) for short, known in PUBLISHED.items() if name in (short, known.hub_id)), None)
+    """The short name and the entry of a published prior, by its short name or its Hub id; None for others.
+
+    Raises UsageError for the Hub id of several.
+    """
+    found = [(short, known) for short, known in PUBLISHED.items() if name in (short, known.hub_id)]
+    if len(found) > 1:
+        raise UsageError(f"{name} on the Hub has several priors; give --prior {', '.join(short for short, _ in found)}")
+    return found[0] if found else None
 
 
 def prior_names() -> tuple[str, ...]:
@@ -105,7 +125,8 @@ def prior_arrival(spec: PriorSpec) -> Arrival:
     size, licence = (f"{known[1].size} ", f"; {known[1].licence}") if known else ("", "")
     if family_of(spec.name) or hub_id.count("/") != 1 or hub_id.startswith((".", "~")):
         return Arrival(spec.name, "")
-    if is_cached(hub_id):
+    vae = known[1].described.vae if known and not spec.vae else None
+    if is_cached(hub_id, known[1].file if known else None) and (not vae or is_cached(vae)):
         return Arrival(spec.name, f"in the cache{licence}")
     remedy = f"give --prior PATH, a local copy of {spec.name}"
     return Arrival(spec.name, f"{size}from the Hub ({hub_id}){licence}", (constants.ENDPOINT,), remedy)

@@ -11,16 +11,15 @@ from dmgd.classes.imagenet import imagenet_classes
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, UsageError, listed, unknown_choice
 from dmgd.files import sha256_bytes, sha256_file
-from dmgd.priors.checkpoints import load_diffusers_dit, load_original_dit
 from dmgd.priors.codec import AutoencoderCodec, Codec, NoCodec, PixelCodec
 from dmgd.priors.defaults import PriorDefaults
 from dmgd.priors.description import Description, description_path, local_path, read_description
-from dmgd.priors.dit import DiT
 from dmgd.priors.dit_prior import DiTPrior
 from dmgd.priors.known import Published, check_classes, family_of, prior_names, published_prior
 from dmgd.priors.pipeline_parts import PipelineParts, find_lora
 from dmgd.priors.pipelines import PIPELINES, pipeline_class
 from dmgd.priors.prior import Encoder, Prior, PriorIdentity
+from dmgd.priors.prior_types import load_trained_network
 from dmgd.priors.prompts import Prompts
 from dmgd.priors.scheduler import read_process
 from dmgd.priors.text_to_image import TextToImagePrior
@@ -40,6 +39,7 @@ def load_prior(
     encoder: str | None = None,
     precision: str | None = None,
     revision: str | None = None,
+    prior_type: str | None = None,
     device: torch.device | str = "auto",
     **of_text: Any,
 ) -> Prior:
@@ -50,12 +50,13 @@ def load_prior(
     `vae` (a folder or Hub id) replaces the prior's own codec; with "none" the prior samples latents, but neither
     encodes nor decodes images. `encoder` replaces the codec for encoding, see `with_encoder`. `precision` is that of
     the networks, see `settled_precision`; sampler and codec compute in float32. `revision` is a commit or branch on the
-    Hub. `device`: see `torch_device`. `of_text`: the fields of `PriorSpec` for text-to-image priors. Arguments override
-    the spec.
+    Hub. `prior_type`: see `PriorSpec`. `device`: see `torch_device`. `of_text`: the fields of `PriorSpec` for
+    text-to-image priors. Arguments override the spec.
 
     Raises UsageError for an unknown name, ArtifactError for weights that are damaged or cannot be downloaded.
     """
     options = {"vae": vae, "encoder": encoder, "precision": precision, "revision": revision, **of_text}
+    options |= {"prior_type": prior_type}
     if unknown := sorted(set(of_text) - set(PriorSpec.of_text)):
         raise UsageError(f"load_prior has no option {listed(unknown)}")
     spec = PriorSpec.of(prior, **options).located()
@@ -79,25 +80,27 @@ def _load_dit(spec: PriorSpec, path: Path, known: Description, device: torch.dev
     if given := [f"--{name.replace('_', '-')}" for name in PriorSpec.of_text if getattr(spec, name) is not None]:
         raise UsageError(f"{listed(given)} has no effect: the prior {spec.name} is not told classes by prompts")
     described = read_description(path, known)
-    network, numerics, weights = _load_network(path, described)
-    channels = network.config.in_channels
+    trained = load_trained_network(path, spec, described)
+    network, channels = trained.network, trained.network.config.in_channels
     if (described.guided_channels or 0) > channels:
         file = description_path(path)
         raise ArtifactError(f"{file}: guided_channels is {described.guided_channels}, its latents have {channels}")
     codec, codec_weights = _load_codec(path, spec.vae or described.vae, channels, device)
     return DiTPrior(
         spec=spec,
-        identity=_identity(spec, described, numerics, weights, *codec_weights),
+        identity=_identity(spec, described, trained.numerics, trained.weights, *codec_weights),
         classes=_classes(path, described, network.config.num_classes),
-        defaults=_defaults(described, PriorDefaults()),
+        defaults=_defaults(described, trained.defaults),
         codec=codec,
         device=device,
         network=network.to(device, PRECISIONS[spec.precision]).eval().requires_grad_(False),
-        process=read_process(path),
+        process=trained.process,
     )
 
 
 def _load_pipeline(spec: PriorSpec, path: Path, known: Description, device: torch.device) -> Prior:
+    if spec.prior_type:
+        raise UsageError(f"--prior-type has no effect: the prior {spec.name} is told classes by prompts")
     prompts = Prompts.of(spec)
     lora = find_lora(spec.lora) if spec.lora else None
     described, name = read_description(path, known), pipeline_class(path) or ""
@@ -136,7 +139,7 @@ def _identity(spec: PriorSpec, described: Description, numerics: str, *weights: 
 def _defaults(described: Description, own: PriorDefaults) -> PriorDefaults:
     """The description's, and those of its kind where it says nothing."""
     scale = own.guidance_scale if described.guidance_scale is None else described.guidance_scale
-    return replace(own, guidance_scale=scale, guided_channels=described.guided_channels)
+    return replace(own, guidance_scale=scale, guided_channels=described.guided_channels or own.guided_channels)
 
 
 def as_prior(prior: Prior | PriorSpec | str, device: torch.device | str, classes: Sequence[ClassInfo] = ()) -> Prior:
@@ -183,19 +186,12 @@ def _locate(spec: PriorSpec) -> tuple[Path, str | None, Description]:
     short, known = published_prior(name) or ("", Published(name, "", ""))
     hub_id, described = known.hub_id, replace(known.described, id=short or None)
     if hub_id.count("/") == 1 and not hub_id.startswith((".", "/", "~")) and not suffix:
-        return *fetch(hub_id, revision=spec.revision), described
+        return *fetch(hub_id, revision=spec.revision, file=known.file), described
     if "/" in name or suffix in CHECKPOINT_SUFFIXES:
         raise UsageError(
             f"the prior {name} does not exist; give a folder, a checkpoint or one of {', '.join(prior_names())}"
         )
     raise unknown_choice("prior", name, (*prior_names(), "a folder", "a checkpoint", "a Hub id"))
-
-
-def _load_network(path: Path, described: Description) -> tuple[DiT, str, list[Path]]:
-    if path.is_file():
-        return load_original_dit(path, described.num_heads), "original", [path]
-    folder = path / "transformer" if (path / "transformer").is_dir() else path
-    return load_diffusers_dit(folder, described.numerics)
 
 
 def _load_codec(path: Path, vae: str | None, channels: int, device: torch.device) -> tuple[Codec, list[list[Path]]]:

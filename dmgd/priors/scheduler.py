@@ -26,8 +26,7 @@ def read_process(folder: Path) -> Process:
 
     Raises ArtifactError, naming the settings, for one that the sampler does not support.
     """
-    places = (folder, folder.parent) if folder.name in ("transformer", "unet") else (folder,)
-    path = next((p for place in places if (p := place / "scheduler" / "scheduler_config.json").is_file()), None)
+    path = scheduler_path(folder)
     if path is None:
         return Diffusion()
     # Some hold an infinity. diffusers makes the scheduler that the pipeline's index names.
@@ -39,6 +38,12 @@ def read_process(folder: Path) -> Process:
         return process_of(config)
     except (UsageError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} describes no diffusion that dmgd can sample: {error}") from error
+
+
+def scheduler_path(folder: Path) -> Path | None:
+    """The config of the scheduler of the pipeline in a folder, also if that is its network's; None if it has none."""
+    places = (folder, folder.parent) if folder.name in ("transformer", "unet") else (folder,)
+    return next((p for place in places if (p := place / "scheduler" / "scheduler_config.json").is_file()), None)
 
 
 def process_of(config: dict[str, Any]) -> Process:

@@ -27,8 +27,9 @@ ENDINGS = (
 )
 
 
-def fetch(hub_id: str, kind: str = "prior", revision: str | None = None) -> tuple[Path, str]:
-    """The cached snapshot of a Hub model (a prior, vae, encoder or teacher), downloaded if needed, and its commit.
+def fetch(hub_id: str, kind: str = "prior", revision: str | None = None, file: str | None = None) -> tuple[Path, str]:
+    """The cached snapshot of a Hub model (a prior, vae, encoder or teacher), downloaded if needed, and its commit; or
+    one `file` of it alone.
 
     Pickled weights (`.bin`) are downloaded only for a model that has no others. Of a text-to-image pipeline what
     diffusers itself would download for it.
@@ -68,8 +69,11 @@ def fetch(hub_id: str, kind: str = "prior", revision: str | None = None) -> tupl
 
     try:
         validate_repo_id(hub_id)
-        if not is_cached(hub_id) and not hub_reachable():
+        if not is_cached(hub_id, file) and not hub_reachable():
             raise unavailable("no connection")
+        if file:
+            path = Path(hf_hub_download(hub_id, file, revision=revision))
+            return path, path.parent.name
         if whole := pipeline():
             return whole, whole.name
         found = snapshot(".json", ".safetensors")

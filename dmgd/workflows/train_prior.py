@@ -165,7 +165,8 @@ def _written(training: Training, source: Source, space: LatentSpace, config: Tra
     """Write the averaged network with its description, and load it. A local autoencoder is copied, so that the folder
     can be moved; one on the Hub is named."""
     save_dit(training.average, out)
-    described: dict[str, Any] = {"id": out.resolve().name, "numerics": "diffusers", "guidance_scale": GUIDANCE_SCALE}
+    described: dict[str, Any] = {"id": out.resolve().name, "prior_type": "dit", "numerics": "diffusers"}
+    described["guidance_scale"] = GUIDANCE_SCALE
     described["classes"] = [{"name": one.name, "wnid": one.wnid} if one.wnid else one.name for one in source.classes]
     if space.vae and config.vae and is_folder(config.vae):
         copy_autoencoder(space.vae, out / "vae")
