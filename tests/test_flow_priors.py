@@ -282,7 +282,7 @@ def test_a_pipeline_of_custom_code_is_refused_and_its_weights_can_be_given(tmp_p
 
 def test_a_type_is_refused_where_it_has_no_effect(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
-    with pytest.raises(DmgdError, match="--prior-type has no effect: the prior .* is told classes by prompts"):
+    with pytest.raises(DmgdError, match=r"--prior-type has no effect: the prior .* is told classes by prompts"):
         load_prior(tmp_path, prior_type="sit")
     with pytest.raises(DmgdError, match="sit by --prior-type, but dit by its description"):
         load_prior("digits", prior_type="sit")
