@@ -10,6 +10,7 @@ from platformdirs import user_cache_path
 
 from dmgd.classes.imagenet import edition_warning
 from dmgd.config import StatisticsConfig, configured
+from dmgd.distribution.engine import Engine, as_engine
 from dmgd.errors import ArtifactError
 from dmgd.files import canonical_json, safe_name, sha256_bytes
 from dmgd.priors.load import as_prior
@@ -34,7 +35,7 @@ def fit_statistics(
     *,
     cache: bool = True,
     workers: int | None = None,
-    device: str = "auto",
+    device: str | Engine = "auto",
     progress: Progress | bool = False,
     **settings: Any,
 ) -> Statistics:
@@ -47,9 +48,9 @@ def fit_statistics(
     MismatchError if the prior lacks a class of the source, DmgdError if too many images are unreadable.
     """
     config = configured(StatisticsConfig, config, settings)
-    progress = listener(progress)
+    progress, engine = listener(progress), as_engine(device)
     source = as_source(source, progress)
-    prior = as_prior(prior or default_prior(source.name), device, source.classes)
+    prior = as_prior(prior or default_prior(source.name), engine.device, source.classes)
     classes = prior.match_classes(source.classes)
     path = _cache_path(source, prior, config)
     try:
