@@ -60,3 +60,25 @@ def test_a_worker_that_dies_changes_nothing(cluster, tmp_path):
     killer.join(0)
     assert not killer.is_alive()
     assert tree(tmp_path / "ray") == tree(tmp_path / "alone")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """140 images, of which one is unreadable, as three parts of a source."""
+    from source_stand_ins import as_folder, pictures
+
+    folder = as_folder(tmp_path / "photos", pictures())
+    next(folder.rglob("*_7.JPEG")).write_bytes(b"")
+    return f"folder:{folder}"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_statistics_are_those_of_one_process(cluster, photos, tmp_path, monkeypatch, workers):
+    from source_stand_ins import small_prior
+
+    monkeypatch.setattr("dmgd.statistics.encoding.PART_ITEMS", 64)
+    prior = str(small_prior(tmp_path / "prior"))
+    for name, engine in (("alone", "cpu"), ("ray", RayEngine(workers=workers, device="cpu"))):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name / "cache"))
+        dmgd.fit_statistics(photos, prior, k=2, workers=0, max_bad=1, device=engine).save(tmp_path / name / "stats")
+    assert tree(tmp_path / "ray") == tree(tmp_path / "alone")

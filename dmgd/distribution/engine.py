@@ -69,7 +69,7 @@ class Engine(Protocol):
         *,
         ordered: bool = False,
         threads: int = 1,
-    ) -> Iterator[tuple[Task, Result]]:
+    ) -> Generator[tuple[Task, Result], None, None]:
         """Every task with its result, once: as they are done, or `ordered`, for chains of a single task. The results
         held are bounded in number, and so are the chains begun. Without workers, `threads` of this process do the work,
         if it allows that and chains have a single task."""
@@ -109,7 +109,7 @@ class SerialEngine:
         *,
         ordered: bool = False,
         threads: int = 1,
-    ) -> Iterator[tuple[Task, Result]]:
+    ) -> Generator[tuple[Task, Result], None, None]:
         if threads == 1:
             for chain in chains:
                 task = next(chain, None)

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -38,6 +38,9 @@ class _Heard(Silent):
     """Keeps what work says in a worker, which prints nothing."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
         self.advanced, self.warnings = 0, list[str]()
 
     def advance(self, amount: int = 1) -> None:
@@ -50,31 +53,39 @@ class _Heard(Silent):
 class _Actor:
     """A worker's process. An error that a user can fix is a result: Ray would wrap it, and try again."""
 
-    def __init__(self, spec: WorkSpec[Any, Any], threads: int, cores: int):
+    def __init__(self, threads: int, cores: int):
         import torch
 
         torch.set_num_threads(threads)  # as in the driver: their number may change the last bits
+        self.cores, self.heard = cores, _Heard()
+        self.spec: _InStore[WorkSpec[Any, Any]] | None = None
         self.work: Work[Any, Any] | None = None
-        self.heard = _Heard()
-        self.problem: Exception | None = None
-        try:
-            self.work = spec.open(self.heard, cores)
-        except (DmgdError, OSError) as error:
-            self.problem = _sendable(error)
 
-    def opened(self) -> tuple[str, Exception | None]:
+    def open(self, spec: "_InStore[WorkSpec[Any, Any]]") -> tuple[str, Exception | None]:
         """The name of the machine, and why the work cannot be opened there."""
-        return socket.gethostname(), self.problem
+        try:
+            self._opened(spec)
+        except (DmgdError, OSError) as error:
+            return socket.gethostname(), _sendable(error)
+        return socket.gethostname(), None
 
-    def do(self, task: Any) -> _Done[Any]:
-        assert self.work
-        self.heard.__init__()  # type: ignore[misc]
+    def do(self, spec: "_InStore[WorkSpec[Any, Any]]", task: Any) -> _Done[Any]:
         result, error = None, None
         try:
-            result = self.work(task, self.heard)
+            work = self._opened(spec)
+            self.heard.forget()
+            result = work(task, self.heard)
         except (DmgdError, OSError) as caught:
             error = _sendable(caught)
         return _Done(result, error, self.heard.advanced, self.heard.warnings)
+
+    def _opened(self, spec: "_InStore[WorkSpec[Any, Any]]") -> Work[Any, Any]:
+        """The work, opened unless it was the last one here."""
+        if self.work is None or spec != self.spec:
+            self.spec = self.work = None  # what it holds is freed first
+            self.work = spec.get().open(self.heard, self.cores)
+            self.spec = spec
+        return self.work
 
 
 def _sendable(error: Exception) -> Exception:
@@ -139,18 +150,18 @@ class RayEngine:
             raise UsageError(f"gpus per worker must be more than 0, not {gpus_per_worker}")
         self.address, self.workers, self.gpus_per_worker, self.device = address, workers, gpus_per_worker, device
         self._entered, self._connected = 0, False
+        self._started: dict[str, list[Any]] = {}  # actors, by the kind of device
 
     def __enter__(self) -> "RayEngine":
         self._entered += 1
         return self
 
     def __exit__(self, *error: Any) -> None:
-        import ray
-
         self._entered -= 1
-        if self._connected and not self._entered:
-            self._connected = False
-            ray.shutdown()
+        if not self._entered:
+            self._end()
+            if self._connected:
+                self._disconnect()
 
     def share(self, value: Value) -> Shared[Value]:
         import ray
@@ -166,18 +177,17 @@ class RayEngine:
         *,
         ordered: bool = False,
         threads: int = 1,
-    ) -> Iterator[tuple[Task, Result]]:
-        import ray
+    ) -> Generator[tuple[Task, Result], None, None]:
 
+        spec = work.spec()
         with self:
             self._connect()
-            pool = _Pool(self._start(work.spec()), bar, progress)
-            try:
-                pool.wait_until_opened()
-                yield from pool.work(chains, ordered)
-            finally:
-                for worker in pool.workers:
-                    ray.kill(worker.actor)
+            if spec.device not in self._started:
+                self._end()
+                self._started[spec.device] = self._start(spec.device)
+            pool = _Pool(self._started[spec.device], self.share(spec), bar, progress)
+            pool.wait_until_opened()
+            yield from pool.work(chains, ordered)
 
     def _connect(self) -> None:
         """Connect to the cluster, quietly, unless that is done."""
@@ -206,13 +216,23 @@ class RayEngine:
             if is_main:  # Ray sets its own
                 signal.signal(signal.SIGTERM, handler)
         self._connected = True
+        # Ray prints the deaths of workers on stdout, where results are, and has no setting for that.
+        self._printing = ray._private.worker.print_to_stdstream
+        ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None
 
-    def _start(self, spec: WorkSpec[Any, Any]) -> list[_Worker]:
-        """Workers that open the spec. Raises UsageError if there is no room for them."""
+    def _disconnect(self) -> None:
+        import ray
+
+        ray.shutdown()
+        ray._private.worker.print_to_stdstream = self._printing
+        self._connected = False
+
+    def _start(self, device: str) -> list[Any]:
+        """Actors on devices of this kind. Raises UsageError if there is no room for them."""
         import ray
         import torch
 
-        threads, gpus = torch.get_num_threads(), self.gpus_per_worker if spec.device == "cuda" else 0
+        threads, gpus = torch.get_num_threads(), self.gpus_per_worker if device == "cuda" else 0
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if gpus:
             shares = [int(node.get("CPU", 0) * gpus / node["GPU"]) for node in nodes if node.get("GPU", 0) >= gpus]
@@ -230,15 +250,22 @@ class RayEngine:
                 "--workers" + (" or --gpus-per-worker" if gpus else ", or set OMP_NUM_THREADS to fewer threads")
             )
         actor = ray.remote(num_cpus=cores, num_gpus=gpus, max_restarts=-1, max_task_retries=0)(_Actor)
-        stored = ray.put(spec)
-        return [_Worker(actor.remote(stored, threads, cores)) for _ in range(self.workers or room)]
+        return [actor.remote(threads, cores) for _ in range(self.workers or room)]
+
+    def _end(self) -> None:
+        """End the actors."""
+        import ray
+
+        for actor in (actor for actors in self._started.values() for actor in actors):
+            ray.kill(actor)
+        self._started.clear()
 
 
 class _Pool:
     """The workers of one map, and what they have in work."""
 
-    def __init__(self, workers: list[_Worker], bar: Bar, progress: Progress):
-        self.workers, self.bar, self.progress = workers, bar, progress
+    def __init__(self, actors: list[Any], spec: Shared[WorkSpec[Any, Any]], bar: Bar, progress: Progress):
+        self.workers, self.spec, self.bar, self.progress = [*map(_Worker, actors)], spec, bar, progress
         self.restarts, self.started = 0, time.monotonic()
         self.again: deque[_Link[Any]] = deque()  # what dead workers had in work
         self.running: dict[Any, tuple[_Worker, _Link[Any] | None]] = {}  # without a link: a worker that is starting
@@ -296,12 +323,12 @@ class _Pool:
 
     def _hand_out(self, worker: _Worker, link: _Link[Any]) -> None:
         worker.pending += 1
-        self.running[worker.actor.do.remote(link.task)] = worker, link
+        self.running[worker.actor.do.remote(self.spec, link.task)] = worker, link
 
     def _await(self, worker: _Worker) -> None:
         """Wait for a worker that is starting, however often it dies."""
         worker.alive = False
-        self.running[worker.actor.opened.options(max_task_retries=-1).remote()] = worker, None
+        self.running[worker.actor.open.options(max_task_retries=-1).remote(self.spec)] = worker, None
 
     def _next_done(self) -> "tuple[_Worker, _Link[Any], _Done[Any]] | None":
         """What is done next; None if a worker has started or died."""
@@ -310,7 +337,7 @@ class _Pool:
         (reference,), _ = ray.wait(list(self.running), num_returns=1)
         worker, link = self.running.pop(reference)
         if link is None:
-            self._started(worker, reference)
+            self._has_started(worker, reference)
             return None
         worker.pending -= 1
         try:
@@ -323,7 +350,7 @@ class _Pool:
         worker.done += done.advanced
         return worker, link, done
 
-    def _started(self, worker: _Worker, reference: Any) -> None:
+    def _has_started(self, worker: _Worker, reference: Any) -> None:
         import ray
 
         try:

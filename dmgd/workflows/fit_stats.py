@@ -44,8 +44,9 @@ def fit_statistics(
 
     Latents and statistics are cached and reused for the same source, prior and settings; `cache` False neither reads
     nor writes the cache, and one that cannot be written is done without. `workers` processes decode the images (None:
-    one per core). Source and prior may be open objects, specs or names; a prior is loaded onto `device`. Raises
-    MismatchError if the prior lacks a class of the source, DmgdError if too many images are unreadable.
+    one per core). Source and prior may be open objects, specs or names; a prior is loaded onto `device`; or that is a
+    `RayEngine`, whose own workers then decode, encode and fit. Raises MismatchError if the prior lacks a class of the
+    source, DmgdError if too many images are unreadable.
     """
     config = configured(StatisticsConfig, config, settings)
     progress, engine = listener(progress), as_engine(device)
@@ -67,12 +68,20 @@ def fit_statistics(
 
     for remark in source.remarks("train"):
         progress.warn(remark)
-    latents = encode_source(
-        source, prior, mirror=config.mirror, max_bad=config.max_bad, workers=workers, cache=cache, progress=progress
-    )
-    counts = [latents.images(index) for index in range(len(latents))]
-    _warn_of_edition(source, counts, progress)
-    tensors, quality = fit_classes(latents, classes, config, progress=progress)
+    with engine:
+        latents = encode_source(
+            source,
+            prior,
+            mirror=config.mirror,
+            max_bad=config.max_bad,
+            workers=workers,
+            cache=cache,
+            engine=engine,
+            progress=progress,
+        )
+        counts = [latents.images(index) for index in range(len(latents))]
+        _warn_of_edition(source, counts, progress)
+        tensors, quality = fit_classes(latents, classes, config, engine=engine, progress=progress)
     header = statistics_header(source, prior, config, latents, counts) | {"quality": quality}
     statistics = Statistics(**tensors, count=torch.tensor(counts), classes=classes, header=header)
     if latents.in_cache:
