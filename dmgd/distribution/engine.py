@@ -33,7 +33,8 @@ class Work(Protocol[TaskIn, ResultOut]):
 
 
 class WorkSpec(Protocol[TaskIn, ResultOut]):
-    """Specs of a work, small and picklable. `device` is the kind that it needs: "cpu" or "cuda"."""
+    """What a work is opened from; picklable. `device` is what it needs: "cuda" a GPU, "cpu" as many cores as torch has
+    threads, "core" a single one."""
 
     @property
     def device(self) -> str: ...

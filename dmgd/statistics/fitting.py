@@ -49,7 +49,7 @@ class Fitting:
     """Fits `k` support points to a class, as the work of an engine; its own spec."""
 
     k: int
-    device: ClassVar[str] = "cpu"
+    device: ClassVar[str] = "core"
 
     def __call__(self, task: FitTask, bar: Task) -> Fit:
         rows = task.rows
