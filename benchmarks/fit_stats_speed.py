@@ -25,7 +25,7 @@ from dmgd.priors.load import load_prior, with_encoder
 from dmgd.priors.prior import Prior
 from dmgd.sources.open import open_source
 from dmgd.sources.source import Source
-from dmgd.statistics.encoding import encode_batch
+from dmgd.statistics.encoding_work import encode_batch
 from dmgd.workflows.fit_stats import fit_statistics
 
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what editors and type checkers see
+    from dmgd.distribution.ray_engine import RayEngine
     from dmgd.priors.load import load_prior
     from dmgd.runs.directory import open_run
     from dmgd.sources.open import open_source
@@ -23,6 +24,7 @@ if sys.platform == "win32":
 
 __version__ = "0.1.0"
 __all__ = [
+    "RayEngine",
     "distill",
     "evaluate",
     "export",
@@ -36,6 +38,7 @@ __all__ = [
 
 # The modules of functions that are not in the workflow of their name.
 _HOMES = {
+    "RayEngine": "distribution.ray_engine",
     "fit_statistics": "workflows.fit_stats",
     "load_prior": "priors.load",
     "open_run": "runs.directory",

@@ -11,6 +11,7 @@ from dmgd.matching.methods import DEFAULT_METHOD, METHODS, method_named
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
 from dmgd_cli.announce import announce, opened_if_here
+from dmgd_cli.engine import engine_of
 from dmgd_cli.options import optional
 from dmgd_cli.output import print_json, print_line
 
@@ -45,6 +46,9 @@ def command(
         bool, typer.Option("--compile", help="Compile the network, which takes a minute; for GPUs.")
     ] = False,
     device: options.Device = "auto",
+    ray: options.Ray = None,
+    workers: options.Workers = None,
+    gpus_per_worker: options.GpusPerWorker = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Only continue the run in --out; do not start a new one.")
     ] = False,
@@ -75,7 +79,7 @@ def command(
     ).with_options(prompt=prompt, prompts=prompts, negative_prompt=negative_prompt, size=size, lora=lora)
 
     out = out or Path(config.run_folder(source))
-    display = Display()
+    display, engine = Display(), engine_of(device, ray, workers, gpus_per_worker)
 
     # Before torch is imported and anything is downloaded, so that wrong paths and classes are reported at once.
     opened = opened_if_here(source_spec, prior_spec)
@@ -83,7 +87,10 @@ def command(
 
     from dmgd.workflows.distill import distill
 
-    run = distill(opened, prior_spec, config, out=out, statistics=stats, resume=resume, device=device, progress=display)
+    with engine:
+        run = distill(
+            opened, prior_spec, config, out=out, statistics=stats, resume=resume, device=engine, progress=display
+        )
 
     images = len(run.records())
     if json:

@@ -9,6 +9,7 @@ from dmgd.display import Display
 from dmgd.errors import UsageError, unknown_choice
 from dmgd.evaluation.protocols import BASELINES, PROTOCOLS, EvaluateConfig
 from dmgd_cli import options
+from dmgd_cli.engine import engine_of
 from dmgd_cli.options import optional
 from dmgd_cli.output import print_json, print_line, print_table
 
@@ -59,6 +60,9 @@ def command(
     vae: options.Vae = None,
     seed: options.Seed = DEFAULTS.seed,
     device: options.Device = "auto",
+    ray: options.Ray = None,
+    workers: options.Workers = None,
+    gpus_per_worker: options.GpusPerWorker = None,
     json: options.Json = False,
 ) -> None:
     """Train classifiers on a distilled set and test them on real images.
@@ -92,15 +96,16 @@ def command(
     sets = read_sets([run, *paths])
     given = {"data": data, "test_data": test_data, "variant": variant, "columns": columns, "class_map": class_map}
     spec = source_of(sets, name=source, **given)
-    evaluation = evaluate(
-        sets,
-        spec,
-        prior_of(sets, spec.name, name=prior, vae=vae),
-        config,
-        device=device,
-        progress=display,
-        on_header=lambda settings: show_header(settings, display),
-    )
+    with engine_of(device, ray, workers, gpus_per_worker) as engine:
+        evaluation = evaluate(
+            sets,
+            spec,
+            prior_of(sets, spec.name, name=prior, vae=vae),
+            config,
+            device=engine,
+            progress=display,
+            on_header=lambda settings: show_header(settings, display),
+        )
     result = evaluation.to_json()
     if json:
         print_json(result)

@@ -12,6 +12,7 @@ from dmgd.network import require_arrivals
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
 from dmgd_cli.announce import arrivals, opened_if_here
+from dmgd_cli.engine import engine_of
 from dmgd_cli.options import optional
 from dmgd_cli.output import print_json, print_line, print_table
 
@@ -35,9 +36,16 @@ def command(
     mirror: Annotated[bool, typer.Option("--mirror", help="Add every image's mirror image.")] = DEFAULTS.mirror,
     max_bad: Annotated[float, typer.Option(help="Maximum fraction of unreadable images.")] = DEFAULTS.max_bad,
     seed: options.Seed = DEFAULTS.seed,
-    workers: Annotated[int | None, optional("Processes that decode images. Default: one per core.", min=0)] = None,
+    workers: Annotated[
+        int | None,
+        optional(
+            "Processes that decode images, default one per core; with --ray its workers, default as many as fit.", min=0
+        ),
+    ] = None,
     cache: Annotated[bool, typer.Option(help="Cache latents and statistics, and reuse them.")] = True,
     device: options.Device = "auto",
+    ray: options.Ray = None,
+    gpus_per_worker: options.GpusPerWorker = None,
     json: options.Json = False,
 ) -> None:
     """Compute a dataset's statistics: support points of every class in the prior's latent space.
@@ -57,15 +65,17 @@ def command(
     from dmgd.exporters.distilled import require_outside_sets
 
     require_outside_sets(out)
+    engine = engine_of(device, ray, workers if ray else None, gpus_per_worker)
     display, source_spec = Display(), SourceSpec(source, data, None, variant, columns, class_map)
     opened = opened_if_here(source_spec, prior_spec)
     require_arrivals(*arrivals(source_spec, prior_spec))
 
     from dmgd.workflows.fit_stats import fit_statistics
 
-    statistics = fit_statistics(
-        opened, prior_spec, config, cache=cache, workers=workers, device=device, progress=display
-    )
+    with engine:
+        statistics = fit_statistics(
+            opened, prior_spec, config, cache=cache, workers=workers, device=engine, progress=display
+        )
     statistics.save(out)
 
     rows = statistics.quality()

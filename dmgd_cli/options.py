@@ -125,4 +125,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", 
 Device = Annotated[
     str, typer.Option(help="cpu, cuda or cuda:N; auto is the GPU if there is one.", rich_help_panel=MODEL)
 ]
+CLUSTER = "Several devices"
+Ray = Annotated[
+    str | None,
+    optional(
+        "Let workers do it, on a Ray cluster: local (this machine's devices), auto (the cluster that it belongs to) or "
+        "HOST:PORT.",
+        CLUSTER,
+        metavar="ADDRESS",
+    ),
+]
+Workers = Annotated[int | None, optional("Workers of --ray. Default: as many as fit.", CLUSTER, min=1)]
+GpusPerWorker = Annotated[float | None, optional("GPUs of each worker, such as 1 or 0.5. Default: 1.", CLUSTER)]
 Run = Annotated[Path, typer.Argument(help="A run of dmgd distill.", show_default=False)]

@@ -10,6 +10,7 @@ from dmgd.network import require_arrivals
 from dmgd.priors.recipe import TrainingConfig
 from dmgd.specs import SourceSpec
 from dmgd_cli import options
+from dmgd_cli.engine import engine_of
 from dmgd_cli.options import optional
 from dmgd_cli.output import print_json, print_line
 
@@ -44,6 +45,9 @@ def command(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the training.", min=0)] = DEFAULTS.seed,
     device: options.Device = "auto",
+    ray: options.Ray = None,
+    workers: options.Workers = None,
+    gpus_per_worker: options.GpusPerWorker = None,
     json: options.Json = False,
 ) -> None:
     """Train a small diffusion model on a dataset, as a prior for it.
@@ -60,7 +64,8 @@ def command(
     from dmgd.workflows.train_prior import train_prior
 
     require_arrivals(source_arrival(spec))
-    record = train_prior(spec, config, out=out, device=device, progress=Display())
+    with engine_of(device, ray, workers, gpus_per_worker) as engine:
+        record = train_prior(spec, config, out=out, device=engine, progress=Display())
 
     if json:
         print_json({"path": str(out), **record})

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # A package may import from those before it and from itself; `dmgd_cli` from all of them.
 PACKAGES = (
     *("errors", "display", "html", "progress", "files", "guard", "network", "images", "specs", "config"),
-    *("classes", "diffusion", "sources", "priors"),
+    *("distribution", "classes", "diffusion", "sources", "priors"),
     *("statistics", "matching", "generation", "runs", "exporters", "evaluation", "workflows"),
 )
 STANDARD_LIBRARY_ONLY = {"errors", "html", "progress", "files", "guard", "specs", "config", "classes"}

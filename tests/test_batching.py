@@ -13,7 +13,7 @@ from dmgd.config import StatisticsConfig
 from dmgd.errors import DmgdError
 from dmgd.generation.config import DistillConfig
 from dmgd.generation.micro_batches import MicroBatcher, fitting, micro_batched, suitable_batch
-from dmgd.generation.sampling import sample_batch
+from dmgd.generation.sampling import sample_images
 from dmgd.matching.methods import method_named
 from dmgd.priors.load import load_prior
 from dmgd.runs.directory import RunDirectory
@@ -153,13 +153,13 @@ def test_an_interrupt_loses_no_batch_that_was_made(prior, tmp_path, monkeypatch)
         if batch.classes[0] > 0:
             threading.Timer(0.1, interrupted.set).start()
             raise KeyboardInterrupt
-        return sample_batch(batch, *rest, **watched)
+        return sample_images(batch, *rest, **watched)
 
     def write_later(run, batch, *content):
         interrupted.wait()
         write(run, batch, *content)
 
-    monkeypatch.setattr("dmgd.workflows.distill.sample_batch", sample)
+    monkeypatch.setattr("dmgd.generation.sampling_work.sample_images", sample)
     monkeypatch.setattr(RunDirectory, "write_batch", write_later)
     with pytest.raises(KeyboardInterrupt):
         distill("digits", prior, out=tmp_path / "run", method="dit", ipc=4, steps=2, batch_size=10)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmgd.sources.decode import in_order
+from dmgd.distribution.engine import in_order
 
 DMGD = Path(sys.executable).parent / "dmgd"
 LISTEN = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a suite in the background ignores Ctrl-C

@@ -10,6 +10,7 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
+from dmgd.distribution.engine import Engine, SerialEngine
 from dmgd.evaluation.imageset import ImageSet, Shape, numbered_set, readable_images, stack_images
 from dmgd.evaluation.inputs import RawSet
 from dmgd.evaluation.train import fitting_threads
@@ -83,6 +84,7 @@ def choose_baselines(
     seeds: range,
     prior: Prior | None,
     *,
+    engine: Engine = SerialEngine(),
     progress: Progress = SILENT,
 ) -> Baselines:
     """The named baselines with `counts[c]` images of class c; "full" has all. Only "random" depends on the seed, the
@@ -91,7 +93,7 @@ def choose_baselines(
     if "random" in names:
         chosen["random"] = random_readable(source, counts, seeds)
     if prior and {"kmeans-real", "herding"} & set(names):
-        latents = encode_source(source, prior, progress=progress)
+        latents = encode_source(source, prior, engine=engine, progress=progress)
         bad = {name for name, _ in latents.bad}  # latents are numbered without them
         readable = [i for i, one in enumerate(source.images("train")) if one.name not in bad]
         if "kmeans-real" in names:

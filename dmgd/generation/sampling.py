@@ -31,6 +31,23 @@ def sample_batch(
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """The latents of a batch's images, in its order, and what the run records of each beside them.
 
+    `statistics` are of all classes; see `sample_images`, which needs those of the batch's alone.
+    """
+    own = statistics.of_classes(slice(batch.classes[0], batch.classes[-1] + 1), prior.device)
+    return sample_images(batch, plan, prior, own, frozen, denoise, observe)
+
+
+def sample_images(
+    batch: Batch,
+    plan: Plan,
+    prior: Prior,
+    statistics: Statistics,
+    frozen: Sequence[Tensor],
+    denoise: Denoiser | None = None,
+    observe: Observer = unobserved,
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """`sample_batch` by the `statistics` of the batch's classes.
+
     `frozen` are the latents (c, n, d) of the finished images of the batch's classes, which greedy matching matches the
     new ones with. `denoise` is the prior's, by default in micro-batches of the plan's batch size; `observe` sees
     every step. A pure function of its arguments: every image has its own noise, from its own seed.
@@ -49,7 +66,7 @@ def sample_batch(
         label_noise(seeds, labels, uniform=method.uniform_label_noise),
     )
     # Distribution matching: the guide.
-    statistics = statistics.of_classes(slice(batch.classes[0], batch.classes[-1] + 1), device)
+    statistics = statistics.of_classes(slice(None), device)
     finished = torch.cat([statistics.support[:, :0], *frozen], dim=1)
 
     latents, cost = sample(

@@ -15,10 +15,25 @@ from dmgd.priors.weights import fetch, weight_files, weights_digest
 
 
 @dataclass(frozen=True)
+class LatentSpaceSpec:
+    """What another process opens a latent space from: the autoencoder's folder or Hub id, or None for pixels of so many
+    channels, and the side of the images."""
+
+    vae: str | None
+    channels: int
+    size: int
+
+    def open(self, device: torch.device | str) -> "LatentSpace":
+        codec, folder = open_codec(self.vae, self.channels, torch.device(device))
+        return latent_space(codec, folder, self.vae, self.size, torch.device(device))
+
+
+@dataclass(frozen=True)
 class LatentSpace:
     """Images of side `image_size` as the latents of a `codec`. `vae` is the folder of the autoencoder, None for pixels;
-    `id` and `digest` say which it is."""
+    `id` and `digest` say which it is, and `spec` opens it again."""
 
+    spec: LatentSpaceSpec
     codec: Codec
     image_size: int
     device: torch.device
@@ -60,9 +75,10 @@ def open_codec(vae: str | None, channels: int, device: torch.device) -> tuple[Co
 def latent_space(codec: Codec, folder: Path | None, name: str | None, size: int, device: torch.device) -> LatentSpace:
     """Images of side `size` as latents of what `open_codec` has opened for this name."""
     if folder is None or name is None:
-        return LatentSpace(codec, size, device)
+        return LatentSpace(LatentSpaceSpec(None, codec.image_channels, size), codec, size, device)
+    spec = LatentSpaceSpec(str(Path(name).expanduser().absolute()) if is_folder(name) else name, 0, size)
     digest = sha256_bytes(weights_digest(weight_files(folder)).encode())
-    return LatentSpace(codec, size, device, folder, vae_label(name), digest)
+    return LatentSpace(spec, codec, size, device, folder, vae_label(name), digest)
 
 
 def vae_label(name: str) -> str:

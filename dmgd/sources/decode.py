@@ -6,25 +6,22 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from collections.abc import Generator, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import TypeVar
 
 import numpy as np
 from numpy import ndarray
 from PIL import Image
 
+from dmgd.distribution.engine import in_order
 from dmgd.errors import DmgdError
 from dmgd.images import BadImage, read_image, square_pixels
 from dmgd.sources.detail import detail
 from dmgd.sources.source import SourceImage
-
-Task, Result = TypeVar("Task"), TypeVar("Result")
 
 CHUNK = 64
 MAX_WORKERS = 16
@@ -98,24 +95,6 @@ def decoded_chunks(
                 "a decoding process died, perhaps out of memory or in a script without "
                 'if __name__ == "__main__"; --workers 0 decodes without processes'
             ) from error
-
-
-def in_order(pool: Executor, function: Callable[[Task], Result], tasks: Iterable[Task], ahead: int) -> Iterator[Result]:
-    """The function's result for each task, in order; at most `ahead` tasks are pending beside the next result's.
-
-    The pool is shut down at the end. It cancels what is pending itself: done here, that would disturb a pool that is
-    marking its futures as broken, as when a signal ends its processes, too.
-    """
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for task in tasks:
-            waiting.append(pool.submit(function, task))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def available_cores() -> int:

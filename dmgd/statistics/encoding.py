@@ -1,45 +1,23 @@
 """Encoding a source's images as latents of a prior: streamed, cached, resumable."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, Protocol
 
-import numpy as np
-import torch
-from numpy import ndarray
 from platformdirs import user_cache_path
-from torch import Tensor
 
 from dmgd.config import StatisticsConfig
+from dmgd.distribution.engine import Engine, SerialEngine, alone
 from dmgd.errors import DmgdError, listed
 from dmgd.files import canonical_json, remove_temporaries, sha256_bytes
-from dmgd.progress import SILENT, Progress, Task
-from dmgd.sources.decode import Chunk, decoded_chunks
+from dmgd.progress import SILENT, Progress
 from dmgd.sources.source import Source
-from dmgd.statistics.cache import FORMAT, INDEX, LatentParts, Latents, PartRecord, warn_of_cache
+from dmgd.statistics.cache import FORMAT, LatentParts, Latents, PartRecord, warn_of_cache
+from dmgd.statistics.encoding_work import EncodedPart, Encoder, Encoding, PartTask
+from dmgd.statistics.reading import EveryPart
 
-# Images that the encoder sees at a time, and pixels: at 512 pixels an image takes about a gigabyte.
-ENCODE_BATCH, ENCODE_PIXELS = 64, 64 * 128**2
 PART_ITEMS = 2048
-
-
-class Encoder(Protocol):
-    """What encodes images: a prior, or the space that one will be trained in."""
-
-    @property
-    def device(self) -> torch.device: ...
-    @property
-    def image_size(self) -> int: ...
-    @property
-    def image_channels(self) -> int: ...
-    @property
-    def latent_shape(self) -> tuple[int, int, int]: ...
-    @property
-    def encoder_identity(self) -> dict[str, Any]: ...
-    def encode(self, images: Tensor) -> Tensor: ...
 
 
 def encode_source(
@@ -50,6 +28,7 @@ def encode_source(
     max_bad: float = StatisticsConfig.max_bad,
     workers: int | None = None,
     cache: bool = True,
+    engine: Engine = SerialEngine(),
     progress: Progress = SILENT,
 ) -> Latents:
     """The latents of the training images, by class, in the source's order of classes.
@@ -73,11 +52,15 @@ def encode_source(
         if parts.records:
             progress.note(f"continuing with part {len(parts.records)} of the latents in {folder}")
         done = sum(record.items for record in parts.records)
-        rest = itertools.islice(source.images("train"), done, None)
-        chunks = decoded_chunks(rest, prior.image_size, prior.image_channels, mirror=mirror, workers=workers)
-        with closing(chunks), progress.task("encode", None, "images") as task:
+        size, channels = prior.image_size, prior.image_channels
+        reader = EveryPart(source, size, channels, mirror=mirror, workers=workers)
+        batch_invariant = parts.records[0].batch_invariant if parts.records else None
+        encoding = Encoding(source, prior, reader, mirror, batch_invariant)
+        tasks = (alone(PartTask(start, PART_ITEMS)) for start in itertools.count(done, PART_ITEMS))
+        with engine, closing(reader), progress.task("encode", None, "images") as task:
             task.advance(done)
-            _append_parts(parts, prior, chunks, task, progress)
+            with closing(engine.map(encoding, tasks, task, progress, ordered=True)) as encoded:
+                _append_parts(parts, (part for _, part in encoded), progress)
     latents = Latents(parts, [info.identity for info in source.classes])
     _check(latents, source, max_bad, progress)
     return latents
@@ -99,82 +82,28 @@ def _cache_key(source: Source, prior: Encoder, mirror: bool) -> str:
     return sha256_bytes(canonical_json(settings).encode())[:16]
 
 
-def _append_parts(parts: LatentParts, prior: Encoder, chunks: Iterator[Chunk], task: Task, progress: Progress) -> None:
-    """Encode the chunks as the parts that follow those that are there; at least one, if only to say that it is last.
-    With a warning, without the cache as soon as it cannot be written."""
+def _append_parts(parts: LatentParts, encoded: Iterable[EncodedPart], progress: Progress) -> None:
+    """Append the parts that follow those that are there, up to the last. With a warning, without the cache as soon as
+    it cannot be written."""
     ordinal = sum(record.items - len(record.bad) for record in parts.records)
     batch_invariant = parts.records[0].batch_invariant if parts.records else None
-    following = next(chunks, None)
-    while following is not None or not parts.records:
-        part = _Part(prior, ordinal, batch_invariant)
-        while following is not None and part.items < PART_ITEMS:
-            part.add(following)
-            task.advance(following.size)
-            following = next(chunks, None)
-        finished = part.finished(last=following is None)
+    for part in encoded:
+        if batch_invariant is None:
+            batch_invariant = part.batch_invariant
+        index = part.index.copy()
+        index["sample"] += ordinal
+        record = PartRecord(part.items, len(index), part.bad, part.last, batch_invariant is not False)
         try:
-            parts.append(*finished)
+            parts.append(part.latents, index, record)
         except OSError as error:
             if not parts.in_cache:
                 raise
             warn_of_cache(error, progress)
             parts.leave_cache()
-            parts.append(*finished)
-        ordinal, batch_invariant = part.ordinal, part.batch_invariant
-
-
-def encode_batch(side: int) -> int:
-    """How many images of this side are encoded at a time."""
-    return max(1, min(ENCODE_BATCH, ENCODE_PIXELS // side**2))
-
-
-@dataclass
-class _Part:
-    """A part being encoded. `ordinal` is that of the next readable image; `batch_invariant` None: not checked yet."""
-
-    prior: Encoder
-    ordinal: int
-    batch_invariant: bool | None
-    items: int = 0
-    bad: list[tuple[str, str]] = field(default_factory=list)
-    waiting: list[ndarray] = field(default_factory=list)
-    latents: list[ndarray] = field(default_factory=list)
-    index: list[ndarray] = field(default_factory=list)
-
-    def add(self, chunk: Chunk) -> None:
-        """Add a chunk and encode full batches."""
-        index = np.empty(len(chunk.labels), INDEX)
-        index["label"], index["mirrored"], index["detail"] = chunk.labels, chunk.mirrored, chunk.detail
-        index["digest"] = np.frombuffer(b"".join(chunk.digests), ">u8").reshape(-1, 4)
-        index["sample"] = self.ordinal - 1 + np.cumsum(~index["mirrored"])  # a mirror image follows its image
-        self.index.append(index)
-        self.ordinal += chunk.size - len(chunk.bad)
-        self.items += chunk.size
-        self.bad += chunk.bad
-        self.waiting += list(chunk.pixels)
-        while len(self.waiting) >= encode_batch(self.prior.image_size):
-            self._encode()
-
-    def finished(self, *, last: bool) -> tuple[ndarray, ndarray, PartRecord]:
-        """The latents (n, d), their index (n,) and the record. The last batch is padded with black images."""
-        if self.waiting:
-            self._encode()
-        empty = np.empty((0, int(np.prod(self.prior.latent_shape))), np.float32)
-        latents = np.concatenate([empty, *self.latents])
-        index = np.concatenate([np.empty(0, INDEX), *self.index])
-        return latents, index, PartRecord(self.items, len(index), self.bad, last, self.batch_invariant is not False)
-
-    def _encode(self) -> None:
-        size = encode_batch(self.prior.image_size)
-        batch, self.waiting = self.waiting[:size], self.waiting[size:]
-        pixels = np.zeros((size, *batch[0].shape), np.uint8)
-        pixels[: len(batch)] = batch
-        images = torch.from_numpy(pixels)
-        latents = self.prior.encode(images).flatten(1).cpu().numpy()
-        if self.batch_invariant is None:
-            rolled = self.prior.encode(images.roll(1, 0)).flatten(1).cpu().numpy()
-            self.batch_invariant = bool((np.roll(rolled, -1, 0) == latents).all())
-        self.latents.append(latents[: len(batch)])
+            parts.append(part.latents, index, record)
+        ordinal += part.items - len(part.bad)
+        if part.last:
+            return
 
 
 def _check(latents: Latents, source: Source, max_bad: float, progress: Progress) -> None:

@@ -1,9 +1,9 @@
 """Fitting support points, masses and covariances to the latents of every class."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor
 from dmgd.classes.imagenet import edition
 from dmgd.classes.info import ClassInfo
 from dmgd.config import StatisticsConfig
+from dmgd.distribution.engine import Engine, SerialEngine, alone
 from dmgd.priors.prior import Prior
-from dmgd.progress import Progress
+from dmgd.progress import Progress, Task
 from dmgd.sources.decode import available_cores
 from dmgd.sources.source import Source
 from dmgd.statistics.cache import ClassLatents, Latents
@@ -24,31 +25,68 @@ from dmgd.statistics.kmeans import class_seed, quantization_error, quantize, rep
 BAD_LISTED = 100
 
 
+@dataclass(frozen=True)
+class FitTask:
+    """The latents `rows` (n, d) of a class, and its seed."""
+
+    rows: ndarray
+    seed: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is fitted to a class, see `fit_classes`."""
+
+    support: ndarray
+    mass: ndarray
+    covariance: ndarray
+    w2: float
+    w2_of_one_point: float
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Fits `k` support points to a class, as the work of an engine; its own spec."""
+
+    k: int
+    device: ClassVar[str] = "core"
+
+    def __call__(self, task: FitTask, bar: Task) -> Fit:
+        rows = task.rows
+        with reproducible():
+            support, mass = quantize(rows, self.k, task.seed)
+            mean = rows.mean(0, dtype="float64", keepdims=True).astype("float32")
+            w2, w2_of_one_point = (quantization_error(rows, points) for points in (support[mass > 0], mean))
+            covariance = covariance_along(support, mass, rows)
+        bar.advance()
+        return Fit(support, mass.astype("float32"), covariance, float(f"{w2:.6g}"), float(f"{w2_of_one_point:.6g}"))
+
+    def spec(self) -> "Fitting":
+        return self
+
+    def open(self, progress: Progress, cores: int) -> "Fitting":
+        return self
+
+
 def fit_classes(
-    latents: Sequence[ClassLatents], classes: Sequence[ClassInfo], config: StatisticsConfig, *, progress: Progress
+    latents: Sequence[ClassLatents],
+    classes: Sequence[ClassInfo],
+    config: StatisticsConfig,
+    *,
+    engine: Engine = SerialEngine(),
+    progress: Progress,
 ) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
     """The `support`, `mass` and `covariance` of `Statistics`, and the quantization errors of every class: `w2` is W₂²,
     the mean squared distance of a latent to its nearest point, `w2_of_one_point` the same with the mean as the only
-    point. One thread per core; the result does not depend on their number."""
-
-    def fit(index: int) -> tuple[ndarray, ndarray, ndarray, float, float]:
-        rows = latents[index].rows
-        support, mass = quantize(rows, config.k, class_seed(config.seed, classes[index].identity))
-        mean = rows.mean(0, dtype="float64", keepdims=True).astype("float32")
-        w2, w2_of_one_point = (quantization_error(rows, points) for points in (support[mass > 0], mean))
-        covariance = covariance_along(support, mass, rows)
-        return support, mass.astype("float32"), covariance, float(f"{w2:.6g}"), float(f"{w2_of_one_point:.6g}")
-
-    threads = available_cores()
-    with reproducible(), progress.task("k-means", len(classes), "classes") as task, ThreadPoolExecutor(threads) as pool:
-        fits = []
-        for one in pool.map(fit, range(len(classes))):
-            fits.append(one)
-            task.advance()
-    *arrays, w2, w2_of_one_point = zip(*fits, strict=True)
-    stacked = (torch.from_numpy(np.stack(of_classes)) for of_classes in arrays)
-    tensors = dict(zip(("support", "mass", "covariance"), stacked, strict=True))
-    return tensors, {"w2": list(w2), "w2_of_one_point": list(w2_of_one_point)}
+    point. One thread per core, or the engine's workers; the result does not depend on their number."""
+    seeds = [class_seed(config.seed, info.identity) for info in classes]
+    tasks = (alone(FitTask(latents[index].rows, seed)) for index, seed in enumerate(seeds))
+    with engine, reproducible(), progress.task("k-means", len(classes), "classes") as bar:
+        found = engine.map(Fitting(config.k), tasks, bar, progress, ordered=True, threads=available_cores())
+        fits = [fit for _, fit in found]
+    names = ("support", "mass", "covariance")
+    tensors = {name: torch.from_numpy(np.stack([getattr(fit, name) for fit in fits])) for name in names}
+    return tensors, {name: [getattr(fit, name) for fit in fits] for name in ("w2", "w2_of_one_point")}
 
 
 def covariance_along(

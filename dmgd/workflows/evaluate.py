@@ -10,6 +10,7 @@ import torch
 from numpy import ndarray
 
 from dmgd.config import configured
+from dmgd.distribution.engine import Engine, as_engine
 from dmgd.errors import UsageError
 from dmgd.evaluation.baselines import Contender, choose_baselines
 from dmgd.evaluation.comparison import Evaluation, Score
@@ -28,8 +29,9 @@ from dmgd.evaluation.inputs import RawSet
 from dmgd.evaluation.measure import Reference, described_probe, measure, open_reference, projection, train_probe
 from dmgd.evaluation.overlap import refuse_test_images
 from dmgd.evaluation.protocols import EvaluateConfig, Protocol, resolved
-from dmgd.evaluation.teacher import TeacherModel, check_teacher, open_teacher
-from dmgd.evaluation.train import Training, described, train
+from dmgd.evaluation.teacher import check_teacher, open_teacher
+from dmgd.evaluation.train import Training, described
+from dmgd.evaluation.training_work import TrainingWork, training_tasks
 from dmgd.priors.load import as_prior, torch_device
 from dmgd.priors.prior import Prior
 from dmgd.progress import Progress, listener
@@ -47,7 +49,7 @@ def evaluate(
     prior: Prior | PriorSpec | str | None = None,
     config: EvaluateConfig | None = None,
     *,
-    device: str = "auto",
+    device: str | Engine = "auto",
     progress: Progress | bool = False,
     on_header: Callable[[dict[str, Any]], None] = lambda settings: None,
     **settings: Any,
@@ -62,12 +64,15 @@ def evaluate(
     The network "probe" and the metrics use images at the set's own size (at most the source's), and the features of the
     network `features` or else the prior's latents.
 
+    `device` may be a `RayEngine`, whose workers then train, one network at a time each.
+
     `on_header` is called with all settings before training starts. Raises UsageError, ArtifactError or MismatchError
     for what cannot be evaluated, DmgdError if a loss becomes NaN or infinite, or the teacher is hardly above chance.
     """
     started = time.perf_counter()
     config, progress = configured(EvaluateConfig, config, settings), listener(progress)
-    device = str(torch_device(device))
+    engine = as_engine(device)
+    device = str(torch_device(engine.device))
     sets = _read(sets)
     source = as_source(source or source_of(sets), progress)
     for remark in source.remarks("test"):
@@ -111,20 +116,23 @@ def evaluate(
     on_header(header)
 
     # The training.
-    baselines = choose_baselines(config.against, source, own.counts, seeds, prior, progress=progress)
+    baselines = choose_baselines(config.against, source, own.counts, seeds, prior, engine=engine, progress=progress)
     contenders = [Contender(own, "set"), *(Contender(other, "other") for other in others)]
     contenders += baselines.at(training_shape, seeds, progress=progress)
     reference = None
     if features and config.probes:
         reference = open_reference(features, source, measuring_shape, progress=progress)
-    trained_on, scores = tuple(contender.of_seed(config.seed) for contender in contenders), []
-    for contender, data in zip(contenders, trained_on, strict=True):
-        if reference:
-            trainings = _fit_probes(contender, reference, seeds, progress)
-        else:
-            fitted = resolved(chosen, num_images=len(data), **sizes)
-            trainings = _train(contender, test, fitted, seeds, teacher, device, progress)
-        scores.append(Score(data.name, contender.kind, len(data), tuple(trainings)))
+    trained_on = tuple(contender.of_seed(config.seed) for contender in contenders)
+    if reference:
+        trainings = [_fit_probes(contender, reference, seeds, progress) for contender in contenders]
+    else:
+        protocols = [resolved(chosen, num_images=len(data), **sizes) for data in trained_on]
+        work = TrainingWork(test, teacher.network if teacher else None, device)
+        trainings = _train(work, contenders, protocols, seeds, engine, progress)
+    scores = tuple(
+        Score(data.name, contender.kind, len(data), tuple(own))
+        for contender, data, own in zip(contenders, trained_on, trainings, strict=True)
+    )
 
     # The set metrics, and the coordinates for the report.
     measured: dict[str, dict[str, float]] = {}
@@ -140,7 +148,7 @@ def evaluate(
     if config.report and prior:
         real = source_set(source, "train", "real", training_shape, progress=progress)
         points = projection(real, trained_on[0], prior)
-    return Evaluation(header, tuple(scores), measured, trained_on, points, time.perf_counter() - started)
+    return Evaluation(header, scores, measured, trained_on, points, time.perf_counter() - started)
 
 
 def _read(sets: SetLike | Sequence[SetLike]) -> Sequence[RawSet]:
@@ -154,22 +162,21 @@ def _read(sets: SetLike | Sequence[SetLike]) -> Sequence[RawSet]:
 
 
 def _train(
-    contender: Contender,
-    test: ImageSet,
-    protocol: Protocol,
+    work: TrainingWork,
+    contenders: Sequence[Contender],
+    protocols: Sequence[Protocol],
     seeds: range,
-    teacher: TeacherModel | None,
-    device: str,
+    engine: Engine,
     progress: Progress,
-) -> list[Training]:
-    """Train and test a network per seed."""
-    trainings, labels = [], teacher.network if teacher else None
-    with progress.task(f"train {contender.name}", len(seeds) * (protocol.epochs or 1), "epochs") as task:
-        for repeat, seed in enumerate(seeds):
-            task.describe(f"repeat {repeat + 1} of {len(seeds)}")
-            data = contender.of_seed(seed)
-            trainings.append(train(data, test, protocol, seed, teacher=labels, device=device, on_epoch=task.advance))
-    return trainings
+) -> list[list[Training]]:
+    """For each set the trainings, one per seed."""
+    found: dict[tuple[int, int], Training] = {}
+    epochs = len(seeds) * sum(protocol.epochs or 1 for protocol in protocols)
+    with progress.task("train", epochs, "epochs") as bar:
+        tasks = training_tasks(contenders, protocols, seeds, engine)
+        for task, training in engine.map(work, tasks, bar, progress):
+            found[task.contender, task.seed] = training
+    return [[found[number, seed] for seed in seeds] for number in range(len(contenders))]
 
 
 def _fit_probes(contender: Contender, reference: Reference, seeds: range, progress: Progress) -> list[Training]:

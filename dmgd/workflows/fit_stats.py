@@ -10,6 +10,7 @@ from platformdirs import user_cache_path
 
 from dmgd.classes.imagenet import edition_warning
 from dmgd.config import StatisticsConfig, configured
+from dmgd.distribution.engine import Engine, as_engine
 from dmgd.errors import ArtifactError
 from dmgd.files import canonical_json, safe_name, sha256_bytes
 from dmgd.priors.load import as_prior
@@ -34,7 +35,7 @@ def fit_statistics(
     *,
     cache: bool = True,
     workers: int | None = None,
-    device: str = "auto",
+    device: str | Engine = "auto",
     progress: Progress | bool = False,
     **settings: Any,
 ) -> Statistics:
@@ -43,13 +44,14 @@ def fit_statistics(
 
     Latents and statistics are cached and reused for the same source, prior and settings; `cache` False neither reads
     nor writes the cache, and one that cannot be written is done without. `workers` processes decode the images (None:
-    one per core). Source and prior may be open objects, specs or names; a prior is loaded onto `device`. Raises
-    MismatchError if the prior lacks a class of the source, DmgdError if too many images are unreadable.
+    one per core). Source and prior may be open objects, specs or names; a prior is loaded onto `device`; or that is a
+    `RayEngine`, whose own workers then decode, encode and fit. Raises MismatchError if the prior lacks a class of the
+    source, DmgdError if too many images are unreadable.
     """
     config = configured(StatisticsConfig, config, settings)
-    progress = listener(progress)
+    progress, engine = listener(progress), as_engine(device)
     source = as_source(source, progress)
-    prior = as_prior(prior or default_prior(source.name), device, source.classes)
+    prior = as_prior(prior or default_prior(source.name), engine.device, source.classes)
     classes = prior.match_classes(source.classes)
     path = _cache_path(source, prior, config)
     try:
@@ -66,12 +68,20 @@ def fit_statistics(
 
     for remark in source.remarks("train"):
         progress.warn(remark)
-    latents = encode_source(
-        source, prior, mirror=config.mirror, max_bad=config.max_bad, workers=workers, cache=cache, progress=progress
-    )
-    counts = [latents.images(index) for index in range(len(latents))]
-    _warn_of_edition(source, counts, progress)
-    tensors, quality = fit_classes(latents, classes, config, progress=progress)
+    with engine:
+        latents = encode_source(
+            source,
+            prior,
+            mirror=config.mirror,
+            max_bad=config.max_bad,
+            workers=workers,
+            cache=cache,
+            engine=engine,
+            progress=progress,
+        )
+        counts = [latents.images(index) for index in range(len(latents))]
+        _warn_of_edition(source, counts, progress)
+        tensors, quality = fit_classes(latents, classes, config, engine=engine, progress=progress)
     header = statistics_header(source, prior, config, latents, counts) | {"quality": quality}
     statistics = Statistics(**tensors, count=torch.tensor(counts), classes=classes, header=header)
     if latents.in_cache:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from dmgd.config import configured
+from dmgd.distribution.engine import Engine, as_engine
 from dmgd.errors import MismatchError, UsageError
 from dmgd.evaluation.imageset import usual_shape
 from dmgd.exporters.distilled import require_outside_sets
@@ -41,13 +42,15 @@ def train_prior(
     config: TrainingConfig | None = None,
     *,
     out: Path | str,
-    device: str = "auto",
+    device: str | Engine = "auto",
     progress: Progress | bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
     """Train a prior on the source's training split, by a configuration or its `settings`, such as minutes=5 or
     steps=1000, and write it to the folder `out`, which `load_prior` opens. Returns the record of the training: what was
     asked for, the plan, and the result with the number of steps and the losses.
+
+    `device` may be a `RayEngine`, whose workers then encode the images; the network is trained in this process.
 
     Small images are learned as pixels, larger ones as the latents of the autoencoder `vae`. One of twenty images of
     every class is held out, to measure the loss; the test split is not read. A training that was interrupted is
@@ -58,7 +61,8 @@ def train_prior(
     other settings or the images have changed, DmgdError if the loss becomes NaN or infinite.
     """
     config, progress = configured(TrainingConfig, config, settings), listener(progress)
-    out, on = Path(out), torch_device(device)
+    engine = as_engine(device)
+    out, on = Path(out), torch_device(engine.device)
     require_outside_sets(out)
     require_own(out)
     source = as_source(source, progress)
@@ -74,7 +78,7 @@ def train_prior(
         space, flip = _space(source, config, on, plan, progress)
         is_pixels = space.vae is None
         mirror = flip and not is_pixels  # mirrored latents are not the latents of mirror images
-        latents = encode_source(source, space, mirror=mirror, max_bad=1.0, progress=progress)
+        latents = encode_source(source, space, mirror=mirror, max_bad=1.0, engine=engine, progress=progress)
         examples, held = training_examples(latents, space.latent_shape, is_pixels=is_pixels)
         if plan is None:
             held_out = len(held) // (2 if mirror else 1)
