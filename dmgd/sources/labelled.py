@@ -28,6 +28,10 @@ class LabelledSource(Source):
     layout: Layout
     test: Layout | None = None
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.rows)
+
     def images(self, split: str) -> Iterator[SourceImage[int]]:
         layout, inner = self._where(split)
         left_out = frozenset(label for label, row in self.rows.items() if row is None)

@@ -30,6 +30,7 @@ def open_source(
     variant: str | None = None,
     columns: str | None = None,
     class_map: Path | str | None = None,
+    labels: Sequence[str] | None = None,
     progress: Progress | bool = False,
 ) -> Source:
     """The source of a spec or a name: `digits`, one of ImageNet's family, `folder:PATH`, `hf:ID_OR_PATH`, `wds:PATTERN`
@@ -38,7 +39,8 @@ def open_source(
     `data` is a local copy of a named source: a folder, parquet or WebDataset shards (prefix it as above if ambiguous).
     `test_data` is the test split where the data has none. `variant` is the dataset's configuration on the Hub,
     `columns` "IMAGE,LABEL" of a Hugging Face dataset. `class_map` is a JSON or CSV file that maps the data's labels to
-    WordNet ids or class names. Arguments override the spec. A named source without a local copy is downloaded;
+    WordNet ids or class names. `labels` are those of its training images, if another process has read them: to know
+    them, shards are read whole. Arguments override the spec. A named source without a local copy is downloaded;
     `progress` True shows it on stderr.
 
     Raises UsageError for missing data and conflicting options, MismatchError for classes that do not match.
@@ -54,11 +56,11 @@ def open_source(
             raise UsageError(f"the source digits is embedded and takes no {options_given}")
         return DigitsSource()
     if spec.name in NAMED:
-        return _named_source(spec, listener(progress))
+        return _named_source(spec, labels, listener(progress))
     if kind in KINDS and location:
         if spec.data is not None:
             raise UsageError(f"--data goes with a named source; {spec.name} already says where the data is")
-        return _any_source(spec, kind, location)
+        return _any_source(spec, labels, kind, location)
     if Path(spec.name).expanduser().exists():
         raise UsageError(f"the source {spec.name} is a path; did you mean {layout_of(spec.name)}:{spec.name}?")
     raise unknown_choice("source", spec.name, (*NAMED, *prefixes()))
@@ -94,18 +96,18 @@ def _table(name: str) -> Sequence[ClassInfo]:
     return imagenet_classes() if name == "imagenet-1k" else imagenet_subset(name)
 
 
-def _any_source(spec: SourceSpec, kind: str, location: str) -> LabelledSource:
+def _any_source(spec: SourceSpec, labels: Sequence[str] | None, kind: str, location: str) -> LabelledSource:
     """The source `kind:location`, whose classes are the data's own labels."""
     layout = open_layout(spec.name, spec.variant, spec.columns)
     test = open_layout(spec.test_data, None, spec.columns if kind == "hf" else None) if spec.test_data else None
-    classes, rows = classes_from_labels(translate(layout.labels(), spec.class_map, location), location)
+    classes, rows = classes_from_labels(translate(labels or layout.labels(), spec.class_map, location), location)
     is_local = kind != "hf" or Path(location).exists()
     name = f"{kind}:{Path(location).name if is_local else location}"  # local paths are private
     variant = "local copy" if is_local else hub_variant(layout, spec.variant)
     return LabelledSource(spec, name, variant, UNKNOWN_LICENCE, classes, rows, layout, test)
 
 
-def _named_source(spec: SourceSpec, progress: Progress) -> LabelledSource:
+def _named_source(spec: SourceSpec, labels: Sequence[str] | None, progress: Progress) -> LabelledSource:
     """A source of ImageNet's family, from the local copy `data` or from the Hub."""
     name = spec.name
     layout: Layout
@@ -115,5 +117,7 @@ def _named_source(spec: SourceSpec, progress: Progress) -> LabelledSource:
     else:
         layout, described = open_named(name, spec.variant, spec.columns, progress)
     test = open_layout(spec.test_data) if spec.test_data else None
-    rows = match_table(name, table, translate(layout.labels(), spec.class_map, layout.location), layout.location)
+    rows = match_table(
+        name, table, translate(labels or layout.labels(), spec.class_map, layout.location), layout.location
+    )
     return LabelledSource(spec, name, described, IMAGENET_LICENCE, tuple(table), rows, layout, test)

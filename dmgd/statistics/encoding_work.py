@@ -110,7 +110,10 @@ class Encoding:
         known = self.batch_invariant if self.is_known else None
         identity = self.encoder.encoder_identity
         device, encoder = self.encoder.device.type, self.encoder.spec
-        return EncodingSpec(self.source.spec, self.source.classes, encoder, identity, device, self.mirror, known)
+        labels = getattr(self.source, "labels", None)
+        return EncodingSpec(
+            self.source.spec, labels, self.source.classes, encoder, identity, device, self.mirror, known
+        )
 
     def _encode(self, pixels: list[ndarray], size: int) -> ndarray:
         """The latents of a batch, which is filled up to `size` images."""
@@ -138,6 +141,7 @@ class EncodingSpec:
     """What `Encoding` is opened from, and what is expected to be found."""
 
     source: SourceSpec
+    labels: tuple[str, ...] | None
     classes: tuple[ClassInfo, ...]
     encoder: Any
     identity: dict[str, Any]
@@ -147,7 +151,7 @@ class EncodingSpec:
 
     def open(self, progress: Progress, cores: int) -> Encoding:
         """Raises MismatchError if data or weights are others than where this was made."""
-        source = open_source(self.source)
+        source = open_source(self.source, labels=self.labels)
         if source.classes != self.classes:
             raise MismatchError(f"the source {source.name} has other classes there than here")
         is_prior = isinstance(self.encoder, PriorSpec)
