@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dmgd.classes.info import natural_key
-from dmgd.errors import DmgdError, UsageError
+from dmgd.errors import DmgdError, UsageError, said_by
 from dmgd.network import hub_reachable
 from dmgd.sources.data_cache import data_folder, filled
-from dmgd.sources.huggingface import HuggingFaceLayout, layout_of_splits, said_by
+from dmgd.sources.huggingface import HuggingFaceLayout, layout_of_splits
 from dmgd.sources.source import files_by_split, is_hidden, is_split_word, split_of
 
 CONVERTED = "refs/convert/parquet"  # where the Hub keeps Parquet that it made of other datasets

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dmgd.classes.info import natural_key
-from dmgd.errors import ArtifactError, DmgdError, UsageError, listed, without_credentials
+from dmgd.errors import ArtifactError, DmgdError, UsageError, listed, said_by
 from dmgd.sources.source import (
     SourceImage,
     fingerprint_files,
@@ -163,8 +163,3 @@ def _damaged_assaid_by(location: str) -> Iterator[None]:
         raise
     except Exception as error:  # datasets and Arrow raise a dozen types
         raise ArtifactError(f"{location} is damaged, or has no images and labels ({said_by(error)})") from error
-
-
-def said_by(error: Exception) -> str:
-    """What another library's error says, in one short line."""
-    return without_credentials(" ".join(str(error).split()))[:200] or type(error).__name__
