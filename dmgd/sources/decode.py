@@ -24,7 +24,8 @@ from dmgd.images import BadImage, read_image, square_pixels
 from dmgd.sources.detail import detail
 from dmgd.sources.source import SourceImage
 
-Task, Result = TypeVar("Task"), TypeVar("Result")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 CHUNK = 64
 MAX_WORKERS = 16
