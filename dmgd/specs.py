@@ -69,6 +69,12 @@ def is_url(text: str) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]*://", text) is not None
 
 
+def url_of(path: Path | str) -> str | None:
+    """The URL that was given where a path is expected; None for a path. A Path has lost one of its slashes."""
+    match = re.match(r"([a-z][a-z0-9+.-]+):/+", str(path))
+    return f"{match[1]}://{str(path)[match.end() :]}" if match else None
+
+
 def has_credentials(url: str) -> bool:
     """Whether the URL has a password in it, or what may be one. Azure's abfs://CONTAINER@ACCOUNT has none."""
     return re.match(r"https?://[^/]*@|[^/]*://[^/]*:[^/]*@", url) is not None
