@@ -7,7 +7,9 @@ import fsspec
 import pytest
 from file_server import serving
 from fsspec.registry import known_implementations
-from hostile_data import SAMPLES, write_shard
+from hostile_data import FOUND, JPEG, SAMPLES, WHOLE, parquet_of, write_shard
+from hub_server import commit_of, downloading
+from source_stand_ins import as_parquet
 
 from dmgd.errors import ArtifactError, UsageError
 from dmgd.sources import remote
@@ -123,6 +125,65 @@ def test_urls_that_are_wrong_are_one_line(bucket, shard, fitted, monkeypatch, so
     line = fitted(source, code=2)
     assert said in line
     assert "secret" not in line
+
+
+def test_parquet_at_a_url_is_the_local_one_and_not_copied(tmp_path, bucket, server, inline, monkeypatch):
+    state, address = server
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    as_parquet(tmp_path / "local", FOUND)
+    (file,) = (tmp_path / "local").iterdir()
+    bucket.pipe(f"/b/data/{file.name}", file.read_bytes())
+    state.files[f"/b/{file.name}"] = file.read_bytes()
+    found = set()
+    for number, source in enumerate(
+        (tmp_path / "local", "memory://b", "memory://b/*/*.parquet", f"{address}/b/{file.name}?key=secret")
+    ):
+        out = tmp_path / f"{number}.safetensors"
+        said = inline(
+            "fit-stats", "--prior", "digits", "--k", 2, "--workers", 0, "--source", f"hf:{source}", "--out", out
+        )
+        statistics = Statistics.load(out)
+        found.add((statistics.support.numpy().tobytes(), statistics.header["source"]["fingerprint"]))
+        assert "secret" not in said.stderr + str(statistics.header)
+    assert len(found) == 1
+    assert not any(tmp_path.rglob("*.arrow"))
+
+
+def test_rows_of_parquet_at_a_url_name_files_beside_it_only(tmp_path, bucket, fitted):
+    for path, code in (("memory://b/x.jpg", 0), ("memory://c/x.jpg", 1), ("memory://b/../c/x.jpg", 1), ("/etc/x", 1)):
+        root = parquet_of(tmp_path / "data", [WHOLE, {"bytes": None, "path": path}], [0, 1])
+        bucket.pipe({"/b/train.parquet": (root / "train.parquet").read_bytes(), "/b/x.jpg": JPEG, "/c/x.jpg": JPEG})
+        said = fitted("hf:memory://b", code=code)
+        assert "which is outside memory://b" in said if code else said[0] == {"0": 1, "1": 1}
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("hf:memory://none", "there are no .parquet files at memory://none"),
+        ("hf:memory://b/x.parquet", "memory://b/x.parquet cannot be read as Parquet"),
+    ],
+)
+def test_parquet_at_a_url_that_is_wrong_is_one_line(bucket, fitted, source, said):
+    bucket.pipe("/b/x.parquet", b"nothing" * 9)
+    assert said in fitted(source, code=2)
+
+
+def test_a_large_dataset_on_the_hub_is_streamed(tmp_path, monkeypatch, fitted):
+    as_parquet(tmp_path / "local", FOUND)
+    (file,) = (tmp_path / "local").iterdir()
+    card = b"---\ndataset_info:\n  download_size: 60000000000\n  dataset_size: 60000000000\n---\n"
+    with downloading(monkeypatch, tmp_path / "cache") as hub:
+        hub.repos["me/large", "main"] = {f"data/{file.name}": file.read_bytes(), "README.md": card}
+        counts, warnings = fitted("hf:me/large")
+        assert counts == {"0": 4, "1": 4}
+        assert any("me/large has 60 GB and is streamed from the Hub without a copy" in line for line in warnings)
+        source = open_source("hf:me/large")
+        assert source.variant == f"me/large revision {commit_of('me/large', 'main')}"
+        assert not any((tmp_path / "cache").rglob("*.arrow"))
+        hub.repos["me/small", "main"] = {f"data/{file.name}": file.read_bytes()}
+        assert fitted("hf:me/small") == (counts, [])
+        assert any((tmp_path / "cache").rglob("*.arrow"))
 
 
 def test_a_spec_keeps_urls_and_is_published_without_credentials(tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,10 @@ from typing import Any, BinaryIO
 
 from platformdirs import user_cache_path
 
+from dmgd.classes.info import natural_key
 from dmgd.errors import ArtifactError, DmgdError, UsageError, said_by
 from dmgd.files import read_sealed, write_sealed
+from dmgd.sources.source import files_by_split
 from dmgd.specs import has_credentials, shown_url
 
 # What file systems say of a file's content: those of S3, of Google's and Azure's storage, of HTTP, of the Hub, …
@@ -183,7 +186,16 @@ def matching(pattern: str) -> list[RemoteFile]:
         return [file for file in files_at([pattern]) if file]
     with failures(pattern):
         found = [fs.unstrip_protocol(name) for name in fs.glob(path)]
-    return [file for file in files_at(found) if file] if found else []
+    files = [file for file in files_at(found) if file] if found else []
+    return sorted(files, key=lambda file: natural_key(file.url))
+
+
+def by_split(location: str, files: Sequence[RemoteFile]) -> dict[str, list[RemoteFile]]:
+    """The files of each split by their names below the folder in which all are; as `files_by_split`."""
+    by_path = {file.path: file for file in files}
+    root = PurePosixPath(os.path.commonpath([path.parent for path in by_path]))
+    splits = files_by_split(location, root, list(by_path))
+    return {split: [by_path[path] for path in own] for split, own in splits.items()}
 
 
 def is_folder(url: str) -> bool:

@@ -22,7 +22,6 @@ from dmgd.sources import remote
 from dmgd.sources.remote import RemoteFile
 from dmgd.sources.shard_files import expand, expand_url
 from dmgd.sources.source import (
-    AnyPath,
     SourceImage,
     files_by_split,
     fingerprint_files,
@@ -57,11 +56,11 @@ class ShardLayout:
         numbered series is missing, or if only some names say a split.
         """
         if is_url(pattern):
-            by_path = {file.path: file for file in expand_url(pattern)}
-            splits = files_by_split(f"wds:{shown_url(pattern)}", _common_folder(list(by_path)), list(by_path))
-            return cls(shown_url(pattern), {split: [by_path[path] for path in own] for split, own in splits.items()})
+            shown = shown_url(pattern)
+            return cls(shown, remote.by_split(f"wds:{shown}", expand_url(pattern)))
         files = expand(pattern)
-        return cls(pattern, files_by_split(f"wds:{pattern}", _common_folder(files), files))
+        root = Path(os.path.commonpath([file.parent for file in files]))
+        return cls(pattern, files_by_split(f"wds:{pattern}", root, files))
 
     @property
     def has_test(self) -> bool:
@@ -95,11 +94,6 @@ class ShardLayout:
 
 def _at_urls(files: Sequence[Path | RemoteFile]) -> list[RemoteFile]:
     return [file for file in files if isinstance(file, RemoteFile)]
-
-
-def _common_folder(files: Sequence[AnyPath]) -> Path:
-    """The folder in which all the files are."""
-    return Path(os.path.commonpath([file.parent for file in files]))
 
 
 def _labels_of(files: Sequence[Path | RemoteFile], threads: int = 1) -> list[str]:
