@@ -9,6 +9,7 @@ from file_server import serving
 from fsspec.registry import known_implementations
 from hostile_data import FOUND, JPEG, SAMPLES, WHOLE, parquet_of, write_shard
 from hub_server import commit_of, downloading
+from huggingface_hub import HfFileSystem
 from source_stand_ins import as_parquet
 
 from dmgd.errors import ArtifactError, UsageError
@@ -180,6 +181,11 @@ def test_a_large_dataset_on_the_hub_is_streamed(tmp_path, monkeypatch, fitted):
         assert any("me/large has 60 GB and is streamed from the Hub without a copy" in line for line in warnings)
         source = open_source("hf:me/large")
         assert source.variant == f"me/large revision {commit_of('me/large', 'main')}"
+        assert not any((tmp_path / "cache").rglob("*.arrow"))
+        hub.repos["me/shards", "main"] = {"data/train-0.tar": write_shard(tmp_path / "x.tar", SAMPLES).read_bytes()}
+        HfFileSystem.clear_instance_cache()  # those of earlier servers
+        for url in ("hf:hf://datasets/me/large", "wds:hf://datasets/me/shards/data/train-{0..0}.tar"):
+            assert fitted(url) == (counts, [])
         assert not any((tmp_path / "cache").rglob("*.arrow"))
         hub.repos["me/small", "main"] = {f"data/{file.name}": file.read_bytes()}
         assert fitted("hf:me/small") == (counts, [])
