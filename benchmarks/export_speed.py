@@ -79,7 +79,7 @@ def bare_webdataset(run: RunDirectory, out: Path) -> None:
     out.mkdir()
     with wds.ShardWriter(str(out / "train-%05d.tar"), maxcount=SHARD_IMAGES, encoder=False, mtime=0, verbose=0) as tar:
         for example in examples(run):
-            tar.write(tar_fields(example, "png"))
+            tar.write({"__key__": example.key, **tar_fields(example, "png")})
 
 
 def bare_parquet(run: RunDirectory, out: Path) -> None:

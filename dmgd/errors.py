@@ -51,5 +51,10 @@ def one_line(text: str) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """The text without user names and passwords in its URLs."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
+    """The text without user names, passwords and, in HTTP addresses, queries, which may be signatures, in its URLs."""
+    return re.sub(r"(https?://[^\s?#'\")]*)\?[^\s'\")]*", r"\1", re.sub(r"(?<=://)[^/@\s]*@", "", text))
+
+
+def said_by(error: Exception) -> str:
+    """What another library's error says, in one short line."""
+    return without_credentials(" ".join(str(error).split()))[:200] or type(error).__name__

@@ -1,5 +1,6 @@
 """Specs: everything that identifies data and weights, so that any process can open them. Standard library only."""
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -49,8 +50,8 @@ class _Spec(ABC):
         return self._with_paths(_absolute)
 
     def published(self: Spec) -> Spec:
-        """The spec for publication: only the last part of local paths."""
-        return self._with_paths(lambda kind, path: f"{ELSEWHERE}/{Path(path).name}" if path.startswith("/") else path)
+        """The spec for publication: only the last part of local paths, and URLs without credentials."""
+        return self._with_paths(_published)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,13 +65,47 @@ class _Spec(ABC):
         """The fields that may hold local paths."""
 
 
+def is_url(text: str) -> bool:
+    """Whether the text is the URL of data elsewhere, such as "s3://bucket/data"."""
+    return re.match(r"[a-z][a-z0-9+.-]*://", text) is not None
+
+
+def url_of(path: Path | str) -> str | None:
+    """The URL that was given where a path is expected; None for a path. A Path has lost one of its slashes."""
+    match = re.match(r"([a-z][a-z0-9+.-]+):/+", str(path))
+    return f"{match[1]}://{str(path)[match.end() :]}" if match else None
+
+
+def has_credentials(url: str) -> bool:
+    """Whether the URL has a password in it, or what may be one. Azure's abfs://CONTAINER@ACCOUNT has none."""
+    return re.match(r"https?://[^/]*@|[^/]*://[^/]*:[^/]*@", url) is not None
+
+
+def shown_url(url: str) -> str:
+    """The URL without credentials: without a user's name and password and, if it is an HTTP address, without the query,
+    which may be a signature."""
+    url = re.sub(r"(?<=://)[^/]*@", "", url) if has_credentials(url) else url
+    return url.partition("?")[0] if url.startswith("http") else url
+
+
 def _kind_and_path(text: str) -> tuple[str, str]:
     """ "folder:PATH" as ("folder:", "PATH"), whatever the kind; "" for the kind where there is none."""
+    if is_url(text):
+        return "", text
     kind, colon, rest = text.partition(":")
     return (kind + colon, rest) if kind.isidentifier() and rest and not Path(text).exists() else ("", text)
 
 
+def _published(kind: str, path: str) -> str:
+    if is_url(path):
+        return shown_url(path)
+    return f"{ELSEWHERE}/{Path(path).name}" if path.startswith("/") else path
+
+
 def _absolute(kind: str, text: str) -> str:
+    text = text.removeprefix("file://")
+    if is_url(text) or text.startswith("pipe:"):
+        return text
     path = Path(text).expanduser()
     if text.startswith(f"{ELSEWHERE}/") and not path.exists():
         raise UsageError(

@@ -82,6 +82,9 @@ def command(
     display, engine = Display(), engine_of(device, ray, workers, gpus_per_worker)
 
     # Before torch is imported and anything is downloaded, so that wrong paths and classes are reported at once.
+    from dmgd.exporters.distilled import require_outside_sets
+
+    require_outside_sets(out)
     opened = opened_if_here(source_spec, prior_spec)
     announce(opened, prior_spec, config, device, out, display)
 

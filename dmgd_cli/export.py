@@ -28,7 +28,10 @@ def command(
     out: Annotated[
         Path | None,
         optional(
-            "New or empty folder to write to. Default: beside the run, RUN-FORMAT.", options.OUTPUT, "--out", "-o"
+            "New or empty folder to write to, or a URL such as s3://bucket/name. Default: beside the run, RUN-FORMAT.",
+            options.OUTPUT,
+            "--out",
+            "-o",
         ),
     ] = None,
     image_format: Annotated[str, typer.Option(help="png (the run's bytes), webp (lossless) or jpg.")] = "png",
@@ -58,8 +61,12 @@ def command(
     """
     from dmgd.exporters.example import Limits
     from dmgd.exporters.hub import check_push, publish
+    from dmgd.specs import shown_url, url_of
     from dmgd.workflows.export import export
 
+    at = shown_url(url_of(out) or "") if out else ""
+    if push_to_hub and at:
+        raise UsageError("--push-to-hub sends what is in a local folder; leave --out out, or export twice")
     if push_to_hub:
         check_push(push_to_hub)
     elif private or revision:
@@ -82,8 +89,8 @@ def command(
     if push_to_hub:
         url = publish(out, push_to_hub, private=private, revision=revision, message=commit_message, progress=display)
     if json:
-        print_json({"path": str(out), "url": url, **index})
+        print_json({"path": at or str(out), "url": url, **index})
     else:
-        print_line(f"exported {index['images']} images of {len(index['images_per_class'])} classes to {out}")
+        print_line(f"exported {index['images']} images of {len(index['images_per_class'])} classes to {at or out}")
         if url:
             print_line(url)

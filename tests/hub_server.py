@@ -179,6 +179,9 @@ class Handler(BaseHTTPRequestHandler):
         if data is None:
             self.reply({}, 404, [("X-Error-Code", "EntryNotFound" if branch else "RevisionNotFound")])
             return
+        if asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"] or ""):
+            self.reply(data=data[int(asked[1]) : int(asked[2]) + 1], status=206)
+            return
         self.reply(data=data, headers=[("ETag", f'"{oid(data, False)}"'), ("X-Repo-Commit", commit_of(repo, branch))])
 
     def archive(self, hub, body, name):

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+import tarfile
 from dataclasses import replace
 
 import datasets
@@ -236,6 +237,24 @@ def test_the_same_bytes_on_another_day_in_another_folder(run, tmp_path, monkeypa
     monkeypatch.setattr("time.time", lambda: 2e9)
     export(run, layout, tmp_path / "two" / "deep%d")
     assert tree(tmp_path / "one") == tree(tmp_path / "two" / "deep%d")
+
+
+@pytest.mark.parametrize("block", [700, 1 << 20])
+def test_shards_are_those_of_webdataset_byte_for_byte(run, tmp_path, monkeypatch, block):
+    """However the blocks lie in which they are written."""
+    from dmgd.exporters import folder
+    from dmgd.workflows.export import export
+
+    monkeypatch.setattr(folder, "BLOCK", block)
+    found = export(run, "webdataset", tmp_path / "out", limits=Limits(images=4))
+    for path in (file["path"] for file in found["files"] if file["path"].endswith(".tar")):
+        shard = tmp_path / "out" / path
+        with tarfile.open(shard) as tar:
+            files = {member.name: tar.extractfile(member).read() for member in tar}
+        with wds.TarWriter(str(tmp_path / "bare.tar"), encoder=False, mtime=0) as bare:
+            for key in sorted({name.split(".")[0] for name in files}):
+                bare.write({"__key__": key, **{s: files[f"{key}.{s}"] for s in ("png", "json", "cls")}})
+        assert shard.read_bytes() == (tmp_path / "bare.tar").read_bytes()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -18,7 +18,8 @@ from dmgd.runs.directory import RunDirectory
 from dmgd.runs.record import ImageRecord
 from dmgd.sources.decode import in_order
 
-READERS, READ_AHEAD = 2, 32
+READERS, READ_AHEAD = 2, 4
+CHUNK = 16  # images that are read at a time: to hand over each alone takes as long as to read it
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,12 @@ def examples(
         fields = metadata(record, classes[record.class_index], sha256)
         return Example(record.class_index, fields, data, logits[record.key] if logits else None)
 
+    def read_all(chunk: Sequence[ImageRecord]) -> list[Example]:
+        return [read(record) for record in chunk]
+
+    chunks = (records[first : first + CHUNK] for first in range(0, len(records), CHUNK))
     # A few are read, checked and encoded while earlier ones are written.
     with ThreadPoolExecutor(READERS) as pool:
-        for example in in_order(pool, read, records, READ_AHEAD):
-            yield example
-            task.advance()
+        for chunk in in_order(pool, read_all, chunks, READ_AHEAD):
+            yield from chunk
+            task.advance(len(chunk))

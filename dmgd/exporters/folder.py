@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from io import BufferedWriter, FileIO
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -98,34 +98,57 @@ def same_export(out: Path, wanted: dict[str, Any], progress: Progress) -> dict[s
     return index
 
 
-class _HashedBlocks(FileIO):
-    """A file whose digest is computed in `thread`, a block behind the writing."""
+class HashedFile(RawIOBase):
+    """A file for sequential writing that computes its digest and size. A block is written and hashed in `thread` while
+    another is filled, and then the other way round: there are only two."""
 
     def __init__(self, path: Path, thread: ThreadPoolExecutor):
-        super().__init__(path, "wb")
-        self.digest, self.size, self._thread = hashlib.sha256(), 0, thread
-        self._hashing: Future[None] | None = None
+        self._file, self._thread = path.open("wb", buffering=0), thread
+        self._digest, self._size = hashlib.sha256(), 0
+        self._filling, self._stored, self._filled = bytearray(BLOCK), bytearray(), 0
+        self._storing: Future[None] | None = None
 
-    def write(self, block: Any) -> int:
-        written = super().write(block)
-        if self._hashing:
-            self._hashing.result()  # at most two blocks in memory
-        self._hashing = self._thread.submit(self.digest.update, bytes(memoryview(block)[:written]))
-        self.size += written
-        return written
+    def writable(self) -> bool:
+        return True
 
+    def tell(self) -> int:
+        return self._size
 
-class HashedFile(BufferedWriter):
-    """A binary file for sequential writing that computes its digest and size. Its `thread` ends before `entry`."""
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        self._size += (size := len(left))
+        while left:
+            count = min(len(left), BLOCK - self._filled)
+            self._filling[self._filled : self._filled + count] = left[:count]
+            self._filled, left = self._filled + count, left[count:]
+            if self._filled == BLOCK:
+                self._await()
+                self._storing = self._thread.submit(self._store, self._filling, BLOCK)
+                self._filling, self._stored, self._filled = self._stored or bytearray(BLOCK), self._filling, 0
+        return size
 
-    def __init__(self, path: Path, thread: ThreadPoolExecutor):
-        self._blocks = _HashedBlocks(path, thread)
-        super().__init__(self._blocks, BLOCK)
+    def close(self) -> None:
+        try:
+            if not self.closed:
+                self._await()
+                self._store(self._filling, self._filled)
+        finally:
+            self._file.close()
+            super().close()
 
     def entry(self, path: str, images: int = 0) -> dict[str, Any]:
         """The entry in the index of the finished file, whose path within the export is `path`."""
-        blocks = self._blocks
-        return {"path": path, "sha256": blocks.digest.hexdigest(), "bytes": blocks.size, "images": images}
+        return {"path": path, "sha256": self._digest.hexdigest(), "bytes": self._size, "images": images}
+
+    def _await(self) -> None:
+        if self._storing:
+            self._storing.result()
+
+    def _store(self, block: bytearray, size: int) -> None:
+        left = memoryview(block)[:size]
+        self._digest.update(left)
+        while left:
+            left = left[self._file.write(left) :]
 
 
 @contextmanager

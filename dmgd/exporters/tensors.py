@@ -45,7 +45,7 @@ def write(folder: Path, examples: Iterable[Example], description: Description) -
 def _write(folder: Path, path: str, tensor: Tensor, images: int = 0) -> dict[str, Any]:
     """A file that `torch.load(…, weights_only=True)` reads."""
     with hashed_file(folder, path) as file:
-        torch.save(tensor, file)
+        torch.save(tensor, file)  # type: ignore[arg-type]
     return file.entry(path, images)
 
 

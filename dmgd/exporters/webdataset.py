@@ -2,6 +2,7 @@
 
 import io
 import json
+import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,25 +21,48 @@ dataset = wds.WebDataset(shards, shardshuffle=False).decode("pil").to_tuple("{im
 
 
 def write(folder: Path, examples: Iterable[Example], description: Description) -> list[dict[str, Any]]:
-    """Write `data/train-00000.tar`, … in `folder`."""
-    import webdataset as wds
-
+    """Write `data/train-00000.tar`, … in `folder`, byte for byte what `webdataset.ShardWriter` writes with mtime 0."""
     files = []
     for number, shard in shards(examples, description.limits):
         path, count = f"data/train-{number:05d}.tar", 0
-        # A fixed modification time: the same images always give the same bytes.
-        with hashed_file(folder, path) as file, wds.TarWriter(file, encoder=False, mtime=0) as tar:
+        with hashed_file(folder, path) as file:
             for example in shard:
-                tar.write(tar_fields(example, description.image_format))
+                for suffix, data in sorted(tar_fields(example, description.image_format).items()):
+                    file.write(_header(f"{example.key}.{suffix}", len(data)))
+                    file.write(data)
+                    file.write(bytes(-len(data) % tarfile.BLOCKSIZE))
                 count += 1
+            file.write(bytes(2 * tarfile.BLOCKSIZE))
+            file.write(bytes(-file.tell() % tarfile.RECORDSIZE))
         files.append(file.entry(path, count))
     return files
 
 
-def tar_fields(example: Example, image_format: str) -> dict[str, str | bytes]:
-    """The tar fields of one image, as WebDataset's writer takes them."""
-    fields: dict[str, str | bytes] = {
-        "__key__": example.key,
+def _header(name: str, size: int) -> bytes:
+    """The tar header of a file, as WebDataset's writer makes it. `name` is ASCII of at most 99 characters. It is filled
+    in here, as for `tarfile` the headers take as long as the images."""
+    header = bytearray(_HEADER)
+    header[: len(name)] = name.encode("ascii")
+    header[124:135] = b"%011o" % size
+    header[148:155] = b"%06o\0" % sum(header)
+    return bytes(header)
+
+
+def _blank_header() -> bytes:
+    """A header without name and size, and with blanks for the checksum, as they count in it."""
+    # A fixed modification time: the same images always give the same bytes.
+    member = tarfile.TarInfo()
+    member.mode, member.mtime, member.uname, member.gname = 0o444, 0, "bigdata", "bigdata"
+    header = member.tobuf(tarfile.USTAR_FORMAT)
+    return header[:148] + b" " * 8 + header[156:]
+
+
+_HEADER = _blank_header()
+
+
+def tar_fields(example: Example, image_format: str) -> dict[str, bytes]:
+    """The files of one image by suffix."""
+    fields = {
         image_format: example.data,
         "cls": str(example.label).encode(),
         "json": json_line(example.metadata),

@@ -19,6 +19,7 @@ from dmgd.sources.source import (
     split_of,
     which_splits,
 )
+from dmgd.specs import is_url, shown_url
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class FolderLayout:
     @classmethod
     def open(cls, location: str) -> "FolderLayout":
         """The layout at `location`. Raises UsageError if there is no folder there or it has no class folders."""
+        if is_url(location):
+            raise UsageError(
+                f"{shown_url(location)}: image folders are read where they are local; of URLs, wds: and hf:"
+            )
         root = Path(location).expanduser()
         if not root.is_dir():
             raise UsageError(f"the image folder {root} does not exist")

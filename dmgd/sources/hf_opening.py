@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from dmgd.classes.info import natural_key
-from dmgd.errors import DmgdError, UsageError
+from dmgd.errors import DmgdError, UsageError, said_by
 from dmgd.network import hub_reachable
 from dmgd.sources.data_cache import data_folder, filled
-from dmgd.sources.huggingface import HuggingFaceLayout, layout_of_splits, said_by
+from dmgd.sources.hf_streaming import open_at_url, open_large
+from dmgd.sources.huggingface import HuggingFaceLayout, layout_of_splits
 from dmgd.sources.source import files_by_split, is_hidden, is_split_word, split_of
+from dmgd.specs import is_url, shown_url
 
 CONVERTED = "refs/convert/parquet"  # where the Hub keeps Parquet that it made of other datasets
 
@@ -24,11 +26,15 @@ class HubUnreachable(DmgdError):
 
 
 def open_hugging_face(location: str, variant: str | None, columns: str | None) -> HuggingFaceLayout:
-    """The dataset at a local path (folder or parquet file), or with that id on the Hub or in the cache.
+    """The dataset at a local path (folder or parquet file) or a URL, or with that id on the Hub or in the cache.
 
     Raises UsageError if it cannot be found or read or its columns are ambiguous, HubUnreachable if it is not in the
     cache and cannot be downloaded.
     """
+    if is_url(location):
+        if variant is not None:
+            raise UsageError(f"--variant belongs to datasets on the Hub, not to {shown_url(location)}; leave it out")
+        return open_at_url(location, columns)
     path = Path(location).expanduser()
     if path.exists():
         return layout_of_splits(location, columns, *_open_local(path, variant))
@@ -86,13 +92,18 @@ def _parquet_by_split(path: Path) -> dict[str, list[Path]]:
 
 
 def open_on_hub(hub_id: str, variant: str | None, columns: str | None) -> HuggingFaceLayout:
-    """The dataset with that id on the Hub or in the cache. Raises as `open_hugging_face`."""
-    if not (datasets_cache() / hub_id.replace("/", "___")).is_dir() and not hub_reachable():
+    """The dataset with that id on the Hub or in the cache; streamed if it is large and not in the cache. Raises as
+    `open_hugging_face`."""
+    is_here = (datasets_cache() / hub_id.replace("/", "___")).is_dir()
+    if not is_here and not hub_reachable():
         raise HubUnreachable(f"the dataset {hub_id!r} is not in the cache and the Hub cannot be reached")
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
     with hub_failures(hub_id, DatasetsError):
+        if not is_here and (large := open_large(hub_id, variant)):
+            splits, streamed, revision = large
+            return layout_of_splits(hub_id, columns, splits, (), revision, streamed)
         splits = load_dataset(hub_id, variant)
     files = [Path(entry["filename"]) for split in splits.values() for entry in split.cache_files]
     urls = " ".join(next(iter(splits.values())).info.download_checksums or {})

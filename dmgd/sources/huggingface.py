@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dmgd.classes.info import natural_key
-from dmgd.errors import ArtifactError, DmgdError, UsageError, listed, without_credentials
+from dmgd.errors import ArtifactError, DmgdError, UsageError, listed, said_by
+from dmgd.sources.remote import failures, filesystem, remembered
 from dmgd.sources.source import (
     SourceImage,
     fingerprint_files,
@@ -18,16 +19,27 @@ from dmgd.sources.source import (
     missing_split,
     which_splits,
 )
+from dmgd.specs import shown_url
 
 LABEL_COLUMNS = ("label", "labels", "class", "cls", "fine_label")
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """How a dataset is read that is not here: `stamp` changes when it does, rows may name files below `url`, `remarks`
+    are for the user."""
+
+    url: str
+    stamp: str
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class HuggingFaceLayout:
     """The splits of a dataset and the names of its image and label columns.
 
-    `files`, which the splits are read from, are for the fingerprint, and rows may name others below `root`; `revision`
-    is the Hub's commit, if known.
+    `files`, which the splits are read from, are for the fingerprint, and rows may name others below `root`; a dataset
+    elsewhere is `streamed` instead. `revision` is the Hub's commit, if known.
     """
 
     location: str
@@ -36,6 +48,7 @@ class HuggingFaceLayout:
     label: str
     files: tuple[Path, ...]
     revision: str | None = None
+    streamed: Streamed | None = None
 
     @property
     def has_test(self) -> bool:
@@ -45,12 +58,15 @@ class HuggingFaceLayout:
         train = self._split("train")
         if (names := getattr(train.features[self.label], "names", None)) is not None:
             return list(dict.fromkeys(label_text(name, self.location) for name in names))
+        return remembered(self.fingerprint("train"), self._found_labels) if self.streamed else self._found_labels()
+
+    def _found_labels(self) -> list[str]:
         with _damaged_assaid_by(self.location):
-            found = {row[self.label] for row in train.select_columns([self.label])}
+            found = {row[self.label] for row in self._split("train").select_columns([self.label])}
         return sorted({label_text(str(label), self.location) for label in found}, key=natural_key)
 
     def remarks(self, split: str) -> list[str]:
-        return lone_split(self.location, self.splits)
+        return [*lone_split(self.location, self.splits), *(self.streamed.remarks if self.streamed else ())]
 
     def images(self, split: str, skip: Collection[str] = ()) -> Iterator[SourceImage[str]]:
         from datasets import Image
@@ -88,17 +104,27 @@ class HuggingFaceLayout:
         """
         if stored.get("bytes") is not None or not stored.get("path"):
             return stored.get("bytes") or b""
+        if self.streamed:
+            if not stored["path"].startswith(f"{self.streamed.url}/") or "/../" in stored["path"]:
+                raise self._outside(stored["path"], name, shown_url(self.streamed.url))
+            fs, path = filesystem(stored["path"])
+            with failures(stored["path"]):
+                return bytes(fs.cat_file(path))
         file = self.root / stored["path"]
         if not file.resolve().is_relative_to(self.root.resolve()):
-            raise ArtifactError(
-                f"{self.location}, {name} has no image but the path {stored['path']!r}, which is outside {self.root}; "
-                "write the data anew with the images' bytes in it"
-            )
+            raise self._outside(stored["path"], name, str(self.root))
         return file
+
+    def _outside(self, path: str, name: str, root: str) -> ArtifactError:
+        return ArtifactError(
+            f"{self.location}, {name} has no image but the path {path!r}, which is outside {root}; "
+            "write the data anew with the images' bytes in it"
+        )
 
     def fingerprint(self, split: str) -> str:
         self._split(split)
-        parts = [self.image, self.label, fingerprint_files(Path("/"), self.files), split]
+        stamp = self.streamed.stamp if self.streamed else fingerprint_files(Path("/"), self.files)
+        parts = [self.image, self.label, stamp, split]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def _split(self, split: str) -> Any:
@@ -119,11 +145,12 @@ def layout_of_splits(
     splits: Mapping[str, Any],
     files: Collection[Path],
     revision: str | None = None,
+    streamed: Streamed | None = None,
 ) -> HuggingFaceLayout:
     """The layout of these splits of a dataset, read from `files`. Raises UsageError for ambiguous columns."""
     features = next(iter(splits.values())).features
     image, label = find_columns(features, columns, location)
-    return HuggingFaceLayout(location, splits, image, label, tuple(files), revision)
+    return HuggingFaceLayout(location, splits, image, label, tuple(files), revision, streamed)
 
 
 def find_columns(features: Mapping[str, Any] | None, columns: str | None, location: str) -> tuple[str, str]:
@@ -163,8 +190,3 @@ def _damaged_assaid_by(location: str) -> Iterator[None]:
         raise
     except Exception as error:  # datasets and Arrow raise a dozen types
         raise ArtifactError(f"{location} is damaged, or has no images and labels ({said_by(error)})") from error
-
-
-def said_by(error: Exception) -> str:
-    """What another library's error says, in one short line."""
-    return without_credentials(" ".join(str(error).split()))[:200] or type(error).__name__

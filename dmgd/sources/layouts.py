@@ -7,6 +7,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from dmgd.errors import UsageError
+from dmgd.specs import is_url, shown_url
 
 if TYPE_CHECKING:  # the command line lists the kinds without the libraries that they need
     from dmgd.sources.source import Layout
@@ -70,6 +71,8 @@ def open_layout(location: str, variant: str | None = None, columns: str | None =
     """
     name, _, rest = location.partition(":")
     if name not in KINDS or not rest:
+        if is_url(location) and layout_of(location) is None:
+            raise UsageError(f"it is not clear what is at {shown_url(location)}; give wds: or hf: before it")
         if (recognised := layout_of(location)) is None:
             raise UsageError(f"the data {location} does not exist; give --data a folder, parquet or WebDataset shards")
         name, rest = recognised, location

@@ -15,10 +15,11 @@ from dmgd.sources.labelled import LabelledSource, classes_from_labels, translate
 from dmgd.sources.layouts import KINDS, layout_of, open_layout, prefixes
 from dmgd.sources.named import arrival_of, hub_variant, open_named
 from dmgd.sources.source import Layout, Source
-from dmgd.specs import EMBEDDED, SourceSpec
+from dmgd.specs import EMBEDDED, SourceSpec, is_url, shown_url
 
 NAMED = (EMBEDDED, *imagenet_subsets(), "imagenet-1k")
 IMAGENET_LICENCE = "ImageNet terms of access: non-commercial research and education"
+REMOTE = "read from its URL"
 UNKNOWN_LICENCE = "unknown; see the data's own terms"
 
 
@@ -82,6 +83,8 @@ def source_arrival(spec: SourceSpec) -> Arrival:
         from huggingface_hub import constants
 
         return Arrival(spec.name, "from the Hub", (constants.ENDPOINT,), "give another --source")
+    if is_url(location) or is_url(spec.data or ""):
+        return Arrival(spec.published().name, REMOTE)
     return Arrival(spec.name, "embedded" if spec.name == EMBEDDED else "local")
 
 
@@ -102,8 +105,11 @@ def _any_source(spec: SourceSpec, labels: Sequence[str] | None, kind: str, locat
     test = open_layout(spec.test_data, None, spec.columns if kind == "hf" else None) if spec.test_data else None
     classes, rows = classes_from_labels(translate(labels or layout.labels(), spec.class_map, location), location)
     is_local = kind != "hf" or Path(location).exists()
-    name = f"{kind}:{Path(location).name if is_local else location}"  # local paths are private
-    variant = "local copy" if is_local else hub_variant(layout, spec.variant)
+    if is_url(location):
+        name, variant = f"{kind}:{shown_url(location)}", REMOTE
+    else:
+        name = f"{kind}:{Path(location).name if is_local else location}"  # local paths are private
+        variant = "local copy" if is_local else hub_variant(layout, spec.variant)
     return LabelledSource(spec, name, variant, UNKNOWN_LICENCE, classes, rows, layout, test)
 
 
@@ -113,7 +119,8 @@ def _named_source(spec: SourceSpec, labels: Sequence[str] | None, progress: Prog
     layout: Layout
     table = _table(name)
     if spec.data is not None:
-        layout, described = open_layout(spec.data, spec.variant, spec.columns), "local copy"
+        layout = open_layout(spec.data, spec.variant, spec.columns)
+        described = REMOTE if is_url(layout.location) else "local copy"
     else:
         layout, described = open_named(name, spec.variant, spec.columns, progress)
     test = open_layout(spec.test_data) if spec.test_data else None

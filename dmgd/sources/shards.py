@@ -1,40 +1,39 @@
 """WebDataset shards: tar files in which the files of one image share their name up to the first dot, the key."""
 
-import glob
 import io
 import json
 import lzma
-import math
 import os
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 from dmgd.classes.info import natural_key
-from dmgd.errors import ArtifactError, UsageError, one_line
+from dmgd.errors import ArtifactError, one_line
 from dmgd.files import open_regular
 from dmgd.images import IMAGE_SUFFIXES, MAX_BYTES, is_image
+from dmgd.sources import remote
+from dmgd.sources.remote import RemoteFile
+from dmgd.sources.shard_files import expand, expand_url
 from dmgd.sources.source import (
     SourceImage,
     files_by_split,
     fingerprint_files,
-    is_hidden,
     label_text,
     lone_split,
     missing_split,
     which_splits,
 )
+from dmgd.specs import is_url, shown_url
 
 _JSON_LABELS = ("wnid", "class_name", "class", "label", "cls")  # the first that is there, before a bare .cls number
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)  # the key, and the suffix of the file
-SHARDS = ("*.tar", "*.tar.gz", "*.tgz", "data/*.tar", "data/*.tar.gz", "data/*.tgz")
-_BRACES = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
-_MOST_SHARDS = 1_000_000
 _MOST_TEXT = 1 << 24  # bytes of a .cls or .json
 
 _BLOCK = 1 << 20
@@ -44,19 +43,22 @@ Members = Mapping[str, Callable[..., bytes]]
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """The tar files of every split that there is, in order."""
+    """The tar files of every split that there is, in order; all are local, or none."""
 
     location: str
-    shards: dict[str, list[Path]]
+    shards: dict[str, list[Path]] | dict[str, list[RemoteFile]]
 
     @classmethod
     def open(cls, pattern: str) -> "ShardLayout":
-        """The shards of a folder, a glob or a pattern like `train-{000..099}.tar`.
+        """The shards of a folder, a glob or a pattern like `train-{000..099}.tar`, or of a URL that is one of these.
 
         Their names say which split they belong to; see `split_of`. Raises UsageError if there are none, if one of a
         numbered series is missing, or if only some names say a split.
         """
-        files = _expand(pattern)
+        if is_url(pattern):
+            shown = shown_url(pattern)
+            return cls(shown, remote.by_split(f"wds:{shown}", expand_url(pattern)))
+        files = expand(pattern)
         root = Path(os.path.commonpath([file.parent for file in files]))
         return cls(pattern, files_by_split(f"wds:{pattern}", root, files))
 
@@ -65,11 +67,12 @@ class ShardLayout:
         return "test" in which_splits(self.shards)
 
     def labels(self) -> list[str]:
-        seen = {_label(*read)[0] for file in self._files("train") for read in read_shard(file)}
-        return sorted(seen, key=natural_key)
+        if not (at_urls := _at_urls(self._files("train"))):
+            return _labels_of(self._files("train"))
+        return remote.remembered(self.fingerprint("train"), lambda: _labels_of(at_urls, remote.THREADS))
 
     def remarks(self, split: str) -> list[str]:
-        return lone_split(f"wds:{self.location}", self.shards)
+        return [*lone_split(f"wds:{self.location}", self.shards), *remote.unstamped(_at_urls(self._files(split)))]
 
     def images(self, split: str, skip: Collection[str] = ()) -> Iterator[SourceImage[str]]:
         for file in self._files(split):
@@ -79,53 +82,38 @@ class ShardLayout:
                     yield SourceImage(_image(members), label, name, number)
 
     def fingerprint(self, split: str) -> str:
-        return fingerprint_files(Path("/"), [file.resolve() for file in self._files(split)])
+        files = self._files(split)
+        local = [file.resolve() for file in files if isinstance(file, Path)]
+        return fingerprint_files(Path("/"), local) if local else remote.fingerprint(_at_urls(files))
 
-    def _files(self, split: str) -> list[Path]:
+    def _files(self, split: str) -> Sequence[Path | RemoteFile]:
         if (name := which_splits(self.shards).get(split)) is None:
             raise missing_split(f"wds:{self.location}", split, self.shards)
         return self.shards[name]
 
 
-def _expand(pattern: str) -> list[Path]:
-    path = Path(pattern).expanduser()
-    if "://" in pattern or pattern.startswith("pipe:"):
-        raise UsageError(f"wds:{pattern} is not local; download the shards and give their pattern")
-    if path.is_dir():
-        found = [file for pattern in SHARDS for file in path.glob(pattern) if not is_hidden(file.name)]
-        files = sorted(found, key=lambda file: natural_key(str(file)))
-    elif path.exists():  # whatever its name means as a pattern
-        files = [path]
-    elif ranges := _BRACES.findall(pattern):
-        if math.prod(max(int(last) - int(first) + 1, 0) for first, last in ranges) > _MOST_SHARDS:
-            raise UsageError(f"wds:{pattern} means more than {_MOST_SHARDS:,} shards; give their folder")
-        files = [Path(one).expanduser() for one in _series(pattern)]
-        if missing := [file for file in files if not file.is_file()]:
-            raise UsageError(f"{len(missing)} of {len(files)} shards are missing, the first is {missing[0]}")
-    else:
-        files = sorted(Path(one) for one in glob.glob(str(path)))  # noqa: PTH207 (an absolute pattern)
-    if not files:
-        raise UsageError(f"no WebDataset shards at {pattern}; give a folder, a glob or train-{{000..099}}.tar")
-    return files
+def _at_urls(files: Sequence[Path | RemoteFile]) -> list[RemoteFile]:
+    return [file for file in files if isinstance(file, RemoteFile)]
 
 
-def _series(pattern: str) -> list[str]:
-    if (match := _BRACES.search(pattern)) is None:
-        return [pattern]
-    first, last = match.groups()
-    numbers = [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
-    return [one for n in numbers for one in _series(pattern[: match.start()] + n + pattern[match.end() :])]
+def _labels_of(files: Sequence[Path | RemoteFile], threads: int = 1) -> list[str]:
+    """The labels in the shards, several of which are read at a time."""
+    with ThreadPoolExecutor(threads) as pool:
+        found = pool.map(lambda file: {_label(*read)[0] for read in read_shard(file)}, files)
+        return sorted(set().union(*found), key=natural_key)
 
 
-def read_shard(file: Path) -> Iterator[tuple[str, Members]]:
+def read_shard(file: Path | RemoteFile) -> Iterator[tuple[str, Members]]:
     """For each image of a shard its name in messages and its files by lower-case suffix, as functions that read them;
-    they are valid until the next image. Raises ArtifactError for a shard that is damaged, was cut or holds links."""
+    they are valid until the next image. Raises ArtifactError for a shard that is damaged, was cut or holds links, or
+    cannot be reached."""
     try:
-        with open_regular(file) as data, tarfile.open(fileobj=data) as tar:
+        opened = open_regular(file) if isinstance(file, Path) else file.open()
+        with opened as data, tarfile.open(fileobj=data) as tar:
             files = ((name, member) for member in _members(tar) if (name := _NAME.fullmatch(member.name)))
             for key, group in groupby(files, key=lambda found: found[0][1]):
-                members = {name[2].lower(): partial(_read, tar, member) for name, member in group}
-                yield f"{file.name}, sample {one_line(key)}", members
+                # What is compressed would be unpacked from its beginning to go back to a file.
+                yield f"{file.name}, sample {one_line(key)}", _files_of(tar, group, held=tar.fileobj is not data)
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise ArtifactError(
             f"the shard {file} is damaged or is no tar file ({str(error).partition(chr(10))[0]}); copy it again"
@@ -159,10 +147,32 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def _read(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int = MAX_BYTES) -> bytes:
-    if member.size > most:
-        raise tarfile.ReadError(f"{one_line(member.name)} has {member.size:,} bytes, more than {most:,}")
+    _check_size(member, most)
     file = tar.extractfile(member)
     return file.read() if file else b""
+
+
+def _check_size(member: tarfile.TarInfo, most: int) -> None:
+    if member.size > most:
+        raise tarfile.ReadError(f"{one_line(member.name)} has {member.size:,} bytes, more than {most:,}")
+
+
+def _files_of(tar: tarfile.TarFile, found: Iterable[tuple[re.Match[str], tarfile.TarInfo]], held: bool) -> Members:
+    """The files of one image; `held` in memory, all together at most MAX_BYTES."""
+    files: dict[str, Callable[..., bytes]] = {}
+    left = MAX_BYTES
+    for name, member in found:
+        read = partial(_read, tar, member)
+        if held:
+            left -= len(data := read(left))
+            read = partial(_of_at_most, data, member)
+        files[name[2].lower()] = read
+    return files
+
+
+def _of_at_most(data: bytes, member: tarfile.TarInfo, most: int = MAX_BYTES) -> bytes:
+    _check_size(member, most)
+    return data
 
 
 def _image(members: Members) -> bytes:

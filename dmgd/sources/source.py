@@ -7,7 +7,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Generic, Protocol, TypeVar
 
 from PIL.Image import Image
@@ -29,6 +29,7 @@ SYSTEM_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volu
 MAX_LABEL = 500  # characters; ImageNet's longest name has 121
 
 Label = TypeVar("Label", int, str)
+AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,12 @@ def is_split_word(name: str) -> bool:
     return any(name.lower() in words for words in SPLIT_WORDS.values())
 
 
-def files_by_split(location: str, root: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
+def files_by_split(location: str, root: PurePath, files: Sequence[AnyPath]) -> dict[str, list[AnyPath]]:
     """The files of each split by their names below `root`; all in one, "train", if no name has a word for a split.
 
     Raises UsageError if only some have: the others belong to no split.
     """
-    splits: dict[str | None, list[Path]] = {}
+    splits: dict[str | None, list[AnyPath]] = {}
     for file in files:
         splits.setdefault(split_of(str(file.relative_to(root))), []).append(file)
     unclear = splits.pop(None, [])

@@ -11,12 +11,14 @@ from dmgd.exporters.distilled import require_outside_sets
 from dmgd.exporters.example import Description, Limits, examples
 from dmgd.exporters.folder import CARD, FORMAT, INDEX, output_folder, same_export, staged, write_hashed
 from dmgd.exporters.formats import layout_named
+from dmgd.exporters.remote import require_writable, send
 from dmgd.exporters.soft_labels import read_soft_labels
-from dmgd.files import sha256_bytes, write_sealed
+from dmgd.files import scratch_folder, sha256_bytes, write_sealed
 from dmgd.images import check_image_format
 from dmgd.progress import Progress, listener
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.manifest import published
+from dmgd.specs import url_of
 
 
 def export(
@@ -30,7 +32,8 @@ def export(
     evaluation: Path | str | None = None,
     progress: Progress | bool = False,
 ) -> dict[str, Any]:
-    """Write the run to `out` and return the export's index. The same run and settings give the same bytes.
+    """Write the run to `out`, a folder or a URL that fsspec writes to, and return the export's index. The same run and
+    settings give the same bytes.
 
     `layout` is "webdataset", "parquet", "imagefolder" or "tensors", `image_format` "png", "webp" or "jpg". `teacher` is
     a folder of soft labels, see dmgd.exporters.soft_labels; `evaluation` is a JSON of `dmgd evaluate`, whose scores are
@@ -40,6 +43,18 @@ def export(
     UsageError if `out` contains something else, MismatchError if it contains another export.
     """
     run = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
+    if url := url_of(out):
+        require_writable(url)
+        with scratch_folder() as folder:
+            settings: dict[str, Any] = {
+                "image_format": image_format,
+                "limits": limits,
+                "teacher": teacher,
+                "evaluation": evaluation,
+            }
+            index = export(run, layout, folder / "export", progress=progress, **settings)
+            send(folder / "export", index, url, listener(progress))
+        return index
     out, progress, found = Path(out), listener(progress), layout_named(layout)
     check_image_format(image_format)
     records = run.complete_records()
