@@ -32,8 +32,8 @@ CLASSES = 100
 SHARD_IMAGES = 2_000
 
 
-def make_run(path: Path, images: int) -> RunDirectory:
-    """A finished run of `images` images, written directly, as only the export is timed."""
+def make_run(path: Path, images: int, size: int = 256) -> RunDirectory:
+    """A finished run of images of `size` pixels, a multiple of 32, written directly, as only the export is timed."""
     rng = np.random.default_rng(0)
     ipc = images // CLASSES
     classes = [ClassInfo(f"class {c}", prior_index=c) for c in range(CLASSES)]
@@ -48,7 +48,9 @@ def make_run(path: Path, images: int) -> RunDirectory:
         "versions": {},
     }
     # 64 different images, each in many files, as encoding is not timed.
-    smooth = np.kron(rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), np.ones((1, 8, 8, 1), np.uint8))
+    smooth = np.kron(
+        rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), np.ones((1, size // 32, size // 32, 1), np.uint8)
+    )
     pictures = [image // 2 + rng.integers(0, 40, image.shape, dtype=np.uint8) for image in smooth]
     files = [(encode(pixels), sha256_bytes(pixels.tobytes())) for pixels in pictures]
     with RunDirectory.writer(path, manifest) as run:
@@ -105,6 +107,7 @@ def timed(work, *arguments) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--size", type=int, default=256, help="their side in pixels, a multiple of 32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="working folder; default: the system's temporary folder")
     options = parser.parse_args()
@@ -119,7 +122,7 @@ def main() -> None:
         "parquet, dmgd": lambda run, out: export(run, "parquet", out, limits=limits),
     }
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        run = make_run(Path(folder) / "run", options.images)
+        run = make_run(Path(folder) / "run", options.images, options.size)
         seconds: dict[str, list[float]] = {name: [] for name in writers}
         for number in range(options.rounds):
             for name, write in writers.items():

@@ -76,6 +76,15 @@ def url_of(path: Path | str) -> str | None:
     return f"{match[1]}://{str(path)[match.end() :]}" if match else None
 
 
+def require_no_url(out: Path) -> None:
+    """Raise UsageError if `out`, where files are written, is a URL."""
+    if url := url_of(out):
+        raise UsageError(
+            f"{shown_url(url)} is a URL, but what is written there needs the locks and renames of a file system; give "
+            "a local or shared folder, and copy the result, as with `aws s3 sync`"
+        )
+
+
 def has_credentials(url: str) -> bool:
     """Whether the URL has a password in it, or what may be one. Azure's abfs://CONTAINER@ACCOUNT has none."""
     return re.match(r"https?://[^/]*@|[^/]*://[^/]*:[^/]*@", url) is not None

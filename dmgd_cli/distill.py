@@ -8,7 +8,7 @@ import typer
 from dmgd.display import Display
 from dmgd.generation.config import DistillConfig
 from dmgd.matching.methods import DEFAULT_METHOD, METHODS, method_named
-from dmgd.specs import PriorSpec, SourceSpec, default_prior
+from dmgd.specs import PriorSpec, SourceSpec, default_prior, require_no_url
 from dmgd_cli import options
 from dmgd_cli.announce import announce, opened_if_here
 from dmgd_cli.engine import engine_of
@@ -82,9 +82,7 @@ def command(
     display, engine = Display(), engine_of(device, ray, workers, gpus_per_worker)
 
     # Before torch is imported and anything is downloaded, so that wrong paths and classes are reported at once.
-    from dmgd.exporters.distilled import require_outside_sets
-
-    require_outside_sets(out)
+    require_no_url(out)
     opened = opened_if_here(source_spec, prior_spec)
     announce(opened, prior_spec, config, device, out, display)
 

@@ -18,7 +18,7 @@ from dmgd.guard import GUARD
 from dmgd.images import LOSSLESS
 from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.runs.manifest import specs_of
-from dmgd.specs import PriorSpec, SourceSpec, shown_url, url_of
+from dmgd.specs import PriorSpec, SourceSpec, require_no_url
 
 EXTRA = "is not part of the export"  # how the line ends that names a file beside those of the index
 # What git and the Hub client put beside the files of a dataset.
@@ -78,11 +78,7 @@ class DistilledSet:
 
 def require_outside_sets(out: Path) -> None:
     """Raise UsageError if `out` is a URL, or lies in a run or an export, of which what is written there is no part."""
-    if url := url_of(out):
-        raise UsageError(
-            f"{shown_url(url)} is a URL, but what is written there needs the locks and renames of a file system; give "
-            "a local or shared folder, and copy the result, as with `aws s3 sync`"
-        )
+    require_no_url(out)
     for parent in out.resolve().parents:
         try:
             DistilledSet.open(parent)
