@@ -4,7 +4,9 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from dmgd.distribution.engine import Chain, Result, Shared, Task, Value, Work
@@ -79,26 +81,20 @@ class RayEngine:
 
         if ray.is_initialized():
             return
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what it warns of without
-        is_main = threading.current_thread() is threading.main_thread()
-        handler = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(
-                self.address,
-                include_dashboard=False if self.address == "local" else None,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                namespace="dmgd",
-            )
+            with _quiet():
+                ray.init(
+                    self.address,
+                    include_dashboard=False if self.address == "local" else None,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    namespace="dmgd",
+                )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UsageError(
                 f"there is no Ray cluster at {self.address} ({one_line(str(error))[:200]}); start one with ray start "
                 "--head, or use this machine alone with --ray local"
             ) from error
-        finally:
-            if is_main:  # Ray sets its own
-                signal.signal(signal.SIGTERM, handler)
         # Ray prints the deaths of workers on stdout, where results are, and has no setting for that.
         self._printing = ray._private.worker.print_to_stdstream
         ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None
@@ -145,6 +141,28 @@ class RayEngine:
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Start Ray without what it prints, and without its own handling of SIGTERM, which prints a stack."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what it warns of without
+    handler, set_handler = signal.getsignal(signal.SIGTERM), ray._private.utils.set_sigterm_handler
+    ray._private.utils.set_sigterm_handler = lambda handler: None
+    stderr = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        ray._private.utils.set_sigterm_handler = set_handler
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # again: Ray's C++ part has set its own
 
 
 def _share_of_cores(nodes: list[dict[str, float]], gpus: float) -> int:
