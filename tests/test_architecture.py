@@ -64,6 +64,11 @@ def test_no_modules_import_each_other():
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
+def test_only_the_engine_of_ray_knows_ray():
+    knowing = {module for module, path in MODULES.items() if "ray" in imports(path)}
+    assert knowing == {"dmgd.distribution.ray_engine", "dmgd.distribution.ray_workers"}
+
+
 def public_functions(path: Path) -> list[ast.FunctionDef]:
     return [
         node

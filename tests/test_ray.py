@@ -69,12 +69,15 @@ def make_all(base, out, engine):
     (out / "scores").write_text(re.sub(r'"seconds": [\d.]+', "", json.dumps(scores["scores"])))
 
 
-def kill_a_worker():
-    """Kill one of the actors that are at work, as soon as there is one."""
+def kill_a_worker(cluster):
+    """Kill one of the cluster's actors that are at work, as soon as there is one."""
+    mark = f"--gcs-address={cluster.address}\0".encode()
     while True:
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                if (process / "cmdline").read_bytes().startswith(b"ray::Actor.do"):
+                parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+                is_at_work = (process / "cmdline").read_bytes().startswith(b"ray::Actor.do")
+                if is_at_work and mark in Path("/proc", parent, "cmdline").read_bytes():
                     os.kill(int(process.name), signal.SIGKILL)
                     return
             except OSError:
@@ -83,7 +86,7 @@ def kill_a_worker():
 
 
 def test_workers_give_the_bytes_of_one_process_even_if_one_dies(cluster, inputs, tmp_path):
-    killer = threading.Thread(target=kill_a_worker, daemon=True)
+    killer = threading.Thread(target=kill_a_worker, args=[cluster], daemon=True)
     killer.start()
     with dmgd.RayEngine(workers=2, device="cpu") as engine:
         make_all(inputs, tmp_path / "ray", engine)

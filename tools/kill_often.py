@@ -44,9 +44,9 @@ COMMANDS = {
 class Trial:
     """One command in a folder of its own, with its own cache and temporary folder."""
 
-    def __init__(self, base: Path, name: str, number: object) -> None:
+    def __init__(self, base: Path, command: str, number: object) -> None:
         self.folder = base / f"trial-{number}"
-        self.command = [str(DMGD), *COMMANDS[name].format(base=base, trial=self.folder).split()]
+        self.command = [str(DMGD), *command.format(base=base, trial=self.folder).split()]
         own = {"TMPDIR": "tmp", "XDG_CACHE_HOME": "cache", "HOME": "home"}
         self.environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", MARK: str(self.folder)}
         for variable, folder in own.items():
@@ -103,9 +103,9 @@ def handles_sigterm(pid: int) -> bool:
     return bool(caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def undisturbed(base: Path, name: str) -> dict:
+def undisturbed(base: Path, name: str, command: str) -> dict:
     """The result of the command, the seconds it takes, and the beginnings of the lines that it prints on stderr."""
-    trial = Trial(base, name, f"whole-{name}".replace(" ", "-"))
+    trial = Trial(base, command, f"whole-{name}".replace(" ", "-"))
     process = trial.start()
     started = time.perf_counter()
     if process.wait():
@@ -123,7 +123,7 @@ def killed(base: Path, name: str, number: int, seed: int, whole: dict) -> tuple[
     rng = random.Random(f"{seed} {number}")
     sent, to_group = rng.choice([*CODES]), rng.random() < 0.5
     moment = rng.uniform(0, whole["seconds"])
-    trial, problems = Trial(base, name, number), []
+    trial, problems = Trial(base, COMMANDS[name], number), []
     process = trial.start()
     time.sleep(moment)
     try:
@@ -187,7 +187,7 @@ def main() -> None:
         base = Path(folder)
         make_inputs(base)
         names = list(COMMANDS)
-        wholes = dict(zip(names, pool.map(lambda name: undisturbed(base, name), names), strict=True))
+        wholes = dict(zip(names, pool.map(lambda name: undisturbed(base, name, COMMANDS[name]), names), strict=True))
 
         def kill(number: int) -> tuple[str, list[str]]:
             name = names[number % len(names)]

@@ -51,13 +51,10 @@ class Shared(Protocol[ValueOut]):
 
 
 class Engine(Protocol):
-    """Does work; open, as a context, while it does. `device` is a name for `torch_device`; `workers` is None where this
-    process is the only one."""
+    """Does work; open, as a context, while it does. `device` is a name for `torch_device`."""
 
     @property
     def device(self) -> str: ...
-    @property
-    def workers(self) -> int | None: ...
     def __enter__(self) -> "Engine": ...
     def __exit__(self, *error: Any) -> None: ...
 
@@ -93,7 +90,6 @@ class SerialEngine:
     """Does everything in this process: nothing is pickled, or opened again."""
 
     device: str = "auto"
-    workers: int | None = None
 
     def __enter__(self) -> "SerialEngine":
         return self

@@ -4,7 +4,9 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from dmgd.distribution.engine import Chain, Result, Shared, Task, Value, Work
@@ -35,8 +37,9 @@ class RayEngine:
             raise UsageError(f"gpus per worker must be a whole number or between 0 and 1, not {gpus_per_worker:g}")
         self.address, self.workers, self.gpus_per_worker, self.device = address, workers, gpus_per_worker, device
         self._entered = 0
-        self._printing: Any = None
+        self._connected = False
         self._actors: list[Any] = []
+        self._agents: list[Any] = []  # processes of a cluster of its own
         self._resources: tuple[float, int] | None = None  # GPUs and cores of each actor
 
     def __enter__(self) -> "RayEngine":
@@ -46,8 +49,10 @@ class RayEngine:
     def __exit__(self, *error: Any) -> None:
         self._entered -= 1
         if not self._entered:
-            self._end_actors()
-            self._disconnect()
+            if self._connected:
+                self._disconnect()
+            else:
+                self._end_actors()
 
     def share(self, value: Value) -> Shared[Value]:
         from dmgd.distribution.ray_workers import in_store
@@ -75,40 +80,42 @@ class RayEngine:
 
     def _connect(self) -> None:
         """Connect to the cluster, quietly, unless that is done."""
+        import psutil  # Ray's
         import ray
 
         if ray.is_initialized():
             return
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what it warns of without
-        is_main = threading.current_thread() is threading.main_thread()
-        handler = signal.getsignal(signal.SIGTERM)
+        self._connected = True  # from here on there is something to end
         try:
-            ray.init(
-                self.address,
-                include_dashboard=False if self.address == "local" else None,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                namespace="dmgd",
-            )
+            with _quiet():
+                ray.init(
+                    self.address,
+                    include_dashboard=False if self.address == "local" else None,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    namespace="dmgd",
+                )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UsageError(
                 f"there is no Ray cluster at {self.address} ({one_line(str(error))[:200]}); start one with ray start "
                 "--head, or use this machine alone with --ray local"
             ) from error
-        finally:
-            if is_main:  # Ray sets its own
-                signal.signal(signal.SIGTERM, handler)
-        # Ray prints the deaths of workers on stdout, where results are, and has no setting for that.
-        self._printing = ray._private.worker.print_to_stdstream
-        ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None
+
+        node: Any = ray._private.worker._global_node
+        for raylet in node.all_processes.get("raylet", []):
+            self._agents += psutil.Process(raylet.process.pid).children()
 
     def _disconnect(self) -> None:
+        """Disconnect, with which the workers end, and a cluster of its own with all its processes."""
+        import psutil
         import ray
 
-        if self._printing:
-            ray.shutdown()
-            ray._private.worker.print_to_stdstream, self._printing = self._printing, None
+        self._connected = False
+        ray.shutdown()
+        for process in self._agents:  # Ray gives them a second, and they may take a minute
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._agents, self._actors = [], []
 
     def _actors_on(self, device: str) -> list[Any]:
         """The workers on devices of this kind, those that are there if they have what it takes. Raises UsageError if
@@ -145,6 +152,43 @@ class RayEngine:
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Start Ray without what it prints, and without its handling of SIGTERM, which prints stacks and aborts. It has no
+    settings for these."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what it warns of without
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+    raylet: Any = ray._raylet
+    set_handler, core_worker = ray._private.utils.set_sigterm_handler, raylet.CoreWorker
+
+    def without_handler(*arguments: Any, **more: Any) -> Any:
+        """The connection, which sets a handler of its own: SIGTERM waits until that is replaced."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            return core_worker(*arguments, **more)
+        finally:
+            if is_main:
+                signal.signal(signal.SIGTERM, handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    ray._private.utils.set_sigterm_handler = lambda handler: None
+    raylet.CoreWorker = without_handler
+    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None  # deaths of workers, on stdout
+    stderr = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        ray._private.utils.set_sigterm_handler, raylet.CoreWorker = set_handler, core_worker
 
 
 def _share_of_cores(nodes: list[dict[str, float]], gpus: float) -> int:

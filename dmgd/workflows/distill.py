@@ -21,6 +21,7 @@ from dmgd.priors.prior import Prior
 from dmgd.progress import Progress, listener
 from dmgd.runs.directory import MANIFEST, RunDirectory, require_own
 from dmgd.runs.preview import write_preview
+from dmgd.sources.decode import available_cores
 from dmgd.sources.detail import detail
 from dmgd.sources.open import as_source
 from dmgd.sources.source import Source
@@ -29,7 +30,7 @@ from dmgd.statistics.content import check_statistics
 from dmgd.statistics.file import Statistics
 from dmgd.workflows.fit_stats import fit_statistics
 
-WRITERS = 2  # batches that are written at a time
+WRITERS = 8  # threads, at most, each of which writes a batch
 LEAST_DETAIL = 0.5  # of the source's: below it, warn of blur
 
 
@@ -82,12 +83,12 @@ def distill(
         wanted = config.with_statistics_of(statistics.header["k"]).k if config.method.uses_points else None
         check_statistics(statistics, source, prior, wanted, progress=progress)
     plan = make_plan(config, source.spec, prior, statistics, progress=progress)
-    sampling = Sampling(plan, prior, progress)
+    sampling, threads = Sampling(plan, prior, progress), min(WRITERS, available_cores())
     with (
         engine,
         RunDirectory.writer(out, plan.to_json()) as run,
         progress.task("distil", len(plan.batches) * plan.steps, "steps") as task,
-        ThreadPoolExecutor(WRITERS if engine.workers else 1) as writers,  # left after they have written what was made
+        ThreadPoolExecutor(threads) as writers,  # left after they have written what was made
     ):
         whole = {batch for batch in plan.batches if _is_whole(run, batch, progress)}
         if whole:  # all at once, so that the rate is that of the steps that are taken now
@@ -95,7 +96,7 @@ def distill(
         chains = sampling_chains(plan, statistics, engine, whole, run.latents)
         written: deque[Future[None]] = deque()  # batches in the writers' hands, while the next are sampled
         for one, made in engine.map(sampling, chains, task, progress):
-            if len(written) == WRITERS:
+            if len(written) == threads:
                 written.popleft().result()
             written.append(writers.submit(run.write_batch, one.batch, made.pixels, made.latents, made.records))
         for future in written:
