@@ -148,6 +148,10 @@ class PipelineParts:
             raise UsageError(f"--lora has no effect: diffusers loads none into a {self.name}")
         with said_in_one_line(f"the LoRA in {self.lora} does not fit this pipeline"):
             pipeline.load_lora_weights(self.lora)
+            if not pipeline.get_active_adapters():  # diffusers passes over tensors of other networks with a warning
+                raise ArtifactError(
+                    f"the LoRA in {self.lora} does not fit this pipeline: it changes nothing of a {self.name}"
+                )
             pipeline.fuse_lora()
             pipeline.unload_lora_weights()
 
