@@ -164,6 +164,16 @@ def test_a_lora_is_fused_and_recorded(folders, tmp_path):
         load_prior(folders("pixart-sigma"), lora=str(tmp_path / "lora"), device="cpu")
 
 
+@pytest.mark.parametrize("file", ["tokenizer/tokenizer.json", "text_encoder/config.json"])
+def test_what_prompts_are_encoded_with_is_recorded(folders, tmp_path, file):
+    folder = shutil.copytree(folders("sd15"), tmp_path / "copy")
+    before = load_prior(folders("sd15"), device="cpu").settings()
+    assert load_prior(folder, device="cpu").settings() == before
+    (folder / file).write_text((folder / file).read_text() + "\n")
+    after = load_prior(folder, device="cpu").settings()
+    assert {key for key in before if before[key] != after[key]} == {"encoding"}
+
+
 def test_a_lora_or_an_autoencoder_of_another_family_is_refused(folders, photos, tmp_path, inline):
     asked = ("distill", "--source", f"folder:{photos}", "--prior", folders("sd15"), "--out", tmp_path / "run")
     save_lora("sd3", tmp_path / "lora")

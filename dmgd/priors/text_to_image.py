@@ -96,6 +96,7 @@ class TextToImagePrior(Prior):
         return {
             "pipeline": self.pipeline.name,
             "network": sha256(dumps(config, sort_keys=True, default=str).encode()).hexdigest(),
+            "encoding": self.pipeline.encoding,
             "diffusion": self.process.to_json(),
             "size": self.image_size,
             "prompts": self.prompts.to_json(),
