@@ -119,7 +119,7 @@ def _absolute(kind: str, text: str) -> str:
     if text.startswith(f"{ELSEWHERE}/") and not path.exists():
         raise UsageError(
             f"{kind}{text} is a path on the machine that the set was made on; give its path on this one with --source "
-            "or --data for images and --prior or --vae for weights"
+            "or --data for images, --prior, --vae or --lora for weights, and --prompts"
         )
     is_pattern = kind == "wds:" or text.endswith((".tar", ".tar.gz", ".tgz"))
     return str(path.absolute()) if is_pattern or path.exists() else text
@@ -149,8 +149,8 @@ class PriorSpec(_Spec):
     of single classes; `negative_prompt`; `size`, the side of the images in pixels; `lora`, a folder.
     """
 
-    choices: ClassVar[tuple[str, ...]] = ("precision",)
     of_text: ClassVar[tuple[str, ...]] = ("prompt", "prompts", "negative_prompt", "size", "lora")
+    choices: ClassVar[tuple[str, ...]] = ("precision", "prior_type", *of_text)
 
     vae: str | None = None
     encoder: str | None = None

@@ -1,5 +1,6 @@
 """`dmgd distill`"""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,4 +99,5 @@ def command(
         print_json({"path": str(out), "images": images, **run.manifest})
     else:
         print_line(f"distilled {images} images of {len(run.classes)} classes into {out}")
-        print_line(f"next: dmgd evaluate {out}   or   dmgd export {out}")
+        path = shlex.quote(str(out))
+        print_line(f"next: dmgd evaluate {path}   or   dmgd export {path}")

@@ -58,6 +58,8 @@ def command(
     class_map: options.ClassMap = None,
     prior: options.RunPrior = None,
     vae: options.Vae = None,
+    prompts: options.RunPrompts = None,
+    lora: options.RunLora = None,
     seed: options.Seed = DEFAULTS.seed,
     device: options.Device = "auto",
     ray: options.Ray = None,
@@ -81,8 +83,11 @@ def command(
     training = protocol, repeats, seed, epochs, network, size, baselines, teacher, classes
     config = EvaluateConfig(*training, metrics, features, report is not None)
     config.chosen()
-    if (prior or vae) and not config.needs_prior:
-        raise UsageError("--prior and --vae have no effect here: no baseline, metric, probe or report uses a prior")
+    if (prior or vae or prompts or lora) and not config.needs_prior:
+        raise UsageError(
+            "--prior, --vae, --prompts and --lora have no effect here: no baseline, metric, probe or "
+            "report uses a prior"
+        )
     if report:
         from dmgd.exporters.distilled import require_outside_sets
 
@@ -100,7 +105,7 @@ def command(
         evaluation = evaluate(
             sets,
             spec,
-            prior_of(sets, spec.name, name=prior, vae=vae),
+            prior_of(sets, spec.name, name=prior, vae=vae, prompts=prompts, lora=lora),
             config,
             device=engine,
             progress=display,

@@ -102,6 +102,8 @@ Size = Annotated[int | None, optional("Side of the images in pixels. Default: th
 Lora = Annotated[
     str | None, optional("LoRA to fuse into the weights, as diffusers saves it.", PROMPTS, metavar="FOLDER")
 ]
+RunPrompts = Annotated[str | None, optional("The file of prompts. Default: the run's.", PROMPTS, metavar="FILE")]
+RunLora = Annotated[str | None, optional("The folder of the LoRA. Default: the run's.", PROMPTS, metavar="FOLDER")]
 PriorType = Annotated[
     str | None,
     optional(

@@ -1,5 +1,6 @@
 """`dmgd train-prior`"""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -75,4 +76,4 @@ def command(
         print_line(
             f"trained {out} in {result['steps']:,} steps: loss {result['loss']:.4f}{held}; see {out}/samples.png"
         )
-        print_line(f"next: dmgd distill --source {source} --prior {out}")
+        print_line(f"next: {shlex.join(['dmgd', 'distill', '--source', source, '--prior', str(out)])}")

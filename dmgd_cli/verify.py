@@ -32,6 +32,8 @@ def command(
     prior: options.RunPrior = None,
     vae: options.Vae = None,
     encoder: options.Encoder = None,
+    prompts: options.RunPrompts = None,
+    lora: options.RunLora = None,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
@@ -51,7 +53,7 @@ def command(
         found,
         VerifyConfig(regenerate, tolerance, stats, lock, write_lock),
         source=own_source.with_options(name=source, data=data, variant=variant, columns=columns, class_map=class_map),
-        prior=own_prior.with_options(name=prior, vae=vae, encoder=encoder),
+        prior=own_prior.with_options(name=prior, vae=vae, encoder=encoder, prompts=prompts, lora=lora),
         device=device,
         progress=True,
     )

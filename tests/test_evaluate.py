@@ -71,7 +71,7 @@ def test_what_has_no_effect_is_refused(inline, tmp_path):
     for arguments, said in (
         (("--against", "random,random"), "the baseline random is given twice"),
         (("--features", "efficientnet-lite0"), "have no effect without metrics or the network probe"),
-        (("--prior", "digits"), "--prior and --vae have no effect here"),
+        (("--prior", "digits"), "--prior, --vae, --prompts and --lora have no effect here"),
         (("--teacher", "some/teacher"), "a teacher has no effect on the protocol quick, which has hard labels"),
     ):
         assert said in inline("evaluate", tmp_path, *arguments, code=2).stderr

@@ -61,6 +61,7 @@ def test_options_override_a_spec_and_another_name_resets_it():
     assert spec.with_options(data="/copy") == SourceSpec("imagenette", data="/copy")
     half = PriorSpec("here", vae="/vae", precision="bf16")
     assert half.with_options(name="there") == PriorSpec("there", precision="bf16")  # a choice, and no name
+    assert PriorSpec("here", size=512).with_options(name="there").size == 512
     with pytest.raises(UsageError, match="did you mean 'fp16'"):
         PriorSpec("digits").with_options(precision="fp61")
 

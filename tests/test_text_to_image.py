@@ -164,13 +164,76 @@ def test_a_lora_is_fused_and_recorded(folders, tmp_path):
         load_prior(folders("pixart-sigma"), lora=str(tmp_path / "lora"), device="cpu")
 
 
+@pytest.mark.parametrize("file", ["tokenizer/tokenizer.json", "text_encoder/config.json"])
+def test_what_prompts_are_encoded_with_is_recorded(folders, tmp_path, file):
+    folder = shutil.copytree(folders("sd15"), tmp_path / "copy")
+    before = load_prior(folders("sd15"), device="cpu").settings()
+    assert load_prior(folder, device="cpu").settings() == before
+    (folder / file).write_text((folder / file).read_text() + "\n")
+    after = load_prior(folder, device="cpu").settings()
+    assert {key for key in before if before[key] != after[key]} == {"encoding"}
+
+
+def test_a_lora_or_an_autoencoder_of_another_family_is_refused(folders, photos, tmp_path, inline):
+    asked = ("distill", "--source", f"folder:{photos}", "--prior", folders("sd15"), "--out", tmp_path / "run")
+    save_lora("sd3", tmp_path / "lora")
+    last = inline(*asked, "--lora", tmp_path / "lora", code=1).stderr.splitlines()[-1]
+    assert "does not fit this pipeline: it changes nothing of a StableDiffusionPipeline" in last
+    last = inline(*asked, "--vae", folders("sd3") / "vae", code=2).stderr.splitlines()[-1]
+    assert "gives latents of 16 channels" in last
+    assert "works in 4" in last
+
+
+def test_a_moved_pipeline_is_verified_with_the_settings_of_the_run(folders, photos, tmp_path, inline):
+    (tmp_path / "own.csv").write_text("cls_a,a garden shed\n")
+    save_lora("sd15", tmp_path / "lora")
+    own = ("--lora", tmp_path / "lora", "--prompts", tmp_path / "own.csv")
+    asked = ("--prompt", "the {name}", "--negative-prompt", "blur", "--size", 20, "--method", "dit", "--steps", 2)
+    asked = ("--source", f"folder:{photos}", "--prior", folders("sd15"), "--ipc", 1, *asked, *own)
+    inline("distill", *asked, "--out", tmp_path / "run")
+    moved = shutil.copytree(folders("sd15"), tmp_path / "moved")
+    said = inline("verify", tmp_path / "run", "--regenerate", 1, "--prior", moved).stdout
+    assert "1 with equal pixels" in said
+    inline("export", tmp_path / "run", "--out", tmp_path / "export", "--format", "imagefolder")
+    there = ("verify", tmp_path / "export", "--regenerate", 1, "--source", f"folder:{photos}", "--prior", moved)
+    assert "--lora" in inline(*there, code=2).stderr
+    assert "1 with equal pixels" in inline(*there, *own).stdout
+    asked = ("--network", "probe", "--repeats", 1, "--source", f"folder:{photos}", "--prior", moved)
+    assert "top-1 %" in inline("evaluate", tmp_path / "export", *asked, *own).stdout
+
+
+def test_wrong_prompts_are_refused_before_anything_is_downloaded_or_encoded(photos, tmp_path, inline):
+    asked = ("distill", "--source", f"folder:{photos}", "--prior", "sd15", "--out", tmp_path / "run")
+    file = tmp_path / "own.json"
+    for content, said in (
+        ('{"chruch": "an old church"}', "has one for 'chruch', which is no class of the source"),
+        ('{"church": " "}', "own.json has the prompt ' '; expected a text"),
+        ('{"church": "\\ud800"}', "expected a text in UTF-8"),
+    ):
+        file.write_text(content)
+        assert said in inline(*asked, "--prompts", file, code=2).stderr
+    assert "is the same for all classes" in inline(*asked, "--prompt", "a photo", code=2).stderr
+    assert "the prompt ''" in inline(*asked, "--prompt", "", code=2).stderr
+
+
+def test_long_prompts_are_read_and_what_is_cut_is_said_once(folders, photos, tmp_path, inline):
+    (tmp_path / "own.csv").write_text(f"church,{'an old church ' * 100}\n")
+    asked = ("--source", f"folder:{photos}", "--prior", folders("sd15"), "--method", "dit", "--steps", 2, "--ipc", 1)
+    asked = (*asked, "--prompt", f"{{name}} {'x' * 2000}", "--prompts", tmp_path / "own.csv", "--out", tmp_path / "run")
+    said = inline("distill", *asked).stderr
+    assert said.count(" are cut after 77 tokens") == 1
+    assert "3 of 4 prompts are cut after 77 tokens: 'an old church" in said
+    assert max(map(len, said.splitlines())) < 400
+
+
 def test_other_sizes(folders):
     prior = load_prior(folders("sdxl"), size=32, device="cpu")
     assert (prior.image_size, prior.latent_shape) == (32, (4, 16, 16))
     step, z = prior.schedule(2, "ddpm")[0], torch.randn(1, 4, 16, 16)
     assert prior.denoise(z, step, prior.condition([CHURCH]))[0].shape == z.shape
-    with pytest.raises(UsageError, match="--size 33 is no multiple of 2"):
-        load_prior(folders("sdxl"), size=33, device="cpu")
+    for size in (33, 0, -2):
+        with pytest.raises(UsageError, match=f"--size {size} is no multiple of 2"):
+            load_prior(folders("sdxl"), size=size, device="cpu")
 
 
 def test_bf16_is_the_precision_of_all_networks(folders):

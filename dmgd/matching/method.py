@@ -265,6 +265,6 @@ def settled_by_data(asked: Method, settled: Method, schedule: Any) -> str:
             shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
             if one.metadata.get("of_steps"):
                 first, last = (schedule[min(index, len(schedule) - 1)].timestep for index in value)
-                shown = f"{value[0]} {value[1]} (t {first} to {last})"
+                shown = f"{value[0]} {value[1]} (t {first:g} to {last:g})"
             options.append(f"--{one.name.replace('_', '-')} {shown}")
     return ", ".join(options)

@@ -138,8 +138,8 @@ class DMGDReleased(DMGDPaper):
     def settled(self, schedule: Any, statistics: Any, ipc: int) -> "DMGDReleased":
         if self.semantic and schedule[-1].timestep != 999:
             raise UsageError(
-                f"dmgd-released blends labels by timesteps of 1,000, this prior's end at {schedule[-1].timestep}; "
-                "choose another --method, or --no-semantic"
+                f"dmgd-released blends labels by DiT's timesteps, 0 to 999; this prior's last is "
+                f"{schedule[-1].timestep:g}; choose another --method, or --no-semantic"
             )
         return super().settled(schedule, statistics, ipc)
 

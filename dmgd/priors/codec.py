@@ -65,7 +65,8 @@ class NoCodec(Codec):
 
 
 class AutoencoderCodec(Codec):
-    """A diffusers `AutoencoderKL`, `AutoencoderTiny` or `AutoencoderDC` (Sana's) in float32.
+    """A diffusers `AutoencoderKL`, `AutoencoderTiny` or `AutoencoderDC` (Sana's) in float32. `channels` are those of
+    its latents.
 
     Latents are scaled as in diffusers' pipelines: (z − mean) · scaling_factor / std, where mean and std are the
     config's `latents_mean` and `latents_std`, or else `shift_factor` and 1.
@@ -103,6 +104,7 @@ class AutoencoderCodec(Codec):
         moved = loaded.to(device=device, memory_format=torch.channels_last)
         self._model: nn.Module = moved.eval().requires_grad_(False)
         self.config = {key: value for key, value in described.items() if not key.startswith("_")} | {"class": name}
+        self.channels = int(loaded.config["latent_channels"])
         self.factor = 2 ** (len(loaded.config[_STAGES[name]]) - 1)
 
     def _normalisation(self, config: Any) -> tuple[float, Tensor, Tensor]:

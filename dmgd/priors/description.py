@@ -99,7 +99,7 @@ def read_config(path: Path, finite: bool = True) -> dict[str, Any]:
     """The JSON object at `path`, of finite numbers unless told otherwise. Raises ArtifactError if the file is missing
     or holds something else."""
     if not path.exists():
-        raise ArtifactError(f"{path} is missing; expected a diffusers DiT folder")
+        raise ArtifactError(f"{path} is missing; expected a folder as diffusers saves it")
     if not path.is_file():  # a pipe or a device would be read without end
         raise ArtifactError(f"{path} is not a file")
     try:

@@ -11,6 +11,7 @@ from dmgd.network import Arrival
 from dmgd.priors.defaults import PriorDefaults
 from dmgd.priors.description import Description, is_cached, is_weights, local_path, read_description
 from dmgd.priors.pipelines import PIPELINES, pipeline_class
+from dmgd.priors.prompts import Prompts
 from dmgd.specs import EMBEDDED, PriorSpec
 
 
@@ -134,7 +135,10 @@ def prior_arrival(spec: PriorSpec) -> Arrival:
 
 def check_classes(spec: PriorSpec, classes: Sequence[ClassInfo], *, source: str = "SOURCE") -> None:
     """Raise MismatchError if the prior lacks one of the source's classes, if its class table is known without its
-    weights: before they are downloaded."""
+    weights, and UsageError for prompts that cannot be used: before they are downloaded."""
+    prompts = Prompts.of(spec.located())
+    if classes:
+        prompts.check(classes)
     table: Sequence[ClassInfo] | None = None
     if family := family_of(spec.name):
         table = family.classes(spec)

@@ -108,7 +108,8 @@ def _load_pipeline(spec: PriorSpec, path: Path, known: Description, device: torc
     process, weights, network = read_process(path), parts.weights, parts.network(device)
     config: Any = network.config
     codec, codec_weights = _load_codec(path, spec.vae or described.vae, config.in_channels, device)
-    size, multiple = spec.size or config.sample_size * codec.factor, codec.factor * getattr(config, "patch_size", 1)
+    multiple = codec.factor * getattr(config, "patch_size", 1)
+    size = config.sample_size * codec.factor if spec.size is None else spec.size
     if size % multiple or size < multiple:
         raise UsageError(f"--size {size} is no multiple of {multiple}, as the sides of this prior's images must be")
     return TextToImagePrior(
@@ -202,6 +203,11 @@ def _load_codec(path: Path, vae: str | None, channels: int, device: torch.device
         vae = str(path / "vae")
     if vae is not None:
         autoencoder, weights = _load_autoencoder(vae, "vae", device)
+        if autoencoder.channels != channels:
+            raise UsageError(
+                f"the autoencoder {vae} gives latents of {autoencoder.channels} channels, but the prior {path} works "
+                f"in {channels}; give --vae one that it was trained with"
+            )
         return autoencoder, [weights]
     if channels in (1, 3):
         return PixelCodec(channels, device), []

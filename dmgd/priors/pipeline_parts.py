@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dmgd.diffusion.condition import Condition
 from dmgd.errors import ArtifactError, DmgdError, UsageError, listed
+from dmgd.files import sha256_bytes, sha256_file
 from dmgd.priors.description import read_config
 from dmgd.priors.pipelines import PIPELINES, PipelineFamily
 from dmgd.priors.weights import weight_files
@@ -44,6 +45,16 @@ class PipelineParts:
     def weights(self) -> list[list[Path]]:
         """The files of the weights of the network and of each text encoder."""
         return [weight_files(self.folder / part, *STEMS[self._library(part)]) for part in self._networks]
+
+    @property
+    def encoding(self) -> str:
+        """The SHA-256 of what embeddings depend on besides weights: tokenizers, and the configs of text encoders."""
+        patterns = {"tokenizer": ("*.json", "*.txt", "*.model"), "text_encoder": ("config.json",)}
+        names = {name: next((kind for kind in patterns if name.startswith(kind)), "") for name in self._index}
+        folders = [(self.folder / name, pattern) for name, kind in names.items() for pattern in patterns.get(kind, ())]
+        files = sorted(file for folder, pattern in folders for file in folder.glob(pattern))
+        each = [f"{file.relative_to(self.folder).as_posix()} {sha256_file(file)}" for file in files]
+        return sha256_bytes("\n".join(each).encode())
 
     def network(self, device: torch.device) -> Any:
         """The network that denoises. Raises ArtifactError if it cannot be loaded, or lacks weights."""
@@ -148,6 +159,10 @@ class PipelineParts:
             raise UsageError(f"--lora has no effect: diffusers loads none into a {self.name}")
         with said_in_one_line(f"the LoRA in {self.lora} does not fit this pipeline"):
             pipeline.load_lora_weights(self.lora)
+            if not pipeline.get_active_adapters():  # diffusers passes over tensors of other networks with a warning
+                raise ArtifactError(
+                    f"the LoRA in {self.lora} does not fit this pipeline: it changes nothing of a {self.name}"
+                )
             pipeline.fuse_lora()
             pipeline.unload_lora_weights()
 

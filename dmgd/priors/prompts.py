@@ -1,6 +1,7 @@
 """The prompts that a text-to-image prior is told classes by."""
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,11 +28,12 @@ class Prompts:
     @classmethod
     def of(cls, spec: PriorSpec) -> "Prompts":
         """Those of a spec. Raises UsageError for a template without {name}, and for a file that cannot be read."""
-        template = spec.prompt if spec.prompt is not None else TEMPLATE
+        template = prompt_text(TEMPLATE if spec.prompt is None else spec.prompt, "--prompt")
         if "{name}" not in template:
             raise UsageError(f"the prompt {template!r} is the same for all classes; put {{name}} in the name's place")
-        own = read_mapping(Path(spec.prompts), "the file of prompts", "prompts") if spec.prompts else {}
-        return cls(template, own, spec.negative_prompt)
+        own = read_mapping(Path(spec.prompts), "the file of prompts", "prompts", prompt_text) if spec.prompts else {}
+        negative = spec.negative_prompt and prompt_text(spec.negative_prompt, "--negative-prompt")
+        return cls(template, own, negative)
 
     def of_class(self, info: ClassInfo) -> str:
         """The class's own prompt, or the template with its first synonym."""
@@ -55,6 +57,13 @@ class Prompts:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def prompt_text(text: str, where: str) -> str:
+    """The prompt itself. Raises UsageError for one that is empty, or no text."""
+    if not text.strip() or any(unicodedata.category(letter) == "Cs" for letter in text):
+        raise UsageError(f"{where} has the prompt {text[:60]!r}; expected a text in UTF-8 that is not empty")
+    return text
 
 
 def first_name(info: ClassInfo) -> str:

@@ -25,7 +25,7 @@ from dmgd.priors.prior import Prior
 from dmgd.priors.prompts import Prompts
 from dmgd.progress import SILENT, Progress
 
-SHOWN = 3  # prompts in a note or a warning
+SHOWN, LONGEST = 3, 80  # prompts in a note or a warning, and the characters of each
 
 
 @dataclass(kw_only=True, repr=False)
@@ -59,11 +59,11 @@ class TextToImagePrior(Prior):
     def prepare(self, classes: Sequence[ClassInfo], progress: Progress = SILENT) -> None:
         self.prompts.check(classes)
         prompts = [self.prompts.of_class(info) for info in classes]
-        progress.note(f"prompts: {listed([repr(prompt) for prompt in prompts], SHOWN)}")
+        progress.note(f"prompts: {_shown(prompts)}")
         if unclear := self.prompts.unclear(classes):
             progress.warn(
                 f"{len(unclear)} of {len(classes)} classes have names that are no words, of which the prompts are "
-                f"{listed([repr(prompt) for prompt in unclear], SHOWN)}; say what they show with --prompts FILE or "
+                f"{_shown(unclear)}; say what they show with --prompts FILE or "
                 "--class-map FILE"
             )
         self._encode(prompts, progress)
@@ -96,6 +96,7 @@ class TextToImagePrior(Prior):
         return {
             "pipeline": self.pipeline.name,
             "network": sha256(dumps(config, sort_keys=True, default=str).encode()).hexdigest(),
+            "encoding": self.pipeline.encoding,
             "diffusion": self.process.to_json(),
             "size": self.image_size,
             "prompts": self.prompts.to_json(),
@@ -114,8 +115,17 @@ class TextToImagePrior(Prior):
             self.pipeline.text_encoders(self.device) as encode,
             progress.task("encode prompts", len(missing), "prompts") as task,
         ):
+            cut: dict[str, int] = {}
             for prompt in missing:
-                self._encoded[prompt], cut = encode(prompt, self.prompts.negative)
-                if cut:
-                    progress.warn(f"the prompt {prompt!r} is cut after {cut} tokens")
+                self._encoded[prompt], limit = encode(prompt, self.prompts.negative)
+                if limit:
+                    cut[prompt or self.prompts.negative or ""] = limit
                 task.advance()
+        if cut:
+            progress.warn(
+                f"{len(cut)} of {len(missing)} prompts are cut after {max(cut.values())} tokens: {_shown(list(cut))}"
+            )
+
+
+def _shown(prompts: Sequence[str]) -> str:
+    return listed([repr(one if len(one) <= LONGEST else f"{one[: LONGEST - 1]}…") for one in prompts], SHOWN)

@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +61,14 @@ class LabelledSource(Source):
         return self.layout, split
 
 
-def read_mapping(path: Path, called: str = "the class map", values: str = "classes") -> dict[str, str]:
+def read_mapping(
+    path: Path,
+    called: str = "the class map",
+    values: str = "classes",
+    check: Callable[[str, str], str] = label_text,
+) -> dict[str, str]:
     """The mapping from labels to `values` in a JSON object or a two-column CSV file, `called` so in messages. Raises
-    UsageError if the file is neither, or maps a label twice."""
+    UsageError if the file is neither, or maps a label twice, and what `check` raises of a value and its file."""
     try:
         if path.suffix.lower() == ".json":
             mapping = load_json(path)
@@ -81,7 +86,7 @@ def read_mapping(path: Path, called: str = "the class map", values: str = "class
     except (ValueError, csv.Error) as error:
         raise UsageError(f"{called} {path} is neither a JSON object of texts nor a two-column CSV ({error})") from error
     where = f"{called} {path}"
-    texts = [(label_text(label, where), label_text(target, where)) for label, target in pairs]
+    texts = [(label_text(label, where), check(target, where)) for label, target in pairs]
     if twice := sorted({label for label, target in texts if dict(texts)[label] != target}):
         raise UsageError(f"{where} maps a label to two {values}: {listed(twice)}")
     return dict(texts)
