@@ -282,6 +282,13 @@ def test_a_pipeline_comes_from_the_hubs_cache(folders, tmp_path, monkeypatch, na
     assert prior.condition([CHURCH]).embeddings["prompt"].shape[0] == 1
 
 
+def test_compilation_is_refused_before_anything_is_encoded(folders, photos, tmp_path, inline):
+    asked = ("--source", f"folder:{photos}", "--prior", folders("sd15"), "--compile", "--out", tmp_path / "run")
+    said = inline("distill", *asked, code=2).stderr
+    assert "cannot be compiled; leave --compile out" in said.splitlines()[-1]
+    assert "encode:" not in said
+
+
 def test_a_pipeline_from_python(folders, photos, tmp_path):
     run = dmgd.distill(
         f"folder:{photos}", load_prior(folders("sd15"), size=32), ipc=1, steps=2, method="dit", out=tmp_path / "run"

@@ -75,6 +75,8 @@ def distill(
     if isinstance(statistics, Path | str):
         statistics = Statistics.load(statistics)
     prior = as_prior(prior, engine.device, source.classes)
+    if config.compile:
+        prior.compiled()  # refused here, before anything is encoded, where it cannot be
     if config.batch_size is None and (out / MANIFEST).is_file():
         config = replace(config, batch_size=RunDirectory.open(out).config.batch_size)
     if statistics is None:
