@@ -39,7 +39,6 @@ class RayEngine:
         self._entered = 0
         self._connected = False
         self._actors: list[Any] = []
-        self._agents: list[Any] = []  # processes of a cluster of its own
         self._resources: tuple[float, int] | None = None  # GPUs and cores of each actor
 
     def __enter__(self) -> "RayEngine":
@@ -80,7 +79,6 @@ class RayEngine:
 
     def _connect(self) -> None:
         """Connect to the cluster, quietly, unless that is done."""
-        import psutil  # Ray's
         import ray
 
         if ray.is_initialized():
@@ -101,21 +99,19 @@ class RayEngine:
                 "--head, or use this machine alone with --ray local"
             ) from error
 
-        node: Any = ray._private.worker._global_node
-        for raylet in node.all_processes.get("raylet", []):
-            self._agents += psutil.Process(raylet.process.pid).children()
-
     def _disconnect(self) -> None:
         """Disconnect, with which the workers end, and a cluster of its own with all its processes."""
-        import psutil
+        import psutil  # Ray's
         import ray
 
-        self._connected = False
+        node: Any = ray._private.worker._global_node  # None if that was not reached
+        raylets = node.all_processes.get("raylet", []) if node else []
+        agents = [one for raylet in raylets for one in psutil.Process(raylet.process.pid).children()]
+        self._connected, self._actors = False, []
         ray.shutdown()
-        for process in self._agents:  # Ray gives them a second, and they may take a minute
+        for process in agents:  # Ray gives them a second, and they may take a minute
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        self._agents, self._actors = [], []
 
     def _actors_on(self, device: str) -> list[Any]:
         """The workers on devices of this kind, those that are there if they have what it takes. Raises UsageError if
@@ -157,15 +153,23 @@ class RayEngine:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Start Ray without what it prints, and without its handling of SIGTERM, which prints stacks and aborts. It has no
-    settings for these."""
+    settings for these. Ctrl-C and SIGTERM wait until it has started: what is half connected cannot be ended."""
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what it warns of without
     is_main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+    received: list[int] = []
+
+    def keep(number: int, frame: Any) -> None:
+        received.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    handlers = {number: signal.signal(number, keep) or signal.SIG_DFL for number in numbers}
     raylet: Any = ray._raylet
-    set_handler, core_worker = ray._private.utils.set_sigterm_handler, raylet.CoreWorker
+    utils: Any = ray._private.utils
+    set_handler, core_worker = utils.set_sigterm_handler, raylet.CoreWorker
+    die_with = utils.set_kill_on_parent_death_linux
 
     def without_handler(*arguments: Any, **more: Any) -> Any:
         """The connection, which sets a handler of its own: SIGTERM waits until that is replaced."""
@@ -174,10 +178,16 @@ def _quiet() -> Iterator[None]:
             return core_worker(*arguments, **more)
         finally:
             if is_main:
-                signal.signal(signal.SIGTERM, handler)
+                signal.signal(signal.SIGTERM, keep)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    ray._private.utils.set_sigterm_handler = lambda handler: None
+    def in_a_group_of_its_own() -> None:
+        """Run in a process of a local cluster: signals to the command's group are for the command alone."""
+        os.setpgid(0, 0)
+        die_with()
+
+    utils.set_sigterm_handler = lambda handler: None
+    utils.set_kill_on_parent_death_linux = in_a_group_of_its_own
     raylet.CoreWorker = without_handler
     ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None  # deaths of workers, on stdout
     stderr = os.dup(2)
@@ -188,7 +198,12 @@ def _quiet() -> Iterator[None]:
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-        ray._private.utils.set_sigterm_handler, raylet.CoreWorker = set_handler, core_worker
+        utils.set_sigterm_handler, raylet.CoreWorker = set_handler, core_worker
+        utils.set_kill_on_parent_death_linux = die_with
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for first in received[:1]:
+            signal.raise_signal(first)
 
 
 def _share_of_cores(nodes: list[dict[str, float]], gpus: float) -> int:
