@@ -100,6 +100,7 @@ pipelines' own calls; their solvers are of second order, or take as many steps a
 
 
 def pipeline_class(path: Path) -> str | None:
-    """The class of the pipeline in a folder, by its `model_index.json`; None if there is none."""
+    """The class of the pipeline in a folder, by its `model_index.json`; None if there is none, or it names none."""
     index = path / "model_index.json"
-    return str(read_config(index).get("_class_name")) if index.is_file() else None
+    name = read_config(index).get("_class_name") if index.is_file() else None
+    return None if name is None else str(name)
