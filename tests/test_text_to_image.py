@@ -118,7 +118,7 @@ def test_prompts_of_single_classes(folders, photos, tmp_path, inline):
 @pytest.mark.parametrize(
     ("name", "clear"),
     [("0001", False), ("cls_a", False), ("class 3", False), ("church", True), ("Boeing 747", True), ("狗", False),
-     ("柴犬", True), ("n01440764", False), ("ox", True)],
+     ("柴犬", True), ("n01440764", False), ("ox", True), ("cat", True)],
 )  # fmt: skip
 def test_names_that_are_no_words(name, clear):
     assert Prompts().unclear([ClassInfo(name)]) == ([] if clear else [f"a photo of a {name.replace('_', ' ')}"])

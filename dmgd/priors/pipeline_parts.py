@@ -143,7 +143,7 @@ class PipelineParts:
         """The pipeline with these of its networks, and with what encoding needs besides: tokenizers and settings."""
         import diffusers
 
-        left_out = [name for name, one in self._index.items() if isinstance(one, list) and name not in ("scheduler",)]
+        left_out = [name for name, one in self._index.items() if isinstance(one, list) and name != "scheduler"]
         given: dict[str, Any] = {name: None for name in left_out if not name.startswith("tokenizer")}
         given |= {name: self._loaded(name) for name in parts}
         if self.name == "StableDiffusionPipeline":

@@ -13,7 +13,7 @@ from dmgd.sources.labelled import read_mapping
 from dmgd.specs import PriorSpec
 
 TEMPLATE = "a photo of a {name}"
-_SAYS_NOTHING = {"class", "category", "label", "cls", "cat", "id", "no", "number", "type"}
+_SAYS_NOTHING = {"class", "category", "label", "cls", "id", "no", "number", "type"}
 
 
 @dataclass(frozen=True)

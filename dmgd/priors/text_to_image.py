@@ -1,7 +1,7 @@
 """Priors that are told classes by prompts: diffusers' text-to-image pipelines.
 
-The network and the text encoders are never in memory together: prompts are encoded once per class, by encoders that are
-loaded for it and then freed.
+Prompts are encoded once per class, by text encoders that are loaded for it and then freed; they and the network are
+never loaded together, except to fuse a LoRA, which may change both.
 """
 
 from collections.abc import Sequence
