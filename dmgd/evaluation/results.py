@@ -1,0 +1,42 @@
+"""What `bench` measures: trainings on sets, each of a method, a size and a seed. Standard library and arrays only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dmgd.evaluation.protocols import Protocol
+from dmgd.evaluation.train import Training
+
+
+@dataclass(frozen=True)
+class SetFacts:
+    """One set: the images that `method` chose or made with this `seed`, `ipc` of each class (None: all of them).
+
+    `pixels` of all images, `image_bytes` of their files, `label_bytes` of stored soft labels (0: hard labels).
+    `seconds` by stage: "statistics", "sampling", "labelling"; those that it took when they were done, not repeated.
+    """
+
+    method: str
+    ipc: int | None
+    seed: int
+    images: int
+    pixels: int
+    image_bytes: int
+    label_bytes: int
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One training on one set. `repeat` counts the trainings on the same set and protocol; `protocol` is resolved and
+    names the network; `teacher` is that of soft labels, with its accuracy: {"name", "top1"}."""
+
+    facts: SetFacts
+    protocol: Protocol
+    repeat: int
+    training: Training
+    teacher: Mapping[str, Any] | None = None
+
+    @property
+    def is_augmented(self) -> bool:
+        return bool(set(self.protocol.augmentation) - {"normalise"})
