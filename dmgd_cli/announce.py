@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from dmgd.generation.config import DistillConfig
+from dmgd.matching.method import Method, Sampled
 from dmgd.network import Arrival, require_arrivals
 from dmgd.progress import Progress
 from dmgd.sources.source import Source
@@ -39,16 +40,22 @@ def announce(
     used = arrivals(source.spec if isinstance(source, Source) else source, prior)
     data, weights = (": ".join(filter(None, (one.what, one.origin))) for one in used)
     on, classes = torch_device(device), len(known_classes(source) or ())
-    steps = config.method.steps or usual_defaults(prior).steps
     images, each = (classes * config.ipc, "") if classes else (config.ipc, " for every class")
     lines = {
         "source": data,
         "prior": weights,
         "images": f"{images:,}{each}" + (f" ({classes} classes × {config.ipc})" if classes else ""),
-        "calls": f"{images * steps:,} of the network{each}: {steps} steps for each image, each twice with guidance",
+        "calls": _calls(config.method, usual_defaults(prior).steps, images, each),
         "device": f"{on}, {settled_precision(prior.precision, on)}",
         "run": f"{out}, by {config.method.name}",
     }
     for what, text in lines.items():
         progress.note(f"{what:6} {text}")
     require_arrivals(*used)
+
+
+def _calls(method: Method, usual_steps: int, images: int, each: str) -> str:
+    if not isinstance(method, Sampled):
+        return "none of the network: real images are chosen"
+    steps = method.steps or usual_steps
+    return f"{images * steps:,} of the network{each}: {steps} steps for each image, each twice with guidance"

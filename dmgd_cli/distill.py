@@ -9,6 +9,7 @@ import typer
 from dmgd.display import Display
 from dmgd.generation.config import DistillConfig
 from dmgd.matching.methods import DEFAULT_METHOD, METHODS, method_named
+from dmgd.matching.selections import Selection
 from dmgd.specs import PriorSpec, SourceSpec, default_prior, require_no_url
 from dmgd_cli import options
 from dmgd_cli.announce import announce, opened_if_here
@@ -98,6 +99,7 @@ def command(
     if json:
         print_json({"path": str(out), "images": images, **run.manifest})
     else:
-        print_line(f"distilled {images} images of {len(run.classes)} classes into {out}")
+        made = "chose {} real images" if isinstance(config.method, Selection) else "distilled {} images"
+        print_line(f"{made.format(images)} of {len(run.classes)} classes into {out}")
         path = shlex.quote(str(out))
         print_line(f"next: dmgd evaluate {path}   or   dmgd export {path}")

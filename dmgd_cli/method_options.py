@@ -56,7 +56,7 @@ def _options() -> dict[str, Any]:
                 metavars.setdefault(one.name, one.metadata.get("metavar"))
                 needs = one.name if one.name in PANELS else one.metadata.get("needs")
                 kinds.setdefault(one.name, (hints[one.name], needs))
-    holders = {needs: [m for ms in found[needs].values() for m in ms] for needs in PANELS if needs}
+    holders = {needs: [m for ms in found[needs or "steps"].values() for m in ms] for needs in PANELS}
     options = {}
     for name, (hint, needs) in sorted(kinds.items(), key=lambda item: list(PANELS).index(item[1][1])):
         is_choice = Literal in (get_origin(hint), *map(get_origin, get_args(hint)))
@@ -73,8 +73,8 @@ def _options() -> dict[str, Any]:
             kind,
             typer.Option(
                 *names,
-                help=_described(found[name], usual[name], holders[needs] if needs else list(METHODS)),
-                rich_help_panel=f"{PANELS[needs]} ({', '.join(holders[needs]) if needs else 'all methods'})",
+                help=_described(found[name], usual[name], holders[needs]),
+                rich_help_panel=f"{PANELS[needs]} ({', '.join(holders[needs])})",
                 show_default=False,
                 **more,
             ),

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int64
-from numpy import ndarray
+from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +17,7 @@ from dmgd.generation.micro_batches import decode
 from dmgd.generation.plan import make_plan
 from dmgd.generation.sampling import sample_batch
 from dmgd.images import to_image
+from dmgd.matching.coresets import herding, nearest_distinct
 from dmgd.matching.methods import METHODS
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
@@ -127,31 +126,6 @@ def random_selection(labels: Int64[Tensor, " n"], counts: Sequence[int], seed: i
         generator = torch.Generator().manual_seed(seed * 1_000_003 + c)
         own = (labels == c).nonzero()[:, 0]
         chosen += own[torch.randperm(len(own), generator=generator)[:count]].tolist()
-    return chosen
-
-
-def nearest_distinct(rows: Float[ndarray, "n d"], centres: Float[ndarray, "k d"]) -> list[int]:
-    """For each centre in turn the index of the nearest row that is not taken yet; at most n."""
-    squared = (centres**2).sum(1)[:, None] - 2 * centres @ rows.T + (rows**2).sum(1)
-    chosen: list[int] = []
-    for distances in squared[: len(rows)]:
-        distances[chosen] = np.inf
-        chosen.append(int(distances.argmin()))
-    return chosen
-
-
-def herding(rows: Float[ndarray, "n d"], count: int) -> list[int]:
-    """Indices of `count` rows (at most n), chosen greedily so that their running mean follows the mean of all.
-
-    Source: Welling 2009; the selection of iCaRL (Rebuffi et al. 2017).
-    """
-    mean, total = rows.mean(0), np.zeros(rows.shape[1])
-    chosen: list[int] = []
-    for k in range(1, min(count, len(rows)) + 1):
-        distances = ((mean - (total + rows) / k) ** 2).sum(1)
-        distances[chosen] = np.inf
-        chosen.append(int(distances.argmin()))
-        total += rows[chosen[-1]]
     return chosen
 
 

@@ -1,6 +1,7 @@
 """The dataset card: README.md, with a YAML header for `load_dataset` and the Hub."""
 
 import math
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -13,10 +14,14 @@ from dmgd.exporters.command import distill_command
 from dmgd.exporters.example import Description, columns
 from dmgd.exporters.formats import Layout
 from dmgd.files import load_json
+from dmgd.matching.method import Method
+from dmgd.matching.selections import Selection
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.manifest import published, specs_of
 
 CLASSES_SHOWN = 100
+TAGS, TAGS_REAL = ("dataset-distillation", "dmgd", "synthetic"), ("coreset-selection", "dmgd")
+OWN_TERMS = "the source; its own terms apply"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -43,14 +48,14 @@ def card(
         "versions": ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items())),
     }
     shown = (layout.columns or columns)(description)
-    head = _head(description, layout, shown, source["name"], sum(images_per_class), size)
-    few, most = min(images_per_class), max(images_per_class)
+    is_real = isinstance(run.config.method, Selection)
+    title = f"{source['name']}, {'a selection' if is_real else 'distilled'}"
+    tags = TAGS_REAL if is_real else TAGS
+    head = _head(description, layout, shown, title, tags, sum(images_per_class), size)
     return Template(files(__package__).joinpath("card.md").read_text(encoding="utf-8")).substitute(
         head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True),
-        source=_inline(source["name"]),
-        images=sum(images_per_class),
-        classes=len(images_per_class),
-        each=f"{few} each" if few == most else f"{few}–{most} each",
+        title=_inline(title),
+        what=_what(run.config.method, _inline(source["name"]), images_per_class),
         loading=_loading(layout, shown, description.image_format),
         settings=_rows(*settings.items()),
         command=visible(
@@ -58,9 +63,31 @@ def card(
         ),
         results=f"## Results\n\n{results}\n\n" if results else "",
         class_table=_class_table(description, images_per_class),
-        licence=_inline(source.get("licence") or "the source; its own terms apply"),
-        prior=_inline(prior["id"]),
+        licence=_licence(run.config.method, _inline(source.get("licence") or OWN_TERMS), _inline(prior["id"])),
     )
+
+
+def _what(method: Method, source: str, images_per_class: list[int]) -> str:
+    """What the images are and where they come from."""
+    few, most = min(images_per_class), max(images_per_class)
+    each = f"{few} each" if few == most else f"{few}–{most} each"
+    kind = "real" if isinstance(method, Selection) else "synthetic"
+    number = f"{sum(images_per_class)} {kind} images of {len(images_per_class)} classes, {each}"
+    if isinstance(method, Selection):
+        return (
+            f"{number}, to train on in place of the whole {source} dataset. They are members of its training split, "
+            f"chosen by `{method.name}` and resized; `source_index` and `source_name` say which. Nothing was generated."
+        )
+    return (
+        f"{number}, to train on in place of the {source} dataset. They were sampled from a frozen diffusion model, "
+        "guided towards the source's distribution; they are no photographs and not members of the source."
+    )
+
+
+def _licence(method: Method, source: str, prior: str) -> str:
+    if isinstance(method, Selection):
+        return f"The images belong to: {source}."
+    return f"The images are derived from: {source}. The prior `{prior}` may bring terms of its own."
 
 
 def _loading(layout: Layout, columns: list[dict[str, Any]], image_format: str) -> str:
@@ -102,15 +129,21 @@ def _inline(text: str) -> str:
 
 
 def _head(
-    description: Description, layout: Layout, columns: list[dict[str, Any]], source: str, images: int, size: int
+    description: Description,
+    layout: Layout,
+    columns: list[dict[str, Any]],
+    title: str,
+    tags: Sequence[str],
+    images: int,
+    size: int,
 ) -> dict[str, Any]:
     """The YAML header, as a dict, of an export of `size` bytes."""
     head: dict[str, Any] = {
-        "pretty_name": f"{source}, distilled",
+        "pretty_name": title,
         "license": "other",
         "license_name": "as-the-source",
         "task_categories": ["image-classification"],
-        "tags": ["dataset-distillation", "dmgd", "synthetic"],
+        "tags": list(tags),
         "size_categories": [next((name for limit, name in SIZES if images < limit), "n>1M")],
     }
     if layout.data_files:

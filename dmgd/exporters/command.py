@@ -6,6 +6,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from dmgd.generation.config import DistillConfig
+from dmgd.matching.method import Sampled
 from dmgd.matching.methods import DEFAULT_METHOD, METHODS
 from dmgd.specs import ELSEWHERE, PriorSpec, SourceSpec, default_prior
 
@@ -27,7 +28,8 @@ def distill_command(
     `device` of the run would get without it.
     """
     method, usual = config.method, METHODS[config.method.name]()
-    usual = usual.respaced(method.steps) if method.steps else usual
+    steps = getattr(method, "steps", None)
+    usual = usual.respaced(steps) if isinstance(usual, Sampled) and steps else usual
     given: dict[str, Any] = {"source": source.name, "ipc": config.ipc}
     given |= {name: asdict(source)[name] for name in ("data", "variant", "columns", "class_map")}
     given |= {"prior": prior.name if prior.name != default_prior(source.name) else None}
@@ -42,7 +44,7 @@ def distill_command(
         for one in fields(method)
         if getattr(method, one.name) != getattr(usual, one.name)
     }
-    changed |= {"steps": method.steps} if method.steps != METHODS[method.name]().steps else {}
+    changed |= {"steps": steps} if steps else {}
     offered = {one.name for one in fields(method) if one.metadata.get("help")}
     given |= {name: value for name, value in changed.items() if name in offered}
     parts = [part for name, value in given.items() if value is not None for part in _option(name, value)]

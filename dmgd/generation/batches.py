@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 
 from dmgd.generation.config import DistillConfig
+from dmgd.matching.selections import Selection
+
+CHOSEN = 100  # real images that are stored together
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The images `images` of the classes `classes`, sampled as one batch: a grid, row by row a class."""
+    """The images `images` of the classes `classes`, sampled or stored as one batch: a grid, row by row a class."""
 
     classes: range
     images: range
@@ -30,7 +33,8 @@ def batches_of(num_classes: int, config: DistillConfig) -> list[Batch]:
     Greedy matching makes one image of each class at a time, joint matching all of them at once, even if the network
     sees them in several parts; images that know nothing of each other are made as many at a time as the batch size.
     """
-    batch_size = config.batch_size or num_classes * config.ipc
+    everything = CHOSEN if isinstance(config.method, Selection) else num_classes * config.ipc
+    batch_size = config.batch_size or everything
     images = {"greedy": 1, "joint": config.ipc, "independent": min(config.ipc, batch_size)}[
         config.method.matching_order
     ]

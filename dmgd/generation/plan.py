@@ -10,7 +10,7 @@ from dmgd.diffusion.guidance import Guidance
 from dmgd.generation.batches import Batch, batches_of
 from dmgd.generation.config import DistillConfig
 from dmgd.generation.micro_batches import suitable_batch
-from dmgd.matching.method import Method, settled_by_data
+from dmgd.matching.method import Method, Sampled, settled_by_data
 from dmgd.matching.methods import method_from_json
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
@@ -42,20 +42,26 @@ class Plan:
         return batches_of(len(self.classes), self.config)
 
     @property
+    def sampled(self) -> Sampled:
+        """The method of a run whose images are sampled."""
+        assert isinstance(self.method, Sampled)
+        return self.method
+
+    @property
     def guidance(self) -> Guidance:
-        method = self.method
+        method = self.sampled
         assert method.guidance_scale is not None  # it is settled
         return Guidance(method.guidance_scale, method.guided_channels or None, method.guidance_interval)
 
     @property
     def steps(self) -> int:
-        assert self.method.steps is not None  # they are settled
-        return self.method.steps
+        assert self.sampled.steps is not None  # they are settled
+        return self.sampled.steps
 
     @property
     def solver(self) -> str:
-        assert self.method.solver is not None  # it is settled
-        return self.method.solver
+        assert self.sampled.solver is not None  # it is settled
+        return self.sampled.solver
 
     @property
     def has_soft_labels(self) -> bool:
@@ -100,21 +106,13 @@ def make_plan(
     """The plan of a run: the configuration with all that it leaves to the prior, its device and the statistics. What
     the data have settled is said to `progress`."""
     classes = prior.match_classes(statistics.classes)
-    prior.prepare(classes, progress)
-    config = replace(config, batch_size=config.batch_size or suitable_batch(prior))
     if config.method.uses_points and (points := statistics.header.get("k")):
         config = config.with_statistics_of(points)
-    own, asked = prior.defaults, config.method
-    asked = replace(asked.respaced(asked.steps or own.steps), solver=asked.solver or own.solver)
-    schedule = prior.schedule(asked.steps or own.steps, asked.solver or own.solver)
-    settled = asked.settled(schedule, statistics, config.ipc)
-    if options := settled_by_data(asked, settled, schedule):
-        progress.note(f"settled by the data: {options}")
-    method = replace(
-        settled,
-        guidance_scale=own.guidance_scale if asked.guidance_scale is None else asked.guidance_scale,
-        guided_channels=own.guided_channels if asked.guided_channels is None else asked.guided_channels,
-    )
+    method = config.method
+    if isinstance(method, Sampled):
+        prior.prepare(classes, progress)
+        config = replace(config, batch_size=config.batch_size or suitable_batch(prior))
+        method = _settled(method, prior, statistics, config.ipc, progress)
     return Plan(
         config=config,
         method=method,
@@ -125,4 +123,19 @@ def make_plan(
         statistics={**statistics.header, "sha256": statistics.digest},
         device=prior.device.type,
         versions={name: version(name) for name in ("dmgd", "torch", "numpy", "pillow", "pot")},
+    )
+
+
+def _settled(asked: Sampled, prior: Prior, statistics: Statistics, ipc: int, progress: Progress) -> Sampled:
+    """The method with all that it leaves to the prior and the statistics."""
+    own = prior.defaults
+    asked = replace(asked.respaced(asked.steps or own.steps), solver=asked.solver or own.solver)
+    schedule = prior.schedule(asked.steps or own.steps, asked.solver or own.solver)
+    settled = asked.settled(schedule, statistics, ipc)
+    if options := settled_by_data(asked, settled, schedule):
+        progress.note(f"settled by the data: {options}")
+    return replace(
+        settled,
+        guidance_scale=own.guidance_scale if asked.guidance_scale is None else asked.guidance_scale,
+        guided_channels=own.guided_channels if asked.guided_channels is None else asked.guided_channels,
     )

@@ -52,7 +52,7 @@ def sample_images(
     new ones with. `denoise` is the prior's, by default in micro-batches of the plan's batch size; `observe` sees
     every step. A pure function of its arguments: every image has its own noise, from its own seed.
     """
-    method, classes, device = plan.method, plan.classes, prior.device
+    method, classes, device = plan.sampled, plan.classes, prior.device
     infos = [classes[c] for c, _ in batch.indices()]
     seeds = [image_seed(plan.config.seed, info, i) for info, (_, i) in zip(infos, batch.indices(), strict=True)]
     others = [other_class(seed, c, len(classes)) for seed, (c, _) in zip(seeds, batch.indices(), strict=True)]

@@ -25,11 +25,58 @@ EVEN = 1.0
 CLEAR = 2.0
 
 AnyMethod = TypeVar("AnyMethod", bound="Method")
+AnySampled = TypeVar("AnySampled", bound="Sampled")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """The settings that every method has; by itself `dit`, the prior's plain samples.
+    """What all methods have: a name, settings, and what these ask of the statistics."""
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    @property
+    def matching_order(self) -> Literal["independent", "joint", "greedy"]:
+        """How the images of a class depend on each other: not at all, made as a set, or one after another."""
+        return "independent"
+
+    def support_points(self, ipc: int) -> int:
+        """K, the support points of a class that `ipc` images need."""
+        return MIN_POINTS
+
+    def with_points(self: AnyMethod, k: int) -> AnyMethod:
+        """The method for statistics that have `k` support points per class; itself if it needs its own number."""
+        return self
+
+    @property
+    def uses_points(self) -> bool:
+        """Whether the support points have any effect."""
+        return False
+
+    def with_settings(self: AnyMethod, **given: Any) -> AnyMethod:
+        """The method with those settings that are not None.
+
+        Raises UsageError for a value out of range, or a setting that would have no effect.
+        """
+        given = {name: value for name, value in given.items() if value is not None}
+        facts = {one.name: one.metadata for one in fields(self)}
+        for name in given:
+            if name not in facts:
+                raise UsageError(f"{name.replace('_', '-')} has no effect: {self.name} has no such setting")
+            if (needed := facts[name].get("needs")) and not given.get(needed, getattr(self, needed)):
+                raise UsageError(f"{name.replace('_', '-')} has no effect: there is no {needed} matching in this run")
+        return replace(self, **given)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled(Method):
+    """A method whose images are sampled from the prior, with the settings of sampling; by itself `dit`, the prior's
+    plain samples.
 
     `guidance_scale`, `guided_channels`, `solver` and `steps`: None takes the prior's own, ALL_CHANNELS guides all. Step
     indices are those of `steps`, or of STEPS where it is None. `guidance_interval`: None is all steps.
@@ -55,7 +102,7 @@ class Method:
     guided_channels: int | None = setting(None, at_least=ALL_CHANNELS)
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        super().__post_init__()
         for name in self._step_pairs():
             first, last = getattr(self, name)
             if first >= (steps := self.steps or STEPS):
@@ -63,25 +110,7 @@ class Method:
                     f"{name.replace('_', '-')} {first},{last} has no effect: the steps are 0 to {steps - 1}"
                 )
 
-    @property
-    def matching_order(self) -> Literal["independent", "joint", "greedy"]:
-        """How the images of a class depend on each other: not at all, made as a set, or one after another."""
-        return "independent"
-
-    def support_points(self, ipc: int) -> int:
-        """K, the support points of a class that `ipc` images need."""
-        return MIN_POINTS
-
-    def with_points(self: AnyMethod, k: int) -> AnyMethod:
-        """The method for statistics that have `k` support points per class; itself if it needs its own number."""
-        return self
-
-    @property
-    def uses_points(self) -> bool:
-        """Whether the support points have any effect."""
-        return False
-
-    def settled(self: AnyMethod, schedule: Any, statistics: Any, ipc: int) -> AnyMethod:
+    def settled(self: AnySampled, schedule: Any, statistics: Any, ipc: int) -> AnySampled:
         """The method with everything that it leaves to the data, from Schedule, Statistics and `ipc`."""
         method, alpha_bar = self, [step.alpha_bar for step in schedule]
         for one in reversed(fields(self)):  # a rule may ask for settings declared after its own
@@ -103,29 +132,17 @@ class Method:
 
         return unguided
 
-    def with_settings(self: AnyMethod, **given: Any) -> AnyMethod:
-        """The method with those settings that are not None. In another number of steps, its step indices move along.
+    def with_settings(self: AnySampled, **given: Any) -> AnySampled:
+        """See `Method.with_settings`; in another number of steps, its step indices move along."""
+        steps = given.get("steps")
+        return super(Sampled, self.respaced(steps) if steps else self).with_settings(**given)
 
-        Raises UsageError for a value out of range, or a setting that would have no effect.
-        """
-        given = {name: value for name, value in given.items() if value is not None}
-        facts = {one.name: one.metadata for one in fields(self)}
-        for name in given:
-            if name not in facts:
-                raise UsageError(f"{name.replace('_', '-')} has no effect: {self.name} has no such setting")
-            if (needed := facts[name].get("needs")) and not given.get(needed, getattr(self, needed)):
-                raise UsageError(f"{name.replace('_', '-')} has no effect: there is no {needed} matching in this run")
-        return replace(self.respaced(given["steps"]) if "steps" in given else self, **given)
-
-    def respaced(self: AnyMethod, steps: int) -> AnyMethod:
+    def respaced(self: AnySampled, steps: int) -> AnySampled:
         """The method in another number of steps: what acts from one step index to another does so at the same noise."""
         share = (steps - 1) / ((self.steps or STEPS) - 1)
         pairs = {name: [round(index * share) for index in getattr(self, name)] for name in self._step_pairs()}
         moved: dict[str, Any] = {name: (first, max(last, first + 1)) for name, (first, last) in pairs.items()}
         return replace(self, steps=steps, **moved)
-
-    def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, **asdict(self)}
 
     def _step_pairs(self) -> list[str]:
         return [one.name for one in fields(self) if one.metadata.get("of_steps") and getattr(self, one.name)]
@@ -171,7 +188,7 @@ def window_by_data(method: "DistributionMatching", alpha_bar: Sequence[float], s
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftLabels(Method):
+class SoftLabels(Sampled):
     """Semantic matching by soft labels in the paper's form. `stages` (refine until, explore from): labels are soft from
     the last step down and plain from the first on; None puts them where the classes begin to show and are clear."""
 
@@ -202,7 +219,7 @@ class SoftLabels(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistributionMatching(Method, ABC):
+class DistributionMatching(Sampled, ABC):
     """A method whose images are to cover the data's distribution, which `k` support points per class stand for.
 
     `window` (first, last) are the step indices in which it acts; None begins where the modes of a class begin to show:
@@ -256,7 +273,7 @@ class OptimalTransport(SoftLabels, DistributionMatching):
         return self.order if self.distribution else "independent"
 
 
-def settled_by_data(asked: Method, settled: Method, schedule: Any) -> str:
+def settled_by_data(asked: Sampled, settled: Sampled, schedule: Any) -> str:
     """What `asked` leaves open and the data have settled, as options that one could have given."""
     options = []
     for one in fields(settled):

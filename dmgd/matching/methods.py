@@ -13,10 +13,12 @@ from dmgd.matching.method import (
     DistributionMatching,
     Method,
     OptimalTransport,
+    Sampled,
     hidden_from,
     speciation_step,
     window_by_data,
 )
+from dmgd.matching.selections import Herding, KMeansReal, Random
 
 
 def dmgd_window(method: "DMGD", alpha_bar: Sequence[float], statistics: Any, ipc: int) -> Pair:
@@ -167,7 +169,8 @@ class MGD3(DistributionMatching):
         return mode_guide(statistics.support, statistics.mass, images, strength=self.rho)
 
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (DMGD, DMGDPaper, DMGDReleased, MGD3, Method)}
+KINDS = (DMGD, DMGDPaper, DMGDReleased, MGD3, Sampled, Random, KMeansReal, Herding)
+METHODS: dict[str, type[Method]] = {method.name: method for method in KINDS}
 """The registry of methods; `--help`, the command line's options and the list of known methods read it."""
 DEFAULT_METHOD = DMGD.name
 

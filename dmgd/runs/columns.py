@@ -14,7 +14,8 @@ COLUMN_TYPES = {
     **dict.fromkeys(("key", "class_name", "wnid"), "string"),
     **dict.fromkeys(("prior_index", "image_index", "seed", "other_class"), "int64"),
     "ot_cost": "float64",
-    **dict.fromkeys(("sha256", "pixels_sha256"), "string"),
+    "source_index": "int64",
+    **dict.fromkeys(("source_name", "sha256", "pixels_sha256"), "string"),
 }
 
 

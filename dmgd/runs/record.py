@@ -9,7 +9,8 @@ class ImageRecord:
     """The record of one distilled image.
 
     `path` is relative to the run directory. `other_class` is the index of y* (None without soft labels), `ot_cost` the
-    last transport cost during sampling (None without distribution matching). `sha256` is of the file's bytes,
+    last transport cost during sampling (None without distribution matching). Of a real image, `source_index` is its
+    position in the source's training split and `source_name` its name there. `sha256` is of the file's bytes,
     `pixels_sha256` of the decoded uint8 array, row by row.
     """
 
@@ -21,6 +22,8 @@ class ImageRecord:
     path: str
     sha256: str
     pixels_sha256: str
+    source_index: int | None = None
+    source_name: str | None = None
 
     @property
     def key(self) -> str:

@@ -1,6 +1,7 @@
 """The workflow `distill`: statistics → guided sampling → run directory."""
 
 from collections import deque
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,11 @@ from dmgd.errors import UsageError
 from dmgd.exporters.distilled import require_outside_sets
 from dmgd.generation.batches import Batch
 from dmgd.generation.config import DistillConfig
-from dmgd.generation.plan import make_plan
-from dmgd.generation.sampling_work import Sampling, sampling_chains
+from dmgd.generation.plan import Plan, make_plan
+from dmgd.generation.sampling_work import MadeBatch, Sampling, sampling_chains
+from dmgd.generation.selecting import require_enough, selected_batches
 from dmgd.matching.method import Method
+from dmgd.matching.selections import Selection
 from dmgd.priors.load import as_prior
 from dmgd.priors.prior import Prior
 from dmgd.progress import Progress, listener
@@ -27,6 +30,7 @@ from dmgd.sources.open import as_source
 from dmgd.sources.source import Source
 from dmgd.specs import NO_VAE, PriorSpec, SourceSpec, default_prior
 from dmgd.statistics.content import check_statistics
+from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
 from dmgd.workflows.fit_stats import fit_statistics
 
@@ -75,6 +79,11 @@ def distill(
     if isinstance(statistics, Path | str):
         statistics = Statistics.load(statistics)
     prior = as_prior(prior, engine.device, source.classes)
+    if isinstance(config.method, Selection) and (config.compile or config.batch_size):
+        raise UsageError(
+            f"{'compile' if config.compile else 'batch-size'} has no effect: {config.method.name} chooses real images, "
+            "and samples none"
+        )
     if config.compile:
         prior.compiled()  # refused here, before anything is encoded, where it cannot be
     if config.batch_size is None and (out / MANIFEST).is_file():
@@ -85,22 +94,24 @@ def distill(
         wanted = config.with_statistics_of(statistics.header["k"]).k if config.method.uses_points else None
         check_statistics(statistics, source, prior, wanted, progress=progress)
     plan = make_plan(config, source.spec, prior, statistics, progress=progress)
-    sampling, threads = Sampling(plan, prior, progress), min(WRITERS, available_cores())
+    chooses, threads = isinstance(plan.method, Selection), min(WRITERS, available_cores())
+    if chooses:
+        require_enough(plan, statistics)
     with (
         engine,
         RunDirectory.writer(out, plan.to_json()) as run,
-        progress.task("distil", len(plan.batches) * plan.steps, "steps") as task,
         ThreadPoolExecutor(threads) as writers,  # left after they have written what was made
     ):
         whole = {batch for batch in plan.batches if _is_whole(run, batch, progress)}
-        if whole:  # all at once, so that the rate is that of the steps that are taken now
-            task.advance(len(whole) * plan.steps)
-        chains = sampling_chains(plan, statistics, engine, whole, run.latents)
-        written: deque[Future[None]] = deque()  # batches in the writers' hands, while the next are sampled
-        for one, made in engine.map(sampling, chains, task, progress):
+        written: deque[Future[None]] = deque()  # batches in the writers' hands, while the next are made
+        if chooses:
+            batches = _selected(plan, source, prior, whole, engine, progress)
+        else:
+            batches = _sampled(plan, prior, statistics, run, whole, engine, progress)
+        for batch, made in batches:
             if len(written) == threads:
                 written.popleft().result()
-            written.append(writers.submit(run.write_batch, one.batch, made.pixels, made.latents, made.records))
+            written.append(writers.submit(run.write_batch, batch, made.pixels, made.latents, made.records))
         for future in written:
             future.result()
         write_preview(run)
@@ -108,6 +119,38 @@ def distill(
     if warning := _detail_warning(finished, statistics.header.get("detail"), plan.method):
         progress.warn(warning)
     return finished
+
+
+def _sampled(
+    plan: Plan,
+    prior: Prior,
+    statistics: Statistics,
+    run: RunDirectory,
+    whole: Collection[Batch],
+    engine: Engine,
+    progress: Progress,
+) -> Iterator[tuple[Batch, MadeBatch]]:
+    """The batches of the plan that are not whole, sampled."""
+    sampling = Sampling(plan, prior, progress)
+    with progress.task("distil", len(plan.batches) * plan.steps, "steps") as task:
+        if whole:  # all at once, so that the rate is that of the steps that are taken now
+            task.advance(len(whole) * plan.steps)
+        chains = sampling_chains(plan, statistics, engine, whole, run.latents)
+        for one, made in engine.map(sampling, chains, task, progress):
+            yield one.batch, made
+
+
+def _selected(
+    plan: Plan, source: Source, prior: Prior, whole: Collection[Batch], engine: Engine, progress: Progress
+) -> Iterator[tuple[Batch, MadeBatch]]:
+    """The batches of the plan that are not whole, chosen from the source."""
+    latents = encode_source(source, prior, max_bad=1.0, engine=engine, progress=progress)  # statistics had the limit
+    missing = [batch for batch in plan.batches if batch not in whole]
+    with progress.task("choose", sum(map(len, plan.batches)), "images") as task:
+        task.advance(sum(map(len, whole)))
+        for batch, made in selected_batches(missing, plan, source, prior, latents):
+            task.advance(len(batch))
+            yield batch, made
 
 
 def _is_whole(run: RunDirectory, batch: Batch, progress: Progress) -> bool:

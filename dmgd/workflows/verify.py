@@ -1,5 +1,6 @@
 """The workflow `verify`: check a run or an export against its records, a lock file, and regenerated images."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.exporters.distilled import DistilledSet, export_problems, require_outside_sets
 from dmgd.files import write_json
 from dmgd.generation.plan import Plan
-from dmgd.generation.regeneration import regenerate, spread
+from dmgd.generation.regeneration import StoredLatents, regenerate, spread
+from dmgd.generation.selecting import selected_batches
 from dmgd.images import LOSSLESS
+from dmgd.matching.selections import Selection
 from dmgd.priors.load import as_prior, torch_device
 from dmgd.priors.prior import Prior
 from dmgd.progress import Progress, listener
@@ -22,8 +25,10 @@ from dmgd.runs.check import run_problems
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.lockfile import compare_locks, make_lock, read_lock
 from dmgd.runs.manifest import differences
+from dmgd.sources.open import as_source
 from dmgd.sources.source import Source
 from dmgd.specs import PriorSpec, SourceSpec, unlabelled
+from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
 from dmgd.workflows.fit_stats import fit_statistics
 
@@ -78,7 +83,13 @@ def verify(
             statistics = _load_statistics(target, config.stats)
         else:
             statistics = _statistics_again(target, loaded, source or own_source, progress)
-        _compare_regenerated(target, config, loaded, statistics, report, progress)
+        plan = Plan.from_json(target.manifest)
+        indices = spread(len(plan.classes), plan.config.ipc, config.regenerate)
+        if isinstance(plan.method, Selection):
+            again = _chosen_again(indices, plan, loaded, source or own_source, progress)
+        else:
+            again = regenerate(indices, plan, loaded, statistics, _stored_latents(target))
+        _compare_regenerated(target, indices, again, config.tolerance, report, progress)
     return report
 
 
@@ -145,33 +156,50 @@ def _load_statistics(target: DistilledSet, path: Path | str) -> Statistics:
     return statistics
 
 
+def _stored_latents(target: DistilledSet) -> StoredLatents:
+    run = target.run
+    return (lambda batch: run.latents(batch) if run.has(batch) else None) if run else (lambda batch: None)
+
+
+def _chosen_again(
+    indices: list[tuple[int, int]],
+    plan: Plan,
+    prior: Prior,
+    source: Source | SourceSpec | str,
+    progress: Progress,
+) -> Iterator[tuple[int, int, ndarray]]:
+    """(class index, image index, uint8 pixels (h, w, c)) of the images `indices`, chosen from the source again."""
+    opened = as_source(source, progress)
+    latents = encode_source(opened, prior, max_bad=1.0, progress=progress)
+    holding = [batch for batch in plan.batches if set(batch.indices()) & set(indices)]
+    for batch, made in selected_batches(holding, plan, opened, prior, latents):
+        yield from ((*index, made.pixels[row]) for row, index in enumerate(batch.indices()) if index in indices)
+
+
 def _compare_regenerated(
     target: DistilledSet,
-    config: VerifyConfig,
-    prior: Prior,
-    statistics: Statistics,
+    indices: list[tuple[int, int]],
+    again: Iterable[tuple[int, int, ndarray]],
+    tolerance: int,
     report: Report,
     progress: Progress,
 ) -> None:
-    """Regenerate images of the target, spread over its classes, and report those with a pixel that differs by more than
-    the tolerance."""
-    plan, run = Plan.from_json(target.manifest), target.run
-    indices = spread(len(plan.classes), plan.config.ipc, config.regenerate)
+    """Report those of the target's images `indices` that, made `again`, have a pixel that differs by more than the
+    tolerance."""
     stored = {(c, i): pixels for c, i, pixels in target.images() if (c, i) in indices}
-    latents = (lambda batch: run.latents(batch) if run.has(batch) else None) if run else (lambda batch: None)
     equal, largest = 0, 0
     with progress.task("regenerate", len(indices), "images") as task:
-        for c, i, pixels in regenerate(indices, plan, prior, statistics, latents):
+        for c, i, pixels in again:
             distance = _distance(stored.get((c, i)), pixels)
             equal, largest = equal + (distance == 0), max(largest, distance)
-            if distance > config.tolerance:
+            if distance > tolerance:
                 report.problems.append(
                     f"class {c}, image {i}: regenerated, it differs by {distance} of 255 grey levels"
                 )
             task.advance()
     others = "" if equal == len(indices) else f", the others off by up to {largest} of 255 grey levels"
     how = f"{equal} with equal pixels{others}"
-    report.checked.append(f"{len(indices)} images regenerated: {how} (tolerance {config.tolerance})")
+    report.checked.append(f"{len(indices)} images regenerated: {how} (tolerance {tolerance})")
 
 
 def _distance(stored: ndarray | None, pixels: ndarray) -> int:
