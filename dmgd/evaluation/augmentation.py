@@ -12,12 +12,17 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Generator, Tensor
 
+from dmgd.evaluation.dsa import dsa
 from dmgd.evaluation.protocols import Protocol
 
 Images = Float[Tensor, "b c h w"]
 Normalise = Callable[[Images], Images]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN_AND_STD = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+}
 
 # Eigenvalues and eigenvectors (columns) of the RGB values of ImageNet (Krizhevsky et al. 2012).
 LIGHTING_VALUES = (0.2175, 0.0188, 0.0045)
@@ -48,6 +53,8 @@ def augment(
             x = lighting(x, draw_lighting(count, generator))
         elif name == "normalise":
             x = normalise(x)
+        elif name == "dsa":
+            x = dsa(x, generator)
         elif name == "cutmix":
             partners, box = draw_cutmix(count, x.shape[2], x.shape[3], generator)
             x, own = cutmix(x, partners, box)
@@ -59,13 +66,13 @@ def to_unit(images: UInt8[Tensor, "b c h w"]) -> Images:
 
 
 def normaliser(images: UInt8[Tensor, "n c h w"], protocol: Protocol) -> Normalise:
-    """The normalisation of images in [0, 1]: by ImageNet's mean and standard deviation (averaged over the channels for
-    grey images), or in `quick` by the set's own."""
-    if protocol.full_batches:
+    """The normalisation of images in [0, 1] by the protocol's mean and standard deviation; those of a dataset are
+    averaged over the channels for grey images."""
+    if protocol.normalisation == "own":
         pixels = to_unit(images)
         mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
     else:
-        mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        mean, std = map(torch.tensor, MEAN_AND_STD[protocol.normalisation])
         if images.shape[1] == 1:
             mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
 

@@ -19,11 +19,12 @@ MANY_CLASSES = 100
 class Protocol:
     """How a network is trained and tested.
 
-    `augmentation` lists the operations in order. `network` "convnet", without a depth, gets one that fits the image
-    size. Test images are resized to `resize` and cropped to `size`; None: the source's own size, at most 32.
-    `batch_size` None: by IPC (10, 50, 100, doubled from 100 classes on). `full_batches` fills up the last batch of an
-    epoch with repeated images. `epochs` None: by IPC, or with `full_batches` for about 500 steps. `validate_every` 0:
-    about 100 validations.
+    `augmentation` lists the operations in order; `normalisation` is by mean and deviation of the set's `own`
+    images, or of a dataset. `network` "convnet", without a depth, gets one that fits the image size. Test images
+    are resized to `resize` and cropped to `size`; None: the source's own size, at most 32. `batch_size` None: by
+    IPC (10, 50, 100, doubled from 100 classes on). `full_batches` fills up the last batch of an epoch with repeated
+    images. `epochs` None: by IPC, or with `full_batches` for about 500 steps. `validate_every` 0: about 100
+    validations.
     """
 
     name: str
@@ -32,8 +33,9 @@ class Protocol:
     optimizer: Literal["sgd", "adamw"]
     learning_rate: float
     weight_decay: float
-    schedule: Literal["steps", "cosine", "half-cosine"]
+    schedule: Literal["steps", "halves", "cosine", "half-cosine"]
     augmentation: tuple[str, ...]
+    normalisation: Literal["own", "imagenet", "cifar10"] = "imagenet"
     loss: Literal["hard", "soft"] = "hard"
     momentum: float = 0.9
     temperature: float = 20.0
@@ -66,7 +68,23 @@ PROTOCOLS = {
         weight_decay=0.05,
         schedule="cosine",
         augmentation=("affine", "normalise"),
+        normalisation="own",
         full_batches=True,
+        size=None,
+        resize=None,
+    ),
+    "dsa": Protocol(
+        name="dsa",
+        network="convnet-3",
+        norm="instance",
+        optimizer="sgd",
+        learning_rate=0.01,
+        weight_decay=5e-4,
+        schedule="halves",
+        augmentation=("normalise", "dsa"),
+        normalisation="cifar10",
+        batch_size=256,
+        epochs=1000,
         size=None,
         resize=None,
     ),
@@ -130,11 +148,14 @@ def epochs_by_ipc(ipc: int, num_classes: int) -> int:
 def learning_rate_factor(schedule: str, done: float, epoch: int, epochs: int) -> float:
     """The factor of the learning rate. `done` in [0, 1) is the fraction of steps done, `epoch` counts from 0.
 
-    "steps": ×0.2 at 2/3 and at 5/6 of the epochs. "cosine": per step to zero, after a warm-up over the first 4 %.
-    "half-cosine": ½ (1 + cos(π·epoch / 2·epochs)), which ends at ½ (RDED).
+    "steps": ×0.2 at 2/3 and at 5/6 of the epochs. "halves": ×0.1 in the second half (DSA). "cosine": per step to
+    zero, after a warm-up over the first 4 %. "half-cosine": ½ (1 + cos(π·epoch / 2·epochs)), which ends at ½
+    (RDED).
     """
     if schedule == "steps":
         return 0.2 ** sum(epoch >= milestone for milestone in (2 * epochs // 3, 5 * epochs // 6))
+    if schedule == "halves":
+        return 1.0 if epoch < epochs / 2 else 0.1
     if schedule == "half-cosine":
         return 0.5 * (1 + math.cos(math.pi * epoch / (2 * epochs)))
     return min(1.0, done / 0.04 + 0.05) * 0.5 * (1 + math.cos(math.pi * done))
