@@ -31,7 +31,8 @@ def command(
     network: Annotated[
         str | None,
         optional(
-            "convnet-D, resnetap-10, resnet-18, resnet-101, or probe (a linear classifier on --features). "
+            "convnet-D, resnetap-10, resnet-18, -50 or -101, mobilenet-v2, efficientnet-b0, vit-tiny, swin-tiny, or "
+            "probe (a linear classifier on --features). "
             "Default: the protocol's."
         ),
     ] = None,

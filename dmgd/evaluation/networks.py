@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dmgd.errors import UsageError
+from dmgd.evaluation.students import SMALLEST, STUDENTS, make_student
 
-NETWORKS = ("convnet-D", "convnet-D-wW", "resnetap-10", "resnet-18", "resnet-101")
+NETWORKS = ("convnet-D", "convnet-D-wW", "resnetap-10", "resnet-18", "resnet-50", "resnet-101", *STUDENTS)
 
 _BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 _BOTTLENECK_FROM = 50
@@ -22,8 +23,11 @@ def make_network(name: str, *, num_classes: int, channels: int, size: int, norm:
     """The network `name` for images (channels, size, size), its initial weights drawn from torch's generator.
 
     Names: "convnet-3" is three blocks of width 128, "convnet-3-w32" of width 32; "resnetap-10", "resnet-18",
-    "resnet-101". `norm` is "instance" or "batch". Raises UsageError for another name, or a ConvNet too deep for `size`.
+    "resnet-50", "resnet-101"; or one of STUDENTS. `norm` is "instance" or "batch". Raises UsageError for another
+    name, or a ConvNet too deep for `size`.
     """
+    if name in STUDENTS:
+        return make_student(name, num_classes=num_classes, channels=channels, size=size)
     family, depth, width = parsed(name)
     if family == "convnet":
         return convnet(depth, width, num_classes, channels, size, norm)
@@ -131,6 +135,8 @@ def _initialise(module: nn.Module) -> None:
 
 def smallest_size(name: str) -> int:
     """The smallest image size, in pixels, at which every normalised feature map has more than one pixel."""
+    if name in STUDENTS:
+        return SMALLEST[name]
     family, depth, _ = parsed(name)
     return 2**depth if family == "convnet" else 16
 

@@ -17,6 +17,7 @@ from dmgd.evaluation.augmentation import augment, normaliser, to_unit
 from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.networks import make_network, parameter_count, smallest_size
 from dmgd.evaluation.protocols import QUICK_SIZE, Protocol, learning_rate_factor, validates
+from dmgd.evaluation.students import STUDENTS
 
 TEST_BATCH, TEST_PIXELS = 512, 512 * 64 * 64  # at most so many images, and so many pixels, at once
 
@@ -109,7 +110,7 @@ def described(protocol: Protocol, data: ImageSet, seed: int) -> dict[str, Any]:
     instance norm sets to zero.
     """
     least = smallest_size(protocol.network)
-    if protocol.norm == "instance" and (protocol.size or 0) < least:
+    if (protocol.norm == "instance" or protocol.network in STUDENTS) and (protocol.size or 0) < least:
         raise UsageError(
             f"{protocol.network} needs images of at least {least} pixels, not {protocol.size}; give --size {least} or "
             "a smaller --network"
