@@ -5,6 +5,10 @@ that it prints are only comparable after a division of its accuracies by 100.
 """
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dmgd.evaluation.comparison_rows import Row, Rows, pooled
 
 WEIGHT = 0.5  # the package's lrs_lambda and ars_lambda
 
@@ -27,3 +31,37 @@ def augmentation_robust_score(own: float, random: float, own_plain: float, rando
 def _normalised(x: float) -> float:
     """[−1, 1] → [0, 1]: (eˣ − e⁻¹) / (e − e⁻¹)."""
     return (math.exp(x) - math.exp(-1)) / (math.e - math.exp(-1))
+
+
+def dd_ranking_scores(row: Row, rows: Rows) -> dict[str, dict[str, Any] | None]:
+    """HLR and IOR in points of top-1, LRS and ARS in %: mean, population standard deviation and number of seeds. None
+    where accuracies are missing."""
+    if row.key.ipc is None:
+        return dict.fromkeys(("hlr", "ior", "lrs", "ars"))
+    hard, random = rows.with_hard_labels(row), rows.of(row, "random")
+    full = rows.of(hard, "full") if hard else None
+    all_images = full.mean if full else None
+    own_hard = hard.by_seed if hard and full else None
+    drawn, plain = (random.by_seed, random.plain_by_seed) if random else (None, None)
+
+    def lrs(hard_label: float, own: float, other: float) -> float:
+        return 100 * label_robust_score((all_images or 0) / 100, hard_label / 100, own / 100, other / 100)
+
+    def ars(*accuracies: float) -> float:
+        return 100 * augmentation_robust_score(*(value / 100 for value in accuracies))
+
+    return {
+        "hlr": _by_common_seed(lambda own: (all_images or 0) - own, own_hard),
+        "ior": _by_common_seed(lambda own, other: own - other, row.by_seed, drawn),
+        "lrs": _by_common_seed(lrs, own_hard, row.by_seed, drawn),
+        "ars": _by_common_seed(ars, row.by_seed, drawn, row.plain_by_seed, plain),
+    }
+
+
+def _by_common_seed(score: Callable[..., float], *accuracies: Mapping[int, float] | None) -> dict[str, Any] | None:
+    """`score` of the accuracies of every seed that all of them have."""
+    if any(one is None for one in accuracies):
+        return None
+    there = [one for one in accuracies if one is not None]
+    common = sorted(set.intersection(*(set(one) for one in there)))
+    return pooled([score(*(one[seed] for one in there)) for seed in common])
