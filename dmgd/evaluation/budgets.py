@@ -51,7 +51,7 @@ def _more_steps_on_all_images(rows: Rows) -> Iterable[str]:
     """One line for every protocol: the steps do not depend on the network."""
     steps: dict[tuple[str, int], dict[str, None]] = {}
     for row in rows:
-        full = rows.of(row, "full")
+        full = rows.full(row)
         if full and full is not row and budget(row)["steps"] != (most := budget(full)["steps"]):
             own = f"{budget(row)['steps']:,} on a set of IPC {row.key.ipc}"
             steps.setdefault((row.key.protocol, most), {})[own] = None

@@ -61,9 +61,13 @@ class Rows:
         return iter(self.by_key.values())
 
     def of(self, row: Row, method: str) -> Row | None:
-        """The row of another method in the same place of the table; of all images, if the method is "full"."""
-        ipc = None if method == "full" else row.key.ipc
-        return self.by_key.get(row.key._replace(method=method, ipc=ipc))
+        """The row of another method in the same place of the table."""
+        return self.by_key.get(row.key._replace(method=method))
+
+    def full(self, row: Row) -> Row | None:
+        """The row of all images under the same terms."""
+        same = (other for other in self if other.key.ipc is None and other.key[2:] == row.key[2:])
+        return next(same, None)
 
     def strongest_selection(self, row: Row) -> Row | None:
         """The selection of real images with the highest mean under the same terms."""

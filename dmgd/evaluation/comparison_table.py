@@ -61,7 +61,7 @@ class Comparison:
 
     def _row(self, row: Row, rows: Rows, against: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         facts = [result.facts for result in row.results]
-        best, full = [result.training.best for result in row.results], rows.of(row, "full")
+        best, full = [result.training.best for result in row.results], rows.full(row)
         return {
             **row.key._asdict(),
             "images": facts[0].images,

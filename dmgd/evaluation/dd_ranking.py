@@ -35,33 +35,39 @@ def _normalised(x: float) -> float:
 
 def dd_ranking_scores(row: Row, rows: Rows) -> dict[str, dict[str, Any] | None]:
     """HLR and IOR in points of top-1, LRS and ARS in %: mean, population standard deviation and number of seeds. None
-    where accuracies are missing."""
+    where accuracies are missing.
+
+    Hard labels of a row with soft ones are those of the only protocol with hard labels for the same network.
+    """
     if row.key.ipc is None:
         return dict.fromkeys(("hlr", "ior", "lrs", "ars"))
     hard, random = rows.with_hard_labels(row), rows.of(row, "random")
-    full = rows.of(hard, "full") if hard else None
-    all_images = full.mean if full else None
-    own_hard = hard.by_seed if hard and full else None
-    drawn, plain = (random.by_seed, random.plain_by_seed) if random else (None, None)
-
-    def lrs(hard_label: float, own: float, other: float) -> float:
-        return 100 * label_robust_score((all_images or 0) / 100, hard_label / 100, own / 100, other / 100)
-
-    def ars(*accuracies: float) -> float:
-        return 100 * augmentation_robust_score(*(value / 100 for value in accuracies))
-
+    own, own_plain = row.by_seed, row.plain_by_seed
+    full, own_hard = (_for_seeds(rows.full(hard), hard), hard.by_seed) if hard else (None, None)
+    drawn, drawn_plain = (random.by_seed, random.plain_by_seed) if random else (None, None)
     return {
-        "hlr": _by_common_seed(lambda own: (all_images or 0) - own, own_hard),
-        "ior": _by_common_seed(lambda own, other: own - other, row.by_seed, drawn),
-        "lrs": _by_common_seed(lrs, own_hard, row.by_seed, drawn),
-        "ars": _by_common_seed(ars, row.by_seed, drawn, row.plain_by_seed, plain),
+        "hlr": _by_common_seed(lambda full, own: full - own, full, own_hard),
+        "ior": _by_common_seed(lambda own, drawn: own - drawn, own, drawn),
+        "lrs": _by_common_seed(_in_percent(label_robust_score), full, own_hard, own, drawn),
+        "ars": _by_common_seed(_in_percent(augmentation_robust_score), own, drawn, own_plain, drawn_plain),
     }
+
+
+def _for_seeds(full: Row | None, row: Row) -> Mapping[int, float] | None:
+    """The accuracies of all images by the seeds of the row, or else their mean for each."""
+    if full is None:
+        return None
+    return full.by_seed if set(row.by_seed) <= set(full.by_seed) else dict.fromkeys(row.by_seed, full.mean)
+
+
+def _in_percent(score: Callable[..., float]) -> Callable[..., float]:
+    return lambda *accuracies: 100 * score(*(accuracy / 100 for accuracy in accuracies))
 
 
 def _by_common_seed(score: Callable[..., float], *accuracies: Mapping[int, float] | None) -> dict[str, Any] | None:
     """`score` of the accuracies of every seed that all of them have."""
-    if any(one is None for one in accuracies):
+    there = [one for one in accuracies if one]
+    if len(there) < len(accuracies):
         return None
-    there = [one for one in accuracies if one is not None]
-    common = sorted(set.intersection(*(set(one) for one in there)))
+    common = sorted(set.intersection(*map(set, there)))
     return pooled([score(*(one[seed] for one in there)) for seed in common])

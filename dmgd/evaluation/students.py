@@ -24,7 +24,7 @@ def student_orders(rows: Rows) -> list[dict[str, Any]]:
 
 def _order(own: list[Row], rows: Rows) -> dict[str, Any]:
     accuracies = {row.key.network: row.mean for row in own}
-    on_all = {row.key.network: full.mean for row in own if (full := rows.of(row, "full"))}
+    on_all = {row.key.network: full.mean for row in own if (full := rows.full(row))}
     complete = len(on_all) == len(accuracies)
     tau = kendall_tau(accuracies, on_all) if complete else None
     swapped = _swapped(accuracies, on_all) if complete else []
