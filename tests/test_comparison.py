@@ -12,6 +12,7 @@ import torch
 from scipy.stats import ttest_rel
 
 from dmgd.classes.info import ClassInfo
+from dmgd.evaluation.comparison import Evaluation, Score
 from dmgd.evaluation.comparison_formats import as_csv, as_latex, as_markdown, trainings_csv
 from dmgd.evaluation.comparison_table import Comparison
 from dmgd.evaluation.comparison_views import tables
@@ -132,6 +133,30 @@ def test_a_statement_gives_the_verdict_of_the_corrected_p():
         "comparisons, 3 paired seeds)"
     )
     assert "above b: significant" in statement("a", "b", paired)
+
+
+def test_evaluate_against_several_sets_corrects_for_their_number():
+    def score(name, *accuracies):
+        return Score(name, name, 20, tuple(training(top1, seed) for seed, top1 in enumerate(accuracies)))
+
+    def said(*others):
+        settings = {"source": {"name": "pets"}, "protocol": {"loss": "hard"}}
+        scores = (score("run", 62, 63, 64), *(score(*other) for other in others))
+        return Evaluation(settings, scores, {}, (), (), 1.0).to_json()
+
+    below, level = ("random", 59.5, 59.6, 62.5), ("other", 61.5, 63.5, 63)
+    alone, several = said(below), said(below, level, ("equal", 61, 62, 63))
+    p, p_level = (ttest_rel([62, 63, 64], one[1:]).pvalue for one in (below, level))
+    assert p < 0.05 < 2 * p < p_level
+    assert alone["paired"][0]["p"] == alone["paired"][0]["p_holm"] == pytest.approx(p, rel=1e-3)
+    assert [one["p_holm"] for one in several["paired"]] == [
+        pytest.approx(2 * p, rel=1e-3),
+        pytest.approx(p_level, rel=1e-3),
+        None,
+    ]
+    assert "above random: significant" in alone["statements"][0]
+    assert "above random: not significant" in several["statements"][0]
+    assert "p = 0.046, p = 0.092 by Holm over 2 comparisons" in several["statements"][0]
 
 
 # What compute_metrics of ddranking 0.2.0 (PyPI) returns for these accuracies of three runs, given by stand-ins for the
