@@ -257,7 +257,8 @@ def test_published_figures_stand_beside_those_of_the_same_terms():
     assert [one["value"] for one in own] == [66.4, 61.9, 64.3]
     assert own[1]["note"] == "lowest re-run by others"
     assert shortened[0]["note"] == "the paper's method, not the default here; here 3 epochs, not 2000"
-    assert all(not one["published"] for one in compared(row("mgd3", 60), source="imagenette").to_json()["rows"])
+    others = compared(row("mgd3", 60, network="resnetap-10"), row("mgd3", 60, ipc=11, **terms), source="imagenette")
+    assert [one["published"] for one in others.to_json()["rows"]] == [[], []]
     assert "68.4 [3]" in str(tables(found.to_json())[-1].rows)
 
 
@@ -282,6 +283,16 @@ def test_all_formats_show_the_same_numbers(capsys):
     assert len(trainings) == 21
     assert max(map(len, said.splitlines())) <= 80
     assert "62.2 ± 1.0*†" in said
+    assert re.search(r"dmgd *│ *10 *│ *random │ \+12.0\* │ \+10.8 to \+13.2 │ *0.005 │", said)
+
+
+def test_many_networks_are_several_tables_of_the_width_of_a_terminal():
+    names = [f"convnet-{depth}-w128" for depth in range(1, 8)]
+    shown = tables(compared(*(row("dmgd", 60, 61, network=name) for name in names)).to_json())
+    assert max(table.width for table in shown) <= 80
+    last = [table for table in shown if "last epoch" in table.title]
+    assert len(last) == 3
+    assert [name for table in last for name in table.columns[2:]] == names
 
 
 def test_names_of_methods_break_no_format():

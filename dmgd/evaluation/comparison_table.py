@@ -34,8 +34,9 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """The content of bench.json: a row for every method, IPC, protocol and network.
 
-        "ipc" None: all images. "confusion" is None for more than 100 classes. Accuracies, "of_full", "lrs" and "ars" are in %, differences, "hlr" and "ior" in points, sizes in bytes, times
-        in seconds."""
+        "ipc" is None for all images, "confusion" for more than 100 classes. Accuracies, "of_full", "lrs" and "ars" are
+        in %, differences, "hlr" and "ior" in points, sizes in bytes, times in seconds.
+        """
         rows = rows_of(self.results)
         compared, students = contrasts(rows), student_orders(rows)
         ordering = [student["statement"] for student in students if student["statement"]]
