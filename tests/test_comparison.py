@@ -121,9 +121,11 @@ def test_one_seed_is_no_test_and_missing_seeds_are_said():
         "seeds": 2,
     }
     assert short["warnings"] == [
-        "incomplete, compared by the seeds that both have: dmgd, IPC 10, quick, convnet-3 (2 of 3 seeds, 2 of 3 "
-        "trainings)"
+        "incomplete, compared by the seeds that both have: dmgd (IPC 10, quick, convnet-3) 2 of 3 trainings, 2 of 3 "
+        "seeds"
     ]
+    lacking = compared(row("dmgd", 60.0, 61.5), row("random", 50.0, 51.0), row("random", 40.0, 39.0, ipc=1)).to_json()
+    assert "dmgd (IPC 1, quick, convnet-3) 0 of 2 trainings, 0 of 2 seeds" in lacking["warnings"][0]
 
 
 def test_a_statement_gives_the_verdict_of_the_corrected_p():
@@ -240,13 +242,17 @@ def test_unequal_budgets_and_pixels_are_warned_of():
         row("dmgd", 60, 61),
         row("random", 50, 51, epochs=9),
         row("idc", 62, 63, pixels=4096),
-        row("full", 9, 9, ipc=None),
+        row("full", 9, 9, ipc=None, epochs=90),
     ).to_json()["warnings"]
     assert mixed[0] == (
         "unequal budgets, IPC 10, quick, convnet-3: dmgd epochs 500, steps 500; random epochs 9, steps 9; "
         "idc epochs 500, steps 500"
     )
-    assert "unequal budgets, quick: 504 steps on all images, 500 on a set of IPC 10" in mixed[1]
+    assert mixed[1] == (
+        "unequal budgets, quick: 720 steps on all images, 500 on a set of IPC 10, 9 on a set of IPC 10; HLR and % of "
+        "full compare them"
+    )
+    assert compared(*SMALL[2:3], SMALL[-1]).to_json()["warnings"] == []  # 500 and 504 steps
     assert mixed[2] == "unequal pixels, IPC 10: dmgd 20,480; random 20,480; idc 81,920"
 
 
@@ -283,7 +289,7 @@ def test_all_formats_show_the_same_numbers(capsys):
     assert len(trainings) == 21
     assert max(map(len, said.splitlines())) <= 80
     assert "62.2 ± 1.0*†" in said
-    assert re.search(r"dmgd *│ *10 *│ *random │ \+12.0\* │ \+10.8 to \+13.2 │ *0.005 │", said)
+    assert re.search(r"dmgd *│ *10 *│ *random │ \+12.0\* │ \+10.8 to \+13.2 │ *0.002 │", said)
 
 
 def test_many_networks_are_several_tables_of_the_width_of_a_terminal():
