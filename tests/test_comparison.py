@@ -161,8 +161,9 @@ def test_evaluate_against_several_sets_corrects_for_their_number():
     assert "p = 0.046, p = 0.092 by Holm over 2 comparisons" in several["statements"][0]
 
 
-# What compute_metrics of ddranking 0.2.0 (PyPI) returns for these accuracies of three runs, given by stand-ins for the
-# trainings: mean and standard deviation of LabelRobustScoreHard, LabelRobustScoreSoft and AugmentationRobustScore.
+# Accuracies of three runs, and the means and standard deviations that ddranking 0.2.0 (PyPI) computes from them: its
+# LabelRobustScoreHard, LabelRobustScoreSoft and AugmentationRobustScore.compute_metrics were called with an object as
+# self whose _compute_…_helper methods return these accuracies one after another.
 FULL, HARD, RANDOM = (0.913, 0.921, 0.9), (0.541, 0.562, 0.488), (0.502, 0.471, 0.513)
 SOFT_LABELS, RANDOM_SOFT = (0.713, 0.689, 0.701), (0.655, 0.702, 0.62)
 UNAUGMENTED, RANDOM_UNAUGMENTED = (0.402, 0.388, 0.35), (0.377, 0.391, 0.342)
