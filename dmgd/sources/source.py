@@ -14,7 +14,7 @@ from PIL.Image import Image
 
 from dmgd.classes.info import ClassInfo, composed
 from dmgd.errors import ArtifactError, UsageError, listed, one_line
-from dmgd.images import readable
+from dmgd.images import FilePart, readable
 from dmgd.specs import SourceSpec
 
 # The words that name a split, as in Hugging Face's datasets; validation first, as ImageNet's "test" has no labels.
@@ -34,13 +34,13 @@ AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 @dataclass(frozen=True)
 class SourceImage(Generic[Label]):
-    """One image before it is decoded: its file's bytes or path, or pixels.
+    """One image before it is decoded: its file's bytes or path, where in a larger file it is, or pixels.
 
     `label` is the class index in a source, the data's own label in a layout. `name` identifies the image in messages.
     `number` is the class number, unchecked, where the data has one beside a class name.
     """
 
-    image: "bytes | Path | Image"
+    image: "bytes | Path | FilePart | Image"
     label: Label
     name: str
     number: int | str | None = None
