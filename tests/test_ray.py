@@ -22,7 +22,7 @@ from source_stand_ins import as_folder, pictures, small_prior
 
 import dmgd
 from dmgd.distribution.engine import alone
-from dmgd.errors import ArtifactError, DmgdError, UsageError
+from dmgd.errors import ArtifactError, DmgdError, MismatchError, UsageError
 from dmgd.progress import SILENT
 
 pytest.importorskip("ray")
@@ -101,6 +101,16 @@ def test_a_worker_that_cannot_open_a_path_says_so_before_anything_starts(cluster
     engine = dmgd.RayEngine(workers=1, device="cpu")
     with pytest.raises(UsageError, match=rf"worker on \S+ cannot start: the prior {tmp_path / 'prior'} does not exist"):
         dmgd.fit_statistics(f"folder:{inputs / 'photos'}", prior, k=2, max_bad=0.1, cache=False, device=engine)
+
+
+def test_a_worker_that_finds_less_data_says_so(cluster, inputs, tmp_path, monkeypatch):
+    photos = shutil.copytree(inputs / "photos", tmp_path / "photos")
+    source = dmgd.open_source(f"folder:{photos}")
+    monkeypatch.setattr(type(source), "extent", lambda *_: "141 files")  # here alone
+    line = r"worker on \S+ cannot start: the source folder:photos has 140 files there, and 141 files where the command"
+    fit = {"k": 2, "max_bad": 0.1, "cache": False, "device": dmgd.RayEngine(workers=1, device="cpu")}
+    with pytest.raises(MismatchError, match=line):
+        dmgd.fit_statistics(source, str(inputs / "prior"), **fit)
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,11 @@ class ShardLayout:
         local = [file.resolve() for file in files if isinstance(file, Path)]
         return fingerprint_files(Path("/"), local) if local else remote.fingerprint(_at_urls(files))
 
+    def extent(self, split: str) -> str:
+        files = self._files(split)
+        size = sum(file.stat().st_size if isinstance(file, Path) else file.size for file in files)
+        return f"{len(files):,} shards of {size:,} bytes"
+
     def _files(self, split: str) -> Sequence[Path | RemoteFile]:
         if (name := which_splits(self.shards).get(split)) is None:
             raise missing_split(f"wds:{self.location}", split, self.shards)

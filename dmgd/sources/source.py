@@ -66,6 +66,11 @@ class Source(ABC):
     def fingerprint(self, split: str) -> str:
         """A digest that changes when the split's files do; cheap, and valid on this machine only."""
 
+    def extent(self, split: str) -> str:
+        """How much data the split has, such as "3 files": what every copy of the data, on whatever machine, has in
+        common, as far as it is known without reading it. Empty if nothing is."""
+        return ""
+
     def remarks(self, split: str) -> list[str]:
         """What a user should know of the split's files, such as those that are left out; a sentence each."""
         return []
