@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -138,6 +139,28 @@ def test_an_error_in_a_worker_is_the_same_line(cluster, monkeypatch):
         for task, line in (("photo", "^photo is damaged$"), ("die", "^2 workers died of the same work, perhaps out")):
             with pytest.raises(DmgdError, match=line):
                 list(engine.map(Failing(), iter([alone(task)]), SILENT, SILENT))
+
+
+def has_processes(address):
+    """Whether a cluster with this address has any of its own on this machine."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"--gcs-address={address}\0".encode() in (process / "cmdline").read_bytes():
+                return True
+    return False
+
+
+def test_a_local_cluster_ends_with_its_command_even_by_sigkill():
+    script = "from dmgd.distribution import ray_local as r; print(r.LocalCluster().address(), flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as command:
+        address = command.stdout.readline().strip()
+        assert has_processes(address)
+        command.kill()
+    deadline = time.monotonic() + 5
+    while has_processes(address):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

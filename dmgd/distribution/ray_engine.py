@@ -1,6 +1,7 @@
 """The engine of Ray: work is done by actors on the devices of a cluster. Only this file and the others of ray_ know
 Ray."""
 
+import atexit
 import logging
 import os
 import signal
@@ -141,7 +142,14 @@ class RayEngine:
         if self._connected:
             import ray
 
-            self._connected, self._actors = False, []
+            from dmgd.distribution.ray_workers import head_answers
+
+            self._connected = False
+            if self._actors and not head_answers():  # the end of the connection would wait for it
+                self._actors = []
+                atexit.register(_leave)
+                return
+            self._actors = []
             ray.shutdown()
         self._end_actors()
 
@@ -152,6 +160,12 @@ class RayEngine:
             for actor in self._actors:
                 ray.kill(actor)
         self._actors = []
+
+
+def _leave() -> None:
+    """End this process, which Ray ends within a minute of its head's, before it crashes in the interpreter's end."""
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def _is_connected() -> bool:
@@ -165,7 +179,7 @@ def _quiet() -> Iterator[None]:
     It has no settings for these. Ctrl-C and SIGTERM wait until it is connected: what is half so cannot be ended."""
     import ray
 
-    for name, value in SETTINGS.items():
+    for name, value in {**SETTINGS, "RAY_BACKEND_LOG_LEVEL": "fatal"}.items():
         os.environ.setdefault(name, value)
     is_main = threading.current_thread() is threading.main_thread()
     received: list[int] = []
