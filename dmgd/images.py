@@ -4,6 +4,7 @@ import io
 import os
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -31,6 +32,15 @@ FORMATS: dict[str, dict[str, Any]] = {
 LOSSLESS = ("png", "webp")
 
 
+@dataclass(frozen=True)
+class FilePart:
+    """An image file within a larger file: the `size` bytes from `offset` on."""
+
+    path: Path
+    offset: int
+    size: int
+
+
 def encode(pixels: "ndarray", image_format: str = "png") -> bytes:
     """The bytes of an image file of uint8 `pixels`; deterministic."""
     buffer = io.BytesIO()
@@ -55,7 +65,7 @@ def channels_of(image: Image.Image) -> int:
     return 1 if image.mode in ("1", "L", "F", "LA") or image.mode.startswith("I") else 3
 
 
-def measured(image: "bytes | Path | Image.Image") -> tuple[int, int] | None:
+def measured(image: "bytes | Path | FilePart | Image.Image") -> tuple[int, int] | None:
     """The shorter side in pixels and the channels of an image, from its header; None if that cannot be read."""
     if isinstance(image, Image.Image):
         return min(image.size), channels_of(image)
@@ -63,7 +73,7 @@ def measured(image: "bytes | Path | Image.Image") -> tuple[int, int] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # `read_image` says which images cannot be used
             with (
-                io.BytesIO(image) if isinstance(image, bytes) else open_regular(image) as file,
+                open_regular(image) if isinstance(image, Path) else io.BytesIO(image_bytes(image)) as file,
                 Image.open(file) as opened,
             ):
                 return min(opened.size), channels_of(opened)
@@ -103,7 +113,7 @@ def is_image(file: IO[bytes]) -> bool:
             return False
 
 
-def read_image(image: "bytes | Path | Image.Image") -> Image.Image:
+def read_image(image: "bytes | Path | FilePart | Image.Image") -> Image.Image:
     """The decoded image, upright, grey ("L") or colour ("RGB").
 
     Raises BadImage if it is truncated, empty, not an image, a decompression bomb, or has floating-point pixels.
@@ -111,8 +121,7 @@ def read_image(image: "bytes | Path | Image.Image") -> Image.Image:
     if isinstance(image, Image.Image):
         return image
     try:
-        data = image if isinstance(image, bytes) else _bytes_of(image)
-        if not data:
+        if not (data := image_bytes(image)):
             raise BadImage("the file is empty")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow says of metadata
@@ -129,11 +138,17 @@ def read_image(image: "bytes | Path | Image.Image") -> Image.Image:
         raise BadImage(next(iter(reason.splitlines()), type(error).__name__)) from error
 
 
-def _bytes_of(path: Path) -> bytes:
-    with open_regular(path) as file:
-        if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+def image_bytes(image: "bytes | Path | FilePart") -> bytes:
+    """The bytes of an image file. Raises OSError if they cannot be read, BadImage for too many."""
+    if isinstance(image, bytes):
+        return image
+    with open_regular(image if isinstance(image, Path) else image.path) as file:
+        if isinstance(image, FilePart):
+            file.seek(image.offset)
+        size = os.fstat(file.fileno()).st_size if isinstance(image, Path) else image.size
+        if size > MAX_BYTES:
             raise BadImage(f"the file has {size:,} bytes, more than {MAX_BYTES:,}")
-        return file.read()
+        return file.read(size)
 
 
 # The transposition that undoes each EXIF orientation.
@@ -208,7 +223,9 @@ def to_square(image: Image.Image, size: int, channels: int) -> "Tensor":
     return torch.from_numpy(square_pixels(image, size, channels))
 
 
-def readable(images: Iterable[tuple["bytes | Path | Image.Image", int]]) -> Iterator[tuple[Image.Image, int]]:
+def readable(
+    images: Iterable[tuple["bytes | Path | FilePart | Image.Image", int]],
+) -> Iterator[tuple[Image.Image, int]]:
     """The (image, label) pairs that can be decoded, decoded."""
     for image, label in images:
         try:

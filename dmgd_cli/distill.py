@@ -81,16 +81,15 @@ def command(
     ).with_options(prompt=prompt, prompts=prompts, negative_prompt=negative_prompt, size=size, lora=lora)
 
     out = out or Path(config.run_folder(source))
-    display, engine = Display(), engine_of(device, ray, workers, gpus_per_worker)
+    display = Display()
+    with engine_of(device, ray, workers, gpus_per_worker) as engine:
+        # Before torch is imported and anything is downloaded, so that wrong paths and classes are reported at once.
+        require_no_url(out)
+        opened = opened_if_here(source_spec, prior_spec)
+        announce(opened, prior_spec, config, device, out, display)
 
-    # Before torch is imported and anything is downloaded, so that wrong paths and classes are reported at once.
-    require_no_url(out)
-    opened = opened_if_here(source_spec, prior_spec)
-    announce(opened, prior_spec, config, device, out, display)
+        from dmgd.workflows.distill import distill
 
-    from dmgd.workflows.distill import distill
-
-    with engine:
         run = distill(
             opened, prior_spec, config, out=out, statistics=stats, resume=resume, device=engine, progress=display
         )

@@ -94,15 +94,15 @@ def command(
 
         require_outside_sets(report / "report.json")
 
-    from dmgd.evaluation.imageset import prior_of, read_sets, source_of
-    from dmgd.evaluation.report import write_report
-    from dmgd.workflows.evaluate import evaluate
-
     display = Display()
-    sets = read_sets([run, *paths])
-    given = {"data": data, "test_data": test_data, "variant": variant, "columns": columns, "class_map": class_map}
-    spec = source_of(sets, name=source, **given)
     with engine_of(device, ray, workers, gpus_per_worker) as engine:
+        from dmgd.evaluation.imageset import prior_of, read_sets, source_of
+        from dmgd.evaluation.report import write_report
+        from dmgd.workflows.evaluate import evaluate
+
+        sets = read_sets([run, *paths])
+        given = {"data": data, "test_data": test_data, "variant": variant, "columns": columns, "class_map": class_map}
+        spec = source_of(sets, name=source, **given)
         evaluation = evaluate(
             sets,
             spec,

@@ -65,14 +65,13 @@ def command(
     from dmgd.exporters.distilled import require_outside_sets
 
     require_outside_sets(out)
-    engine = engine_of(device, ray, workers if ray else None, gpus_per_worker)
     display, source_spec = Display(), SourceSpec(source, data, None, variant, columns, class_map)
-    opened = opened_if_here(source_spec, prior_spec)
-    require_arrivals(*arrivals(source_spec, prior_spec))
+    with engine_of(device, ray, workers if ray else None, gpus_per_worker) as engine:
+        opened = opened_if_here(source_spec, prior_spec)
+        require_arrivals(*arrivals(source_spec, prior_spec))
 
-    from dmgd.workflows.fit_stats import fit_statistics
+        from dmgd.workflows.fit_stats import fit_statistics
 
-    with engine:
         statistics = fit_statistics(
             opened, prior_spec, config, cache=cache, workers=workers, device=engine, progress=display
         )

@@ -61,11 +61,11 @@ def command(
     config = TrainingConfig(minutes, steps, size, vae, flip, seed)
     spec = SourceSpec(source, data, None, variant, columns, class_map)
 
-    from dmgd.sources.open import source_arrival
-    from dmgd.workflows.train_prior import train_prior
-
-    require_arrivals(source_arrival(spec))
     with engine_of(device, ray, workers, gpus_per_worker) as engine:
+        from dmgd.sources.open import source_arrival
+        from dmgd.workflows.train_prior import train_prior
+
+        require_arrivals(source_arrival(spec))
         record = train_prior(spec, config, out=out, device=engine, progress=Display())
 
     if json:

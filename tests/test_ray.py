@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -22,7 +23,7 @@ from source_stand_ins import as_folder, pictures, small_prior
 
 import dmgd
 from dmgd.distribution.engine import alone
-from dmgd.errors import ArtifactError, DmgdError, UsageError
+from dmgd.errors import ArtifactError, DmgdError, MismatchError, UsageError
 from dmgd.progress import SILENT
 
 pytest.importorskip("ray")
@@ -103,6 +104,16 @@ def test_a_worker_that_cannot_open_a_path_says_so_before_anything_starts(cluster
         dmgd.fit_statistics(f"folder:{inputs / 'photos'}", prior, k=2, max_bad=0.1, cache=False, device=engine)
 
 
+def test_a_worker_that_finds_less_data_says_so(cluster, inputs, tmp_path, monkeypatch):
+    photos = shutil.copytree(inputs / "photos", tmp_path / "photos")
+    source = dmgd.open_source(f"folder:{photos}")
+    monkeypatch.setattr(type(source), "extent", lambda *_: "141 files")  # here alone
+    line = r"worker on \S+ cannot start: the source folder:photos has 140 files there, and 141 files where the command"
+    fit = {"k": 2, "max_bad": 0.1, "cache": False, "device": dmgd.RayEngine(workers=1, device="cpu")}
+    with pytest.raises(MismatchError, match=line):
+        dmgd.fit_statistics(source, str(inputs / "prior"), **fit)
+
+
 @dataclass(frozen=True)
 class Failing:
     """Work that fails for a reason that a user can fix, or kills its worker; its own spec."""
@@ -128,6 +139,28 @@ def test_an_error_in_a_worker_is_the_same_line(cluster, monkeypatch):
         for task, line in (("photo", "^photo is damaged$"), ("die", "^2 workers died of the same work, perhaps out")):
             with pytest.raises(DmgdError, match=line):
                 list(engine.map(Failing(), iter([alone(task)]), SILENT, SILENT))
+
+
+def has_processes(address):
+    """Whether a cluster with this address has any of its own on this machine."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"--gcs-address={address}\0".encode() in (process / "cmdline").read_bytes():
+                return True
+    return False
+
+
+def test_a_local_cluster_ends_with_its_command_even_by_sigkill():
+    script = "from dmgd.distribution import ray_local as r; print(r.LocalCluster().address(), flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as command:
+        address = command.stdout.readline().strip()
+        assert has_processes(address)
+        command.kill()
+    deadline = time.monotonic() + 5
+    while has_processes(address):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ from source_stand_ins import WNIDS, Picture, as_folder, as_parquet, as_shards, p
 from dmgd.classes.imagenet import edition_warning, imagenet_classes, imagenet_subset
 from dmgd.config import StatisticsConfig
 from dmgd.errors import DmgdError, MismatchError, UsageError
+from dmgd.images import image_bytes
 from dmgd.priors.load import load_prior
 from dmgd.sources.open import open_source
+from dmgd.statistics.reading import SomeParts
 from dmgd.workflows.fit_stats import fit_statistics
 
 
@@ -53,10 +55,7 @@ def test_splits_of_every_layout(tmp_path):
     expected = sorted((picture.label, len(picture.jpeg)) for picture in test)
     for path in (folder, parquet, shards):
         source = open_source("imagenette", data=str(path))
-        items = [
-            (source.classes[i.label].wnid, len(i.image if isinstance(i.image, bytes) else i.image.read_bytes()))
-            for i in source.images("test")
-        ]
+        items = [(source.classes[i.label].wnid, len(image_bytes(i.image))) for i in source.images("test")]
         assert sorted(items) == expected
         assert len(list(source.decoded("train"))) == 20
         assert source.fingerprint("test") != source.fingerprint("train")
@@ -69,6 +68,16 @@ def test_splits_of_every_layout(tmp_path):
     for whole in (folder, parquet, shards):
         beside = open_source("imagenette", data=str(folder / "train"), test_data=str(whole))
         assert len(list(beside.images("test"))) == 10, f"the test split of {whole.name} is {len(test)} images"
+
+
+def test_of_shards_a_reader_reads_the_images_of_its_own_parts_alone(tmp_path, monkeypatch):
+    source, read = open_source(f"wds:{as_shards(tmp_path, pictures())}"), []
+    images = list(source.images("train"))
+    monkeypatch.setattr("dmgd.images.open_regular", lambda path: read.append(path) or path.open("rb"))
+    reader = SomeParts(source, 8, 1, mirror=False, threads=1)
+    own = [label for start in (3, 9) for chunk in reader.part(start, 2) for label in chunk.labels]
+    assert own == [images[i].label for i in (3, 4, 9, 10)]
+    assert len(read) == 4
 
 
 def labelled(tmp_path, labels) -> str:

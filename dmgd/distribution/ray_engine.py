@@ -1,15 +1,20 @@
-"""The engine of Ray: work is done by actors on the devices of a cluster. Only this file and `ray_workers` know Ray."""
+"""The engine of Ray: work is done by actors on the devices of a cluster. Only this file and the others of ray_ know
+Ray."""
 
+import atexit
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from dmgd.distribution.engine import Chain, Result, Shared, Task, Value, Work
+from dmgd.distribution.ray_local import SETTINGS, LocalCluster
 from dmgd.errors import UsageError, one_line
 from dmgd.progress import Progress
 from dmgd.progress import Task as Bar
@@ -27,31 +32,35 @@ class RayEngine:
     def __init__(
         self, address: str = "auto", workers: int | None = None, gpus_per_worker: float = 1, device: str = "auto"
     ):
-        try:
-            import ray  # noqa: F401
-        except ImportError as error:
-            raise UsageError("Ray is not installed; pip install 'dmgd[ray]'") from error
+        found = find_spec("ray")  # not imported yet: a local cluster starts meanwhile
+        if found is None or found.origin is None:  # a folder of that name has no origin
+            raise UsageError("Ray is not installed; pip install 'dmgd[ray]'")
         if workers is not None and workers < 1:
             raise UsageError(f"workers must be at least 1 with Ray, not {workers}")
         if gpus_per_worker <= 0 or (gpus_per_worker > 1 and gpus_per_worker % 1):
             raise UsageError(f"gpus per worker must be a whole number or between 0 and 1, not {gpus_per_worker:g}")
         self.address, self.workers, self.gpus_per_worker, self.device = address, workers, gpus_per_worker, device
         self._entered = 0
+        self._local: LocalCluster | None = None
         self._connected = False
         self._actors: list[Any] = []
         self._resources: tuple[float, int] | None = None  # GPUs and cores of each actor
 
     def __enter__(self) -> "RayEngine":
         self._entered += 1
+        if self.address == "local" and not self._local and not _is_connected():
+            self._local = LocalCluster()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._entered -= 1
         if not self._entered:
-            if self._connected:
-                self._disconnect()
-            else:
-                self._end_actors()
+            try:
+                self._end_workers()
+            finally:
+                if self._local:
+                    self._local.end()
+                    self._local = None
 
     def share(self, value: Value) -> Shared[Value]:
         from dmgd.distribution.ray_workers import in_store
@@ -83,12 +92,12 @@ class RayEngine:
 
         if ray.is_initialized():
             return
+        address = self._local.address() if self._local else self.address
         self._connected = True  # from here on there is something to end
         try:
             with _quiet():
                 ray.init(
-                    self.address,
-                    include_dashboard=False if self.address == "local" else None,
+                    address,
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
                     namespace="dmgd",
@@ -98,20 +107,6 @@ class RayEngine:
                 f"there is no Ray cluster at {self.address} ({one_line(str(error))[:200]}); start one with ray start "
                 "--head, or use this machine alone with --ray local"
             ) from error
-
-    def _disconnect(self) -> None:
-        """Disconnect, with which the workers end, and a cluster of its own with all its processes."""
-        import psutil  # Ray's
-        import ray
-
-        node: Any = ray._private.worker._global_node  # None if that was not reached
-        raylets = node.all_processes.get("raylet", []) if node else []
-        agents = [one for raylet in raylets for one in psutil.Process(raylet.process.pid).children()]
-        self._connected, self._actors = False, []
-        ray.shutdown()
-        for process in agents:  # Ray gives them a second, and they may take a minute
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
 
     def _actors_on(self, device: str) -> list[Any]:
         """The workers on devices of this kind, those that are there if they have what it takes. Raises UsageError if
@@ -142,22 +137,50 @@ class RayEngine:
         self._resources = gpus, cores
         return self._actors
 
-    def _end_actors(self) -> None:
-        import ray
+    def _end_workers(self) -> None:
+        """End the workers, and the connection if it was made here."""
+        if self._connected:
+            import ray
 
-        for actor in self._actors:
-            ray.kill(actor)
+            from dmgd.distribution.ray_workers import head_answers
+
+            self._connected = False
+            if self._actors and not head_answers():  # the end of the connection would wait for it
+                self._actors = []
+                atexit.register(_leave)
+                return
+            self._actors = []
+            ray.shutdown()
+        self._end_actors()
+
+    def _end_actors(self) -> None:
+        if self._actors:
+            import ray
+
+            for actor in self._actors:
+                ray.kill(actor)
         self._actors = []
+
+
+def _leave() -> None:
+    """End this process, which Ray ends within a minute of its head's, before it crashes in the interpreter's end."""
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def _is_connected() -> bool:
+    """Whether this process has a connection to a cluster. Does not import Ray."""
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Start Ray without what it prints, and without its handling of SIGTERM, which prints stacks and aborts. It has no
-    settings for these. Ctrl-C and SIGTERM wait until it has started: what is half connected cannot be ended."""
+    """Connect to Ray without what it prints, and without its handling of SIGTERM, which prints stacks and aborts.
+    It has no settings for these. Ctrl-C and SIGTERM wait until it is connected: what is half so cannot be ended."""
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what it warns of without
+    for name, value in {**SETTINGS, "RAY_BACKEND_LOG_LEVEL": "fatal"}.items():
+        os.environ.setdefault(name, value)
     is_main = threading.current_thread() is threading.main_thread()
     received: list[int] = []
 
@@ -169,7 +192,6 @@ def _quiet() -> Iterator[None]:
     raylet: Any = ray._raylet
     utils: Any = ray._private.utils
     set_handler, core_worker = utils.set_sigterm_handler, raylet.CoreWorker
-    die_with = utils.set_kill_on_parent_death_linux
 
     def without_handler(*arguments: Any, **more: Any) -> Any:
         """The connection, which sets a handler of its own: SIGTERM waits until that is replaced."""
@@ -181,13 +203,7 @@ def _quiet() -> Iterator[None]:
                 signal.signal(signal.SIGTERM, keep)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def in_a_group_of_its_own() -> None:
-        """Run in a process of a local cluster: signals to the command's group are for the command alone."""
-        os.setpgid(0, 0)
-        die_with()
-
     utils.set_sigterm_handler = lambda handler: None
-    utils.set_kill_on_parent_death_linux = in_a_group_of_its_own
     raylet.CoreWorker = without_handler
     ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None  # deaths of workers, on stdout
     stderr = os.dup(2)
@@ -199,7 +215,6 @@ def _quiet() -> Iterator[None]:
         os.dup2(stderr, 2)
         os.close(stderr)
         utils.set_sigterm_handler, raylet.CoreWorker = set_handler, core_worker
-        utils.set_kill_on_parent_death_linux = die_with
         for number, handler in handlers.items():
             signal.signal(number, handler)
         for first in received[:1]:

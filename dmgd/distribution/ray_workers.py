@@ -21,6 +21,8 @@ from dmgd.progress import Task as Bar
 
 PENDING = 2  # one in work, and one that waits for it
 TRIES = 10  # of a task whose workers die
+HEARTBEAT = 5.0  # seconds between looks at the head, which is gone if it does not answer BEATS of them
+BEATS = 3
 STARTING = 60.0  # seconds that others wait for a worker that does not start, as when its machine is gone
 DEATHS = (
     ray.exceptions.RayActorError,
@@ -42,6 +44,16 @@ class InStore(Generic[Value]):
 
 def in_store(value: Value) -> InStore[Value]:
     return InStore(ray.put(value))
+
+
+def head_answers() -> bool:
+    """Whether the cluster's head can be reached. Ray itself tries for a minute, and then ends the process."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -139,6 +151,7 @@ class Pool:
         self.tasks: dict[Any, tuple[Worker, Link[Any]]] = {}  # by the reference of the result
         self.starting: dict[Any, Worker] = {}
         self.restarts, self.since = 0, time.monotonic()
+        self.unanswered, self.looked = 0, time.monotonic()
 
     def wait_until_opened(self) -> None:
         """Return when the workers have opened the spec. Raises DmgdError, with the machine, if one cannot."""
@@ -204,8 +217,10 @@ class Pool:
         worker.alive = False
         self.starting[worker.actor.open.options(max_task_retries=-1).remote(self.spec)] = worker
 
-    def _next_done(self, timeout: float | None = None) -> tuple[Worker, Link[Any], Done[Any]] | None:
-        """What is done next; None if a worker has started or died, or after `timeout` seconds."""
+    def _next_done(self, timeout: float = HEARTBEAT) -> tuple[Worker, Link[Any], Done[Any]] | None:
+        """What is done next; None if a worker has started or died, or after `timeout` seconds. Raises DmgdError if the
+        cluster's head is gone."""
+        self._look_at_head()
         ready, _ = ray.wait([*self.tasks, *self.starting], num_returns=1, timeout=timeout)
         if not ready:
             return None
@@ -223,6 +238,16 @@ class Pool:
             raise done.error
         worker.done += done.advanced
         return worker, link, done
+
+    def _look_at_head(self) -> None:
+        if (now := time.monotonic()) < self.looked + HEARTBEAT:
+            return
+        self.looked, self.unanswered = now, 0 if head_answers() else self.unanswered + 1
+        if self.unanswered == BEATS:
+            raise DmgdError(
+                f"the head of the Ray cluster at {ray.get_runtime_context().gcs_address} is gone; start the cluster "
+                "again, and repeat the command"
+            )
 
     def _has_started(self, worker: Worker, reference: Any) -> None:
         try:

@@ -65,6 +65,9 @@ class FolderLayout:
     def fingerprint(self, split: str) -> str:
         return fingerprint_files(self.root, (file for _, file in self._files(split)))
 
+    def extent(self, split: str) -> str:
+        return f"{sum(1 for _ in self._files(split)):,} files"
+
     def remarks(self, split: str) -> list[str]:
         """What is left out, links that are not followed, and what is read through links out of the folder."""
         top, real = self._top(split), _real(self._top(split))

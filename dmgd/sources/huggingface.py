@@ -127,6 +127,9 @@ class HuggingFaceLayout:
         parts = [self.image, self.label, stamp, split]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
+    def extent(self, split: str) -> str:
+        return "" if self.streamed else f"{len(self._split(split)):,} rows"
+
     def _split(self, split: str) -> Any:
         if (name := which_splits(self.splits).get(split)) is None:
             raise missing_split(self.location, split, self.splits)

@@ -49,6 +49,10 @@ class LabelledSource(Source):
         matching = {label: self.classes[row].identity for label, row in self.rows.items() if row is not None}
         return hashlib.sha256((layout.fingerprint(inner) + canonical_json(matching)).encode()).hexdigest()
 
+    def extent(self, split: str) -> str:
+        layout, inner = self._where(split)
+        return layout.extent(inner) if hasattr(layout, "extent") else ""  # layouts of others need none
+
     def remarks(self, split: str) -> list[str]:
         layout, inner = self._where(split)
         return layout.remarks(inner)

@@ -17,7 +17,7 @@ from pathlib import Path
 from dmgd.classes.info import natural_key
 from dmgd.errors import ArtifactError, one_line
 from dmgd.files import open_regular
-from dmgd.images import IMAGE_SUFFIXES, MAX_BYTES, is_image
+from dmgd.images import IMAGE_SUFFIXES, MAX_BYTES, FilePart, is_image
 from dmgd.sources import remote
 from dmgd.sources.remote import RemoteFile
 from dmgd.sources.shard_files import expand, expand_url
@@ -38,7 +38,19 @@ _MOST_TEXT = 1 << 24  # bytes of a .cls or .json
 
 _BLOCK = 1 << 20
 
-Members = Mapping[str, Callable[..., bytes]]
+
+@dataclass(frozen=True)
+class Member:
+    """A file of a shard: called, its bytes. `part` is where it lies, unless it is compressed or remote."""
+
+    read: Callable[[int], bytes]
+    part: FilePart | None
+
+    def __call__(self, most: int = MAX_BYTES) -> bytes:
+        return self.read(most)
+
+
+Members = Mapping[str, Member]
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,11 @@ class ShardLayout:
         local = [file.resolve() for file in files if isinstance(file, Path)]
         return fingerprint_files(Path("/"), local) if local else remote.fingerprint(_at_urls(files))
 
+    def extent(self, split: str) -> str:
+        files = self._files(split)
+        size = sum(file.stat().st_size if isinstance(file, Path) else file.size for file in files)
+        return f"{len(files):,} shards of {size:,} bytes"
+
     def _files(self, split: str) -> Sequence[Path | RemoteFile]:
         if (name := which_splits(self.shards).get(split)) is None:
             raise missing_split(f"wds:{self.location}", split, self.shards)
@@ -104,16 +121,17 @@ def _labels_of(files: Sequence[Path | RemoteFile], threads: int = 1) -> list[str
 
 
 def read_shard(file: Path | RemoteFile) -> Iterator[tuple[str, Members]]:
-    """For each image of a shard its name in messages and its files by lower-case suffix, as functions that read them;
-    they are valid until the next image. Raises ArtifactError for a shard that is damaged, was cut or holds links, or
+    """For each image of a shard its name in messages and its files by lower-case suffix, which are read until the next
+    image. Raises ArtifactError for a shard that is damaged, was cut or holds links, or
     cannot be reached."""
     try:
         opened = open_regular(file) if isinstance(file, Path) else file.open()
         with opened as data, tarfile.open(fileobj=data) as tar:
             files = ((name, member) for member in _members(tar) if (name := _NAME.fullmatch(member.name)))
             for key, group in groupby(files, key=lambda found: found[0][1]):
-                # What is compressed would be unpacked from its beginning to go back to a file.
-                yield f"{file.name}, sample {one_line(key)}", _files_of(tar, group, held=tar.fileobj is not data)
+                is_held = tar.fileobj is not data  # compressed: to go back, it would be unpacked from its beginning
+                path = file if isinstance(file, Path) and not is_held else None
+                yield f"{file.name}, sample {one_line(key)}", _files_of(tar, group, is_held, path)
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise ArtifactError(
             f"the shard {file} is damaged or is no tar file ({str(error).partition(chr(10))[0]}); copy it again"
@@ -157,16 +175,20 @@ def _check_size(member: tarfile.TarInfo, most: int) -> None:
         raise tarfile.ReadError(f"{one_line(member.name)} has {member.size:,} bytes, more than {most:,}")
 
 
-def _files_of(tar: tarfile.TarFile, found: Iterable[tuple[re.Match[str], tarfile.TarInfo]], held: bool) -> Members:
-    """The files of one image; `held` in memory, all together at most MAX_BYTES."""
-    files: dict[str, Callable[..., bytes]] = {}
+def _files_of(
+    tar: tarfile.TarFile, found: Iterable[tuple[re.Match[str], tarfile.TarInfo]], held: bool, path: Path | None
+) -> Members:
+    """The files of one image; `held` in memory, all together at most MAX_BYTES. `path` is the archive's, if they lie in
+    it as they are."""
+    files: dict[str, Member] = {}
     left = MAX_BYTES
     for name, member in found:
         read = partial(_read, tar, member)
         if held:
             left -= len(data := read(left))
             read = partial(_of_at_most, data, member)
-        files[name[2].lower()] = read
+        part = FilePart(path, member.offset_data, member.size) if path and not member.issparse() else None
+        files[name[2].lower()] = Member(read, part)
     return files
 
 
@@ -175,11 +197,12 @@ def _of_at_most(data: bytes, member: tarfile.TarInfo, most: int = MAX_BYTES) -> 
     return data
 
 
-def _image(members: Members) -> bytes:
-    """The bytes of a sample's image: the file that is called one (.jpg before .seg.jpg), or else the first that begins
-    as one. Empty, which no decoder can read, if there is none."""
+def _image(members: Members) -> bytes | FilePart:
+    """A sample's image, not read yet if that can wait: the file that is called one (.jpg before .seg.jpg), or else the
+    first that begins as one. Empty, which no decoder can read, if there is none."""
     if named := [suffix for suffix in members if f".{suffix}".endswith(IMAGE_SUFFIXES)]:
-        return members[min(named, key=lambda suffix: suffix.count("."))]()
+        member = members[min(named, key=lambda suffix: suffix.count("."))]
+        return member.part or member()
     others = (read() for suffix, read in members.items() if suffix not in ("cls", "json"))
     return next((data for data in others if is_image(io.BytesIO(data))), b"")
 

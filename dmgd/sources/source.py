@@ -14,7 +14,7 @@ from PIL.Image import Image
 
 from dmgd.classes.info import ClassInfo, composed
 from dmgd.errors import ArtifactError, UsageError, listed, one_line
-from dmgd.images import readable
+from dmgd.images import FilePart, readable
 from dmgd.specs import SourceSpec
 
 # The words that name a split, as in Hugging Face's datasets; validation first, as ImageNet's "test" has no labels.
@@ -34,13 +34,13 @@ AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 @dataclass(frozen=True)
 class SourceImage(Generic[Label]):
-    """One image before it is decoded: its file's bytes or path, or pixels.
+    """One image before it is decoded: its file's bytes or path, where in a larger file it is, or pixels.
 
     `label` is the class index in a source, the data's own label in a layout. `name` identifies the image in messages.
     `number` is the class number, unchecked, where the data has one beside a class name.
     """
 
-    image: "bytes | Path | Image"
+    image: "bytes | Path | FilePart | Image"
     label: Label
     name: str
     number: int | str | None = None
@@ -65,6 +65,11 @@ class Source(ABC):
     @abstractmethod
     def fingerprint(self, split: str) -> str:
         """A digest that changes when the split's files do; cheap, and valid on this machine only."""
+
+    def extent(self, split: str) -> str:
+        """How much data the split has, such as "3 files": what every copy of the data, on whatever machine, has in
+        common, as far as it is known without reading it. Empty if nothing is."""
+        return ""
 
     def remarks(self, split: str) -> list[str]:
         """What a user should know of the split's files, such as those that are left out; a sentence each."""

@@ -18,7 +18,7 @@ from dmgd.sources.open import open_source
 from dmgd.sources.source import Source
 from dmgd.specs import PriorSpec, SourceSpec, unlabelled
 from dmgd.statistics.cache import INDEX
-from dmgd.statistics.reading import SomeParts
+from dmgd.statistics.reading import SPLIT, SomeParts
 
 # Images that the encoder sees at a time, and pixels: at 512 pixels an image takes about a gigabyte.
 ENCODE_BATCH, ENCODE_PIXELS = 64, 64 * 128**2
@@ -111,8 +111,9 @@ class Encoding:
         identity = self.encoder.encoder_identity
         device, encoder = self.encoder.device.type, self.encoder.spec
         labels = getattr(self.source, "labels", None)
+        extent = self.source.extent(SPLIT)
         return EncodingSpec(
-            self.source.spec, labels, self.source.classes, encoder, identity, device, self.mirror, known
+            self.source.spec, labels, self.source.classes, extent, encoder, identity, device, self.mirror, known
         )
 
     def _encode(self, pixels: list[ndarray], size: int) -> ndarray:
@@ -143,6 +144,7 @@ class EncodingSpec:
     source: SourceSpec
     labels: tuple[str, ...] | None
     classes: tuple[ClassInfo, ...]
+    extent: str
     encoder: Any
     identity: dict[str, Any]
     device: str
@@ -154,6 +156,10 @@ class EncodingSpec:
         source = open_source(self.source, labels=self.labels)
         if source.classes != self.classes:
             raise MismatchError(f"the source {source.name} has other classes there than here")
+        if (extent := source.extent(SPLIT)) != self.extent:
+            raise MismatchError(
+                f"the source {source.name} has {extent} there, and {self.extent} where the command runs; copy it again"
+            )
         is_prior = isinstance(self.encoder, PriorSpec)
         encoder = load_prior(self.encoder, device=self.device) if is_prior else self.encoder.open(self.device)
         if unlabelled(encoder.encoder_identity) != unlabelled(self.identity):
