@@ -1,7 +1,9 @@
 """Image sets as uint8 tensors of one shape, for training and testing networks."""
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median_low
 
@@ -37,6 +39,14 @@ class ImageSet:
     def counts(self) -> list[int]:
         """Images of each class."""
         return torch.bincount(self.labels, minlength=len(self.classes)).tolist()
+
+    @cached_property
+    def digest(self) -> str:
+        """The hexadecimal SHA-256 of images, labels and classes, in their order; the name is none of it."""
+        known = hashlib.sha256(repr([list(self.images.shape), [info.identity for info in self.classes]]).encode())
+        for part in (self.images, self.labels):
+            known.update(part.contiguous().numpy().data)
+        return known.hexdigest()
 
     def select(self, indices: Int64[Tensor, " m"] | Sequence[int], name: str) -> "ImageSet":
         """The images at `indices`, in that order, as a set with a new name."""

@@ -1,14 +1,12 @@
 """Training as the work of an engine: a network for every set and seed."""
 
 import copy
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from dmgd.distribution.engine import Chain, Engine, Shared, alone
-from dmgd.evaluation.baselines import Contender
+from dmgd.distribution.engine import Shared
 from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.protocols import Protocol
 from dmgd.evaluation.train import Training, train
@@ -53,15 +51,3 @@ class TrainingSpec:
 
     def open(self, progress: Progress, cores: int) -> TrainingWork:
         return TrainingWork(self.test, self.teacher.to(self.device) if self.teacher else None, self.device)
-
-
-def training_tasks(
-    contenders: Sequence[Contender], protocols: Sequence[Protocol], seeds: range, engine: Engine
-) -> Iterator[Chain[TrainingTask, Training]]:
-    """A task for every set and seed. A set that is the same for all seeds is shared once."""
-    for number, (contender, protocol) in enumerate(zip(contenders, protocols, strict=True)):
-        shared: Shared[ImageSet] | None = None
-        for seed in seeds:
-            if shared is None or contender.drawn:
-                shared = engine.share(contender.of_seed(seed))
-            yield alone(TrainingTask(number, shared, protocol, seed))
