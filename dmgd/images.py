@@ -71,6 +71,21 @@ def measured(image: "bytes | Path | Image.Image") -> tuple[int, int] | None:
         return None
 
 
+def stored(image: "bytes | Path | Image.Image") -> tuple[int, int]:
+    """The pixels of an image that can be read, from its header, and the bytes of its file; if it is decoded already, of
+    the PNG file that it would be."""
+    if isinstance(image, Image.Image):
+        buffer = io.BytesIO()
+        image.save(buffer, **FORMATS["png"])
+        return image.width * image.height, buffer.tell()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with io.BytesIO(image) if isinstance(image, bytes) else open_regular(image) as file:
+            with Image.open(file) as opened:
+                pixels = opened.width * opened.height
+            return pixels, len(image) if isinstance(image, bytes) else image.stat().st_size
+
+
 def check_image_format(name: str) -> None:
     """Raise UsageError for an image format that is not one of FORMATS."""
     if name not in FORMATS:

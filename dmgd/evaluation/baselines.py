@@ -23,10 +23,12 @@ from dmgd.matching.methods import METHODS
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.source import Source
-from dmgd.statistics.cache import ClassLatents
+from dmgd.statistics.cache import ClassLatents, Latents
 from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
 from dmgd.statistics.kmeans import class_seed, quantize
+
+NEED_LATENTS = ("kmeans-real", "herding")
 
 
 @dataclass(frozen=True)
@@ -92,20 +94,24 @@ def choose_baselines(
     chosen: dict[str, dict[int, list[int]]] = {}
     if "random" in names:
         chosen["random"] = random_readable(source, counts, seeds)
-    if prior and {"kmeans-real", "herding"} & set(names):
+    if prior and (by_latents := [name for name in NEED_LATENTS if name in names]):
         latents = encode_source(source, prior, engine=engine, progress=progress)
-        bad = {name for name, _ in latents.bad}  # latents are numbered without them
-        readable = [i for i, one in enumerate(source.images("train")) if one.name not in bad]
-        if "kmeans-real" in names:
-            class_seeds = [class_seed(seeds[0], info.identity) for info in source.classes]
-            nearest = [readable[i] for i in kmeans_real(latents, counts, class_seeds)]
-            chosen["kmeans-real"] = dict.fromkeys(seeds, nearest)
-        if "herding" in names:
-            own = zip(latents, counts, strict=True)
-            herded = [readable[i] for of_class, count in own for i in of_class.ordinals[herding(of_class.rows, count)]]
-            chosen["herding"] = dict.fromkeys(seeds, herded)
+        for name in by_latents:
+            chosen[name] = dict.fromkeys(seeds, select_by_latents(name, source, latents, counts, seeds[0]))
     sampled = sample_plain(source, counts, seeds[0], prior, progress) if "dit" in names and prior else None
     return Baselines(tuple(names), source, chosen, sampled)
+
+
+def select_by_latents(name: str, source: Source, latents: Latents, counts: Sequence[int], seed: int) -> list[int]:
+    """Ordinals of the `counts[c]` training images of every class c that "kmeans-real" or "herding" chooses by the
+    source's latents. Only the former depends on the seed."""
+    bad = {name for name, _ in latents.bad}  # latents are numbered without them
+    readable = [i for i, one in enumerate(source.images("train")) if one.name not in bad]
+    if name == "kmeans-real":
+        class_seeds = [class_seed(seed, info.identity) for info in source.classes]
+        return [readable[i] for i in kmeans_real(latents, counts, class_seeds)]
+    own = zip(latents, counts, strict=True)
+    return [readable[i] for of_class, count in own for i in of_class.ordinals[herding(of_class.rows, count)]]
 
 
 def random_readable(source: Source, counts: Sequence[int], seeds: range) -> dict[int, list[int]]:

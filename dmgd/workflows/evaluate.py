@@ -97,7 +97,7 @@ def evaluate(
     measuring_shape = training_shape if config.probes else Shape(own_size, own_size, shape.channels)
     own, *others = (prepared_set(one, source.classes, training_shape, config.matching) for one in sets)
     test = source_set(source, "test", "test", shape, progress=progress)
-    refuse_test_images(sets, test, shape, progress)
+    refuse_test_images((prepared_set(one, source.classes, shape, config.matching) for one in sets), test, progress)
 
     # The settings of the training.
     seeds = range(config.seed, config.seed + config.repeats)
