@@ -46,12 +46,23 @@ class Silent:
 SILENT = Silent()
 
 
-class PartOf(Silent):
-    """The progress of one of several jobs that share a bar: while its task `name` runs, the bar advances by `amount` in
-    all. Warnings are passed on, nothing else."""
+class OnlyWarnings(Silent):
+    """Passes on warnings, and nothing else."""
 
-    def __init__(self, progress: Progress, bar: Task, name: str, amount: int):
-        self._progress, self._bar, self._name, self._amount = progress, bar, name, amount
+    def __init__(self, progress: Progress):
+        self._progress = progress
+
+    def warn(self, text: str) -> None:
+        self._progress.warn(text)
+
+
+class PartOf(OnlyWarnings):
+    """The progress of one `job` of several that share a bar: while its task `name` runs, the bar advances by `amount`
+    in all. Beside that, only warnings are passed on, with the job's name."""
+
+    def __init__(self, progress: Progress, bar: Task, job: str, name: str, amount: int):
+        super().__init__(progress)
+        self._bar, self._job, self._name, self._amount = bar, job, name, amount
         self._done, self._total = 0, 0
 
     def task(self, name: str, total: int | None, unit: str) -> AbstractContextManager[Task]:
@@ -67,7 +78,7 @@ class PartOf(Silent):
             self._bar.advance(now - before)
 
     def warn(self, text: str) -> None:
-        self._progress.warn(text)
+        super().warn(f"{self._job}: {text}")
 
 
 def listener(progress: "Progress | bool") -> Progress:

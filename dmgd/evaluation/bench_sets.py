@@ -28,7 +28,7 @@ from dmgd.generation.config import short_name
 from dmgd.guard import GUARD
 from dmgd.images import stored
 from dmgd.priors.prior import Prior
-from dmgd.progress import Progress
+from dmgd.progress import OnlyWarnings, Progress
 from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.runs.manifest import comparable
 from dmgd.sources.source import Source
@@ -138,7 +138,7 @@ class BenchSets:
             return prepared_set(raw, self.source.classes, shape)
         made = self.made(one)
         assert made is not None
-        data, there = numbered_set(self.source, "train", str(one), shape, made.ordinals, self._progress)
+        data, there = numbered_set(self.source, "train", str(one), shape, made.ordinals, OnlyWarnings(self._progress))
         position = {ordinal: i for i, ordinal in enumerate(there)}
         return data if made.ordinals is None else data.select([position[i] for i in made.ordinals], str(one))
 

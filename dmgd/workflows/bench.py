@@ -109,7 +109,7 @@ def _distilled(
         for one, config in configs.items():
             bar.describe(str(one))
             count, before, started = sets.images_of(one), sets.images_done(one), time.perf_counter()
-            own = PartOf(progress, bar, "distil", count)
+            own = PartOf(progress, bar, str(one), "distil", count)
             run = distill(sets.source, sets.prior, config, out=sets.run_path(one), device=engine, progress=own)
             taken = {"statistics": seconds[config.k] if config.method.uses_points else None}
             if before < count:  # what an earlier attempt has made is added at the same rate
