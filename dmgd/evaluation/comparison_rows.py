@@ -1,14 +1,13 @@
 """The results of `bench` as rows: one for every method, IPC, protocol and network, pooled over all trainings."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dmgd.evaluation.dd_ranking import augmentation_robust_score, label_robust_score
 from dmgd.evaluation.results import Result
 from dmgd.evaluation.significance import mean_and_std
 
@@ -62,9 +61,13 @@ class Rows:
         return iter(self.by_key.values())
 
     def of(self, row: Row, method: str) -> Row | None:
-        """The row of another method in the same place of the table; of all images, if the method is "full"."""
-        ipc = None if method == "full" else row.key.ipc
-        return self.by_key.get(row.key._replace(method=method, ipc=ipc))
+        """The row of another method in the same place of the table."""
+        return self.by_key.get(row.key._replace(method=method))
+
+    def full(self, row: Row) -> Row | None:
+        """The row of all images under the same terms."""
+        same = (other for other in self if other.key.ipc is None and other.key[2:] == row.key[2:])
+        return next(same, None)
 
     def strongest_selection(self, row: Row) -> Row | None:
         """The selection of real images with the highest mean under the same terms."""
@@ -103,31 +106,6 @@ def pooled(values: Sequence[float]) -> dict[str, Any] | None:
     return {**mean_and_std(values), "n": len(values)} if len(values) else None
 
 
-def dd_ranking(row: Row, rows: Rows) -> dict[str, dict[str, Any] | None]:
-    """HLR and IOR in points of top-1, LRS and ARS in %: mean, population standard deviation and number of seeds. None
-    where accuracies are missing."""
-    if row.key.ipc is None:
-        return dict.fromkeys(("hlr", "ior", "lrs", "ars"))
-    hard, random = rows.with_hard_labels(row), rows.of(row, "random")
-    full = rows.of(hard, "full") if hard else None
-    all_images = full.mean if full else None
-    own_hard = hard.by_seed if hard and full else None
-    drawn, plain = (random.by_seed, random.plain_by_seed) if random else (None, None)
-
-    def lrs(hard_label: float, own: float, other: float) -> float:
-        return 100 * label_robust_score((all_images or 0) / 100, hard_label / 100, own / 100, other / 100)
-
-    def ars(*accuracies: float) -> float:
-        return 100 * augmentation_robust_score(*(value / 100 for value in accuracies))
-
-    return {
-        "hlr": _by_common_seed(lambda own: (all_images or 0) - own, own_hard),
-        "ior": _by_common_seed(lambda own, other: own - other, row.by_seed, drawn),
-        "lrs": _by_common_seed(lrs, own_hard, row.by_seed, drawn),
-        "ars": _by_common_seed(ars, row.by_seed, drawn, row.plain_by_seed, plain),
-    }
-
-
 def seconds(row: Row) -> dict[str, float]:
     """The mean of each stage over the sets, and of training over the trainings."""
     stages = {stage: [r.facts.seconds.get(stage, 0.0) for r in row.results] for stage in STAGES}
@@ -140,12 +118,3 @@ def _by_seed(results: Sequence[Result]) -> dict[int, float]:
     for result in results:
         found[result.facts.seed].append(result.training.last)
     return {seed: float(np.mean(found[seed])) for seed in sorted(found)}
-
-
-def _by_common_seed(score: Callable[..., float], *accuracies: Mapping[int, float] | None) -> dict[str, Any] | None:
-    """`score` of the accuracies of every seed that all of them have."""
-    if any(one is None for one in accuracies):
-        return None
-    there = [one for one in accuracies if one is not None]
-    common = sorted(set.intersection(*(set(one) for one in there)))
-    return pooled([score(*(one[seed] for one in there)) for seed in common])

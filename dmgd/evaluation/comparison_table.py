@@ -1,15 +1,22 @@
-"""What `bench` returns: all results, and the table of methods that they make."""
+"""What `bench` returns: all results, and the rows of the table that they make."""
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import visible
+from dmgd.evaluation.budgets import budget, warnings
 from dmgd.evaluation.comparison import details
-from dmgd.evaluation.comparison_rows import SELECTIONS, Row, Rows, dd_ranking, pooled, rows_of, seconds, top1
+from dmgd.evaluation.comparison_rows import Row, Rows, pooled, rows_of, seconds, top1
+from dmgd.evaluation.comparison_views import tables
+from dmgd.evaluation.contrasts import contrasts
+from dmgd.evaluation.dd_ranking import dd_ranking_scores
+from dmgd.evaluation.published import published
 from dmgd.evaluation.results import Result
-from dmgd.evaluation.significance import LEVEL, corrected, paired_difference, statement
+from dmgd.evaluation.significance import LEVEL
+from dmgd.evaluation.students import student_orders
+from dmgd.html import table
 
 FORMAT = 1
 
@@ -24,101 +31,54 @@ class Comparison:
     settings: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """The content of bench.json: a row for every method, IPC, protocol and network; accuracies in %, differences in
-        points, sizes in bytes, times in seconds."""
+        """The content of bench.json: a row for every method, IPC, protocol and network.
+
+        Accuracies, "of_full", "lrs" and "ars" are in %, differences, "hlr" and "ior" in points, sizes in bytes, times
+        in seconds."""
         rows = rows_of(self.results)
-        against = _comparisons(rows)
-        tests = sum(one["p"] is not None for ones in against for one in {id(o): o for o in ones.values()}.values())
+        compared, students = contrasts(rows), student_orders(rows)
+        ordering = [student["statement"] for student in students if student["statement"]]
         return {
             "format": FORMAT,
             "settings": self.settings,
             "classes": [info.to_json() for info in self.classes],
-            "rows": [_row(row, rows, compared) for row, compared in zip(rows, against, strict=True)],
-            "students": [],
-            "tests": {"count": tests, "level": LEVEL, "correction": "Holm"},
-            "statements": _statements(rows, against, tests),
-            "warnings": [],
+            "rows": [self._row(row, rows, compared.against[row.key]) for row in rows],
+            "students": students,
+            "tests": {"count": compared.tests, "level": LEVEL, "correction": "Holm"},
+            "summary": compared.summary(list(dict.fromkeys(row.key.method for row in rows))),
+            "statements": [*compared.statements(), *ordering],
+            "warnings": warnings(rows),
         }
 
     def __repr__(self) -> str:
-        rows = rows_of(self.results).by_key
-        methods = ", ".join(dict.fromkeys(key.method for key in rows))
+        methods = ", ".join(dict.fromkeys(result.facts.method for result in self.results))
         return visible(f"Comparison({methods}: {len(self.results)} trainings on {self.settings['source']['name']})")
 
+    def _repr_html_(self) -> str:
+        """The table of accuracies, for notebooks."""
+        first = tables(self.to_json())[0]
+        return table(first.columns, first.rows)
 
-def _comparisons(rows: Rows) -> list[dict[str, dict[str, Any]]]:
-    """For every row its differences to "random" and, unless it is a selection itself, to the "strongest selection";
-    p-values are corrected over all of them. The same comparison, if random is the strongest, is made once."""
-    made: list[dict[str, Any]] = []
-    places: list[dict[str, int]] = []
-    for row in rows:
-        own: dict[str, int] = {}
-        for title, other in _opponents(row, rows).items():
-            common = sorted(set(row.by_seed) & set(other.by_seed))
-            if title != "random" and other.key.method == "random" and "random" in own:
-                own[title] = own["random"]
-            elif common:
-                pair = paired_difference([row.by_seed[s] for s in common], [other.by_seed[s] for s in common])
-                own[title] = len(made)
-                made.append({"name": other.key.method, **pair})
-        places.append(own)
-    final = corrected(made)
-    return [{title: final[index] for title, index in own.items()} for own in places]
-
-
-def _opponents(row: Row, rows: Rows) -> dict[str, Row]:
-    if row.key.ipc is None:
-        return {}
-    random, strongest = rows.of(row, "random"), rows.strongest_selection(row)
-    found = {"random": random if row.key.method != "random" else None}
-    found["strongest selection"] = strongest if row.key.method not in SELECTIONS else None
-    return {title: other for title, other in found.items() if other}
-
-
-def _row(row: Row, rows: Rows, against: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    facts = [result.facts for result in row.results]
-    best = [result.training.best for result in row.results]
-    full = rows.of(row, "full")
-    return {
-        **row.key._asdict(),
-        "images": facts[0].images,
-        "pixels": facts[0].pixels,
-        "image_bytes": round(sum(one.image_bytes for one in facts) / len(facts)),
-        "label_bytes": round(sum(one.label_bytes for one in facts) / len(facts)),
-        "top1": top1(row.results),
-        "top1_best_epoch": pooled(best),
-        "top1_without_augmentation": top1(row.plain),
-        "by_seed": [{"seed": r.facts.seed, "repeat": r.repeat, "top1": round(r.training.last, 3)} for r in row.results],
-        "of_full": round(100 * row.mean / full.mean, 3) if full and full.mean else None,
-        "against": against,
-        **dd_ranking(row, rows),
-        "seconds": seconds(row),
-        "published": [],
-        "budget": _budget(row),
-        **details([result.training for result in row.results]),
-    }
-
-
-def _budget(row: Row) -> dict[str, Any]:
-    result = row.results[0]
-    protocol, images = result.protocol, result.facts.images
-    batch = protocol.batch_size or images
-    return {
-        "epochs": protocol.epochs,
-        "steps": (protocol.epochs or 1) * math.ceil(images / batch),
-        "batch": batch,
-        "optimizer": f"{protocol.optimizer} {protocol.learning_rate:g}, decay {protocol.weight_decay:g}",
-        "augmentation": list(protocol.augmentation),
-        "loss": protocol.loss,
-        "teacher": dict(result.teacher) if result.teacher else None,
-        "size": protocol.size,
-    }
-
-
-def _statements(rows: Rows, against: list[dict[str, dict[str, Any]]], tests: int) -> list[str]:
-    said = []
-    for row, ones in zip(rows, against, strict=True):
-        for one in {one["name"]: one for one in ones.values()}.values():
-            name = f"{row.key.method} (IPC {row.key.ipc}, {row.key.protocol}, {row.key.network})"
-            said.append(statement(name, one["name"], one, tests))
-    return said
+    def _row(self, row: Row, rows: Rows, against: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+        facts = [result.facts for result in row.results]
+        best, full = [result.training.best for result in row.results], rows.full(row)
+        return {
+            **row.key._asdict(),
+            "images": facts[0].images,
+            "pixels": facts[0].pixels,
+            "image_bytes": round(sum(one.image_bytes for one in facts) / len(facts)),
+            "label_bytes": round(sum(one.label_bytes for one in facts) / len(facts)),
+            "top1": top1(row.results),
+            "top1_best_epoch": None if None in best else pooled(best),
+            "top1_without_augmentation": top1(row.plain),
+            "by_seed": [
+                {"seed": r.facts.seed, "repeat": r.repeat, "top1": round(r.training.last, 3)} for r in row.results
+            ],
+            "of_full": round(100 * row.mean / full.mean, 3) if full and full.mean else None,
+            "against": dict(against),
+            **dd_ranking_scores(row, rows),
+            "seconds": seconds(row),
+            "published": published(row, self.settings["source"]["name"], len(self.classes)),
+            "budget": budget(row),
+            **details([result.training for result in row.results]),
+        }
