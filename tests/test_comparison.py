@@ -12,6 +12,7 @@ import torch
 from scipy.stats import ttest_rel
 
 from dmgd.classes.info import ClassInfo
+from dmgd.evaluation.comparison import Evaluation, Score
 from dmgd.evaluation.comparison_formats import as_csv, as_latex, as_markdown, trainings_csv
 from dmgd.evaluation.comparison_table import Comparison
 from dmgd.evaluation.comparison_views import tables
@@ -120,9 +121,11 @@ def test_one_seed_is_no_test_and_missing_seeds_are_said():
         "seeds": 2,
     }
     assert short["warnings"] == [
-        "incomplete, compared by the seeds that both have: dmgd, IPC 10, quick, convnet-3 (2 of 3 seeds, 2 of 3 "
-        "trainings)"
+        "incomplete, compared by the seeds that both have: dmgd (IPC 10, quick, convnet-3) 2 of 3 trainings, 2 of 3 "
+        "seeds"
     ]
+    lacking = compared(row("dmgd", 60.0, 61.5), row("random", 50.0, 51.0), row("random", 40.0, 39.0, ipc=1)).to_json()
+    assert "dmgd (IPC 1, quick, convnet-3) 0 of 2 trainings, 0 of 2 seeds" in lacking["warnings"][0]
 
 
 def test_a_statement_gives_the_verdict_of_the_corrected_p():
@@ -134,8 +137,33 @@ def test_a_statement_gives_the_verdict_of_the_corrected_p():
     assert "above b: significant" in statement("a", "b", paired)
 
 
-# What compute_metrics of ddranking 0.2.0 (PyPI) returns for these accuracies of three runs, given by stand-ins for the
-# trainings: mean and standard deviation of LabelRobustScoreHard, LabelRobustScoreSoft and AugmentationRobustScore.
+def test_evaluate_against_several_sets_corrects_for_their_number():
+    def score(name, *accuracies):
+        return Score(name, name, 20, tuple(training(top1, seed) for seed, top1 in enumerate(accuracies)))
+
+    def said(*others):
+        settings = {"source": {"name": "pets"}, "protocol": {"loss": "hard"}}
+        scores = (score("run", 62, 63, 64), *(score(*other) for other in others))
+        return Evaluation(settings, scores, {}, (), (), 1.0).to_json()
+
+    below, level = ("random", 59.5, 59.6, 62.5), ("other", 61.5, 63.5, 63)
+    alone, several = said(below), said(below, level, ("equal", 61, 62, 63))
+    p, p_level = (ttest_rel([62, 63, 64], one[1:]).pvalue for one in (below, level))
+    assert p < 0.05 < 2 * p < p_level
+    assert alone["paired"][0]["p"] == alone["paired"][0]["p_holm"] == pytest.approx(p, rel=1e-3)
+    assert [one["p_holm"] for one in several["paired"]] == [
+        pytest.approx(2 * p, rel=1e-3),
+        pytest.approx(p_level, rel=1e-3),
+        None,
+    ]
+    assert "above random: significant" in alone["statements"][0]
+    assert "above random: not significant" in several["statements"][0]
+    assert "p = 0.046, p = 0.092 by Holm over 2 comparisons" in several["statements"][0]
+
+
+# Accuracies of three runs, and the means and standard deviations that ddranking 0.2.0 (PyPI) computes from them: its
+# LabelRobustScoreHard, LabelRobustScoreSoft and AugmentationRobustScore.compute_metrics were called with an object as
+# self whose _compute_…_helper methods return these accuracies one after another.
 FULL, HARD, RANDOM = (0.913, 0.921, 0.9), (0.541, 0.562, 0.488), (0.502, 0.471, 0.513)
 SOFT_LABELS, RANDOM_SOFT = (0.713, 0.689, 0.701), (0.655, 0.702, 0.62)
 UNAUGMENTED, RANDOM_UNAUGMENTED = (0.402, 0.388, 0.35), (0.377, 0.391, 0.342)
@@ -215,13 +243,17 @@ def test_unequal_budgets_and_pixels_are_warned_of():
         row("dmgd", 60, 61),
         row("random", 50, 51, epochs=9),
         row("idc", 62, 63, pixels=4096),
-        row("full", 9, 9, ipc=None),
+        row("full", 9, 9, ipc=None, epochs=90),
     ).to_json()["warnings"]
     assert mixed[0] == (
         "unequal budgets, IPC 10, quick, convnet-3: dmgd epochs 500, steps 500; random epochs 9, steps 9; "
         "idc epochs 500, steps 500"
     )
-    assert "unequal budgets, quick: 504 steps on all images, 500 on a set of IPC 10" in mixed[1]
+    assert mixed[1] == (
+        "unequal budgets, quick: 720 steps on all images, 500 on a set of IPC 10, 9 on a set of IPC 10; HLR and % of "
+        "full compare them"
+    )
+    assert compared(*SMALL[2:3], SMALL[-1]).to_json()["warnings"] == []  # 500 and 504 steps
     assert mixed[2] == "unequal pixels, IPC 10: dmgd 20,480; random 20,480; idc 81,920"
 
 
@@ -232,7 +264,8 @@ def test_published_figures_stand_beside_those_of_the_same_terms():
     assert [one["value"] for one in own] == [66.4, 61.9, 64.3]
     assert own[1]["note"] == "lowest re-run by others"
     assert shortened[0]["note"] == "the paper's method, not the default here; here 3 epochs, not 2000"
-    assert all(not one["published"] for one in compared(row("mgd3", 60), source="imagenette").to_json()["rows"])
+    others = compared(row("mgd3", 60, network="resnetap-10"), row("mgd3", 60, ipc=11, **terms), source="imagenette")
+    assert [one["published"] for one in others.to_json()["rows"]] == [[], []]
     assert "68.4 [3]" in str(tables(found.to_json())[-1].rows)
 
 
@@ -257,6 +290,16 @@ def test_all_formats_show_the_same_numbers(capsys):
     assert len(trainings) == 21
     assert max(map(len, said.splitlines())) <= 80
     assert "62.2 ± 1.0*†" in said
+    assert re.search(r"dmgd *│ *10 *│ *random │ \+12.0\* │ \+10.8 to \+13.2 │ *0.002 │", said)
+
+
+def test_many_networks_are_several_tables_of_the_width_of_a_terminal():
+    names = [f"convnet-{depth}-w128" for depth in range(1, 8)]
+    shown = tables(compared(*(row("dmgd", 60, 61, network=name) for name in names)).to_json())
+    assert max(table.width for table in shown) <= 80
+    last = [table for table in shown if "last epoch" in table.title]
+    assert len(last) == 3
+    assert [name for table in last for name in table.columns[2:]] == names
 
 
 def test_names_of_methods_break_no_format():

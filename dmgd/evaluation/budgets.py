@@ -1,15 +1,16 @@
 """What the rows of a comparison cost to train, and where they are compared on unequal terms."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-from dmgd.errors import listed
-from dmgd.evaluation.comparison_rows import Key, Row, Rows
+from dmgd.evaluation.comparison_rows import Key, Row, Rows, place
 from dmgd.evaluation.protocols import Protocol
 
-PIXELS_APART = 1.01  # sets whose numbers of pixels differ by more than this factor are different budgets
+PIXELS_APART = 1.01  # a larger factor between the pixels of two sets is a difference in budget
+STEPS_APART = 1.05  # and one between steps: those of equal budgets differ by less, since epochs are whole
+LISTED = 10
 
 
 def budget(row: Row) -> dict[str, Any]:
@@ -27,6 +28,12 @@ def budget(row: Row) -> dict[str, Any]:
         "teacher": dict(result.teacher) if result.teacher else None,
         "size": protocol.size,
     }
+
+
+def _optimizer(protocol: Protocol) -> str:
+    momentum = f", momentum {protocol.momentum:g}" if protocol.optimizer == "sgd" else ""
+    name = {"sgd": "SGD", "adamw": "AdamW"}[protocol.optimizer]
+    return f"{name} {protocol.learning_rate:g}{momentum}, decay {protocol.weight_decay:g}"
 
 
 def warnings(rows: Rows) -> list[str]:
@@ -52,9 +59,9 @@ def _more_steps_on_all_images(rows: Rows) -> Iterable[str]:
     steps: dict[tuple[str, int], dict[str, None]] = {}
     for row in rows:
         full = rows.full(row)
-        if full and full is not row and budget(row)["steps"] != (most := budget(full)["steps"]):
-            own = f"{budget(row)['steps']:,} on a set of IPC {row.key.ipc}"
-            steps.setdefault((row.key.protocol, most), {})[own] = None
+        own, most = budget(row)["steps"], budget(full)["steps"] if full else 0
+        if full and max(own, most) > STEPS_APART * min(own, most):
+            steps.setdefault((row.key.protocol, most), {})[f"{own:,} on a set of IPC {row.key.ipc}"] = None
     for (protocol, most), sets in steps.items():
         steps_of = ", ".join([f"{most:,} steps on all images", *sets])
         yield f"unequal budgets, {protocol}: {steps_of}; HLR and % of full compare them"
@@ -71,35 +78,26 @@ def _unequal_pixels(rows: Rows) -> Iterable[str]:
 def _incomplete(rows: Rows) -> Iterable[str]:
     sets = [row for row in rows if row.key.ipc is not None]
     seeds = {seed for row in sets for seed in row.by_seed}
-    trainings = max((len(row.results) for row in sets), default=0)
+    most = max((len(row.results) for row in sets), default=0)
     if len(seeds) == 1:
         yield "only one seed of each set: differences cannot be tested"
-    keys = {Key(row.key.method, row.key.ipc, *group) for row in sets for group in _groups(sets)}
+    methods, sizes = dict.fromkeys(row.key.method for row in sets), dict.fromkeys(row.key.ipc for row in sets)
+    groups = dict.fromkeys((row.key.protocol, row.key.network) for row in sets)
     short = []
-    for key in sorted(keys, key=lambda key: (key.ipc or 0, *key[2:], key.method)):
+    for key in (Key(method, ipc, *group) for ipc in sizes for group in groups for method in methods):
         row = rows.by_key.get(key)
         there, done = (len(row.by_seed), len(row.results)) if row else (0, 0)
-        if there < len(seeds) or done < trainings:
-            counts = f"{there} of {len(seeds)} seeds, {done} of {trainings} trainings"
-            short.append(f"{key.method}, IPC {key.ipc}, {key.protocol}, {key.network} ({counts})")
+        if there < len(seeds) or done < most:
+            short.append(f"{key.method} ({place(key)}) {done} of {most} trainings, {there} of {len(seeds)} seeds")
     if short:
-        yield f"incomplete, compared by the seeds that both have: {listed(short)}"
-
-
-def _optimizer(protocol: Protocol) -> str:
-    momentum = f", momentum {protocol.momentum:g}" if protocol.optimizer == "sgd" else ""
-    name = {"sgd": "SGD", "adamw": "AdamW"}[protocol.optimizer]
-    return f"{name} {protocol.learning_rate:g}{momentum}, decay {protocol.weight_decay:g}"
+        more = f"; and {len(short) - LISTED} more" if len(short) > LISTED else ""
+        yield f"incomplete, compared by the seeds that both have: {'; '.join(short[:LISTED])}{more}"
 
 
 def _by_place(rows: Iterable[Row]) -> Iterable[tuple[tuple[Any, ...], list[Row]]]:
     """The rows of each (IPC, protocol, network)."""
     ordered = sorted(rows, key=lambda row: row.key[1:])
     return ((place, list(own)) for place, own in groupby(ordered, key=lambda row: row.key[1:]))
-
-
-def _groups(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((row.key.protocol, row.key.network) for row in rows))
 
 
 def _text(value: Any) -> str:

@@ -123,7 +123,7 @@ def _latex_table(table: Table) -> str:
     return "\n".join(
         [
             "\\begin{table}",
-            "  \\centering\\small",
+            "  \\centering\\small\\belowcaptionskip=4pt",
             f"  \\caption{{{caption}}}",
             f"  \\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
             "    \\toprule",

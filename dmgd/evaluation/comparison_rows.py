@@ -24,6 +24,11 @@ class Key(NamedTuple):
     network: str
 
 
+def place(key: Key) -> str:
+    """Where a row stands, such as "IPC 10, quick, convnet-3"."""
+    return f"{'all images' if key.ipc is None else f'IPC {key.ipc}'}, {key.protocol}, {key.network}"
+
+
 @dataclass(frozen=True)
 class Row:
     """The trainings of a key; `plain` those without augmentation of a protocol that augments."""

@@ -19,6 +19,7 @@ from dmgd.evaluation.students import student_orders
 from dmgd.html import table
 
 FORMAT = 1
+MOST_CONFUSED = 100  # classes: a larger confusion matrix is left out
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """The content of bench.json: a row for every method, IPC, protocol and network.
 
-        Accuracies, "of_full", "lrs" and "ars" are in %, differences, "hlr" and "ior" in points, sizes in bytes, times
-        in seconds."""
+        "ipc" is None for all images, "confusion" for more than 100 classes. Accuracies, "of_full", "lrs" and "ars" are
+        in %, differences, "hlr" and "ior" in points, sizes in bytes, times in seconds.
+        """
         rows = rows_of(self.results)
         compared, students = contrasts(rows), student_orders(rows)
         ordering = [student["statement"] for student in students if student["statement"]]
@@ -80,5 +82,9 @@ class Comparison:
             "seconds": seconds(row),
             "published": published(row, self.settings["source"]["name"], len(self.classes)),
             "budget": budget(row),
-            **details([result.training for result in row.results]),
+            **self._details(row),
         }
+
+    def _details(self, row: Row) -> dict[str, Any]:
+        found = details([result.training for result in row.results])
+        return found if len(self.classes) <= MOST_CONFUSED else {**found, "confusion": None}

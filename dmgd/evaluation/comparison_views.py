@@ -73,16 +73,20 @@ def _accuracies(result: dict[str, Any]) -> list[Table]:
 
 
 def _measure(measure: str, group: tuple[str, str], usual: int) -> Column:
+    """A column of MEASURES. Numbers of trainings other than the usual one are shown."""
+
+    def last(row: JsonRow) -> str:
+        return shown_pooled(row["top1"], usual) + _marks(row)
+
+    def best(row: JsonRow) -> str:
+        return shown_pooled(row["top1_best_epoch"], usual)
+
+    def of_full(row: JsonRow) -> str:
+        return NONE if row["of_full"] is None else f"{row['of_full']:.1f}"
+
     if measure == "last epoch":
-        return Column(
-            measure,
-            group,
-            lambda row: shown_pooled(row["top1"], usual) + _marks(row),
-            lambda row: row["top1"]["mean"],
-        )
-    if measure == "best epoch":
-        return Column(measure, group, lambda row: shown_pooled(row["top1_best_epoch"], usual))
-    return Column(measure, group, lambda row: NONE if row["of_full"] is None else f"{row['of_full']:.1f}")
+        return Column(measure, group, last, lambda row: row["top1"]["mean"])
+    return Column(measure, group, best if measure == "best epoch" else of_full)
 
 
 def _marks(row: JsonRow) -> str:
@@ -167,8 +171,7 @@ def _sizes(rows: Sequence[JsonRow]) -> Table:
         )
         for row in own
     )
-    notes = ("Labels: stored soft labels.",) if any(row["label_bytes"] for row in rows) else ()
-    return Table("Size of a set", ("method", "IPC", "images", "pixels", "image files", "soft labels"), lines, notes)
+    return Table("Size of a set", ("method", "IPC", "images", "pixels", "image files", "soft labels"), lines)
 
 
 def _seconds(rows: Sequence[JsonRow]) -> list[Table]:

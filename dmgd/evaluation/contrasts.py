@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dmgd.evaluation.comparison_rows import SELECTIONS, Key, Row, Rows
+from dmgd.evaluation.comparison_rows import SELECTIONS, Key, Row, Rows, place
 from dmgd.evaluation.significance import corrected, is_significant, paired_difference, statement
 
 RANDOM, STRONGEST = "random", "strongest selection"
@@ -62,11 +62,6 @@ def contrasts(rows: Rows) -> Contrasts:
     final = corrected(made)
     against = {key: {title: final[number] for title, number in own.items()} for key, own in places.items()}
     return Contrasts(against, sum(one["p"] is not None for one in final))
-
-
-def place(key: Key) -> str:
-    """Where a row stands, such as "IPC 10, quick, convnet-3"."""
-    return f"{'all images' if key.ipc is None else f'IPC {key.ipc}'}, {key.protocol}, {key.network}"
 
 
 def _opponents(row: Row, rows: Rows) -> dict[str, Row]:

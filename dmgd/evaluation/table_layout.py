@@ -54,9 +54,10 @@ def column_groups(rows: Sequence[JsonRow]) -> list[tuple[str, list[tuple[str, tu
 
 
 def side_by_side(title: str, rows: Sequence[JsonRow], columns: Sequence[Column]) -> list[Table]:
-    """A line for every method and IPC; as many tables as are needed to fit a terminal. Columns without a value are left
-    out."""
-    lines = list(dict.fromkeys((row["method"], row["ipc"]) for row in rows))
+    """A line for every method and IPC that there is in one of the columns; as many tables as are needed to fit a
+    terminal. Columns without a value are left out."""
+    groups = {column.group for column in columns}
+    lines = list(dict.fromkeys((r["method"], r["ipc"]) for r in rows if (r["protocol"], r["network"]) in groups))
     by_place = {(row["method"], row["ipc"], row["protocol"], row["network"]): row for row in rows}
     made: list[Table] = []
     for column in columns:
