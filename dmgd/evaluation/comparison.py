@@ -31,6 +31,11 @@ class Score:
         """Top-1 after the last epoch, in %, by seed."""
         return [training.last for training in self.trainings]
 
+    @property
+    def best(self) -> list[float]:
+        """Top-1 of the best epoch, in %, by seed; nothing where the protocol does not report it."""
+        return [training.best for training in self.trainings if training.best is not None]
+
     def to_json(self) -> dict[str, Any]:
         confusion = np.sum([training.confusion.numpy() for training in self.trainings], axis=0)
         return {
@@ -38,7 +43,7 @@ class Score:
             "kind": self.kind,
             "images": self.images,
             "top1": mean_and_std(self.last),
-            "top1_best_epoch": mean_and_std([training.best for training in self.trainings]),
+            "top1_best_epoch": mean_and_std(self.best) if self.best else None,
             "top1_by_seed": dict(zip((str(t.seed) for t in self.trainings), _rounded(self.last), strict=True)),
             "per_class": _rounded(100 * confusion.diagonal() / confusion.sum(1).clip(min=1)),
             "confusion": confusion.tolist(),
@@ -55,9 +60,9 @@ def mean_and_std(values: Sequence[float] | ndarray) -> dict[str, float]:
     return {"mean": round(float(np.mean(values)), 3), "std": round(float(np.std(values)), 3)}
 
 
-def plus_minus(value: dict[str, float]) -> str:
-    """Mean ± standard deviation, as shown in tables."""
-    return f"{value['mean']:.1f} ± {value['std']:.1f}"
+def plus_minus(value: dict[str, float] | None) -> str:
+    """Mean ± standard deviation, as shown in tables; a dash where there are none."""
+    return "–" if value is None else f"{value['mean']:.1f} ± {value['std']:.1f}"
 
 
 def accuracy_table(scores: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:

@@ -2,17 +2,19 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from dmgd.distribution.engine import Chain, Engine, Shared, alone
+from dmgd.distribution.engine import Chain, Engine, SerialEngine, Shared, alone
 from dmgd.evaluation.baselines import Contender
+from dmgd.evaluation.cores import Cores, Whole, open_cores
 from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.protocols import Protocol
 from dmgd.evaluation.train import Training, train
-from dmgd.progress import Progress, Task
+from dmgd.progress import SILENT, Progress, Task
 
 
 @dataclass(frozen=True)
@@ -27,17 +29,26 @@ class TrainingTask:
 
 @dataclass(frozen=True)
 class TrainingWork:
-    """Trains networks and tests them on `test`; for the loss of soft labels there is a teacher."""
+    """Trains networks and tests them on `test`; for the loss of soft labels there is a teacher. The `cores` are shared
+    by all trainings; without them every training opens its own."""
 
     test: ImageSet
     teacher: nn.Module | None
     on: str
+    cores: Cores | Whole | None = None
 
     def __call__(self, task: TrainingTask, bar: Task) -> Training:
         data = task.data.get()
         bar.describe(f"{data.name}, seed {task.seed}")
         return train(
-            data, self.test, task.protocol, task.seed, teacher=self.teacher, device=self.on, on_epoch=bar.advance
+            data,
+            self.test,
+            task.protocol,
+            task.seed,
+            teacher=self.teacher,
+            device=self.on,
+            on_epoch=bar.advance,
+            cores=self.cores,
         )
 
     def spec(self) -> "TrainingSpec":
@@ -53,6 +64,26 @@ class TrainingSpec:
 
     def open(self, progress: Progress, cores: int) -> TrainingWork:
         return TrainingWork(self.test, self.teacher.to(self.device) if self.teacher else None, self.device)
+
+
+def train_all(
+    work: TrainingWork,
+    contenders: Sequence[Contender],
+    protocols: Sequence[Protocol],
+    seeds: range,
+    engine: Engine = SerialEngine(),
+    progress: Progress = SILENT,
+) -> list[list[Training]]:
+    """For each set, trained on by its protocol, the trainings, one per seed. Without workers as many at once as there
+    are cores, and all of them share the cores."""
+    found: dict[tuple[int, int], Training] = {}
+    epochs = len(seeds) * sum(protocol.epochs or 1 for protocol in protocols)
+    with progress.task("train", epochs, "epochs") as bar, open_cores(protocols[0], work.on) as cores:
+        tasks = training_tasks(contenders, protocols, seeds, engine)
+        with closing(engine.map(replace(work, cores=cores), tasks, bar, progress, threads=cores.count)) as trained:
+            for task, training in trained:
+                found[task.contender, task.seed] = training
+    return [[found[number, seed] for seed in seeds] for number in range(len(contenders))]
 
 
 def training_tasks(

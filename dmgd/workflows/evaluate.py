@@ -28,10 +28,10 @@ from dmgd.evaluation.imageset import (
 from dmgd.evaluation.inputs import RawSet
 from dmgd.evaluation.measure import Reference, described_probe, measure, open_reference, projection, train_probe
 from dmgd.evaluation.overlap import refuse_test_images
-from dmgd.evaluation.protocols import EvaluateConfig, Protocol, resolved
+from dmgd.evaluation.protocols import EvaluateConfig, resolved
 from dmgd.evaluation.teacher import check_teacher, open_teacher
 from dmgd.evaluation.train import Training, described
-from dmgd.evaluation.training_work import TrainingWork, training_tasks
+from dmgd.evaluation.training_work import TrainingWork, train_all
 from dmgd.priors.load import as_prior, torch_device
 from dmgd.priors.prior import Prior
 from dmgd.progress import Progress, listener
@@ -128,7 +128,7 @@ def evaluate(
     else:
         protocols = [resolved(chosen, num_images=len(data), **sizes) for data in trained_on]
         work = TrainingWork(test, teacher.network if teacher else None, device)
-        trainings = _train(work, contenders, protocols, seeds, engine, progress)
+        trainings = train_all(work, contenders, protocols, seeds, engine, progress)
     scores = tuple(
         Score(data.name, contender.kind, len(data), tuple(own))
         for contender, data, own in zip(contenders, trained_on, trainings, strict=True)
@@ -159,24 +159,6 @@ def _read(sets: SetLike | Sequence[SetLike]) -> Sequence[RawSet]:
     read = [one for one in several if isinstance(one, RawSet)]
     paths = [one.path if isinstance(one, RunDirectory) else Path(one) for one in several if not isinstance(one, RawSet)]
     return [*read, *(read_sets(paths) if paths else [])]
-
-
-def _train(
-    work: TrainingWork,
-    contenders: Sequence[Contender],
-    protocols: Sequence[Protocol],
-    seeds: range,
-    engine: Engine,
-    progress: Progress,
-) -> list[list[Training]]:
-    """For each set the trainings, one per seed."""
-    found: dict[tuple[int, int], Training] = {}
-    epochs = len(seeds) * sum(protocol.epochs or 1 for protocol in protocols)
-    with progress.task("train", epochs, "epochs") as bar:
-        tasks = training_tasks(contenders, protocols, seeds, engine)
-        for task, training in engine.map(work, tasks, bar, progress):
-            found[task.contender, task.seed] = training
-    return [[found[number, seed] for seed in seeds] for number in range(len(contenders))]
 
 
 def _fit_probes(contender: Contender, reference: Reference, seeds: range, progress: Progress) -> list[Training]:
