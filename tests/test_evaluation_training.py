@@ -9,12 +9,13 @@ from safetensors.torch import save_file
 
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, DmgdError, MismatchError, UsageError
-from dmgd.evaluation.augmentation import normaliser
+from dmgd.evaluation.augmentation import normaliser, to_unit
 from dmgd.evaluation.imageset import ImageSet, Shape, source_set, stack_images
 from dmgd.evaluation.networks import make_network, parameter_count
 from dmgd.evaluation.protocols import PROTOCOLS, EvaluateConfig
 from dmgd.evaluation.teacher import load_teacher
-from dmgd.evaluation.train import confusion_on, require_finite, to_unit, train
+from dmgd.evaluation.train import require_finite, train
+from dmgd.evaluation.validation import confusion_on
 from dmgd.sources.open import open_source
 
 CATS = (ClassInfo("cat", "n02123045"), ClassInfo("dog", "n02084071"))

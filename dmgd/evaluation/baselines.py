@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from dmgd.distribution.engine import Engine, SerialEngine
+from dmgd.evaluation.cores import fitting_threads
 from dmgd.evaluation.imageset import ImageSet, Shape, numbered_set, readable_images, stack_images
 from dmgd.evaluation.inputs import RawSet
-from dmgd.evaluation.train import fitting_threads
 from dmgd.generation.config import DistillConfig
 from dmgd.generation.micro_batches import decode
 from dmgd.generation.plan import make_plan

@@ -15,7 +15,7 @@ from dmgd.display import duration
 from dmgd.evaluation.bench_config import BenchConfig, PlannedSet
 from dmgd.evaluation.bench_sets import BenchSets
 from dmgd.evaluation.bench_terms import Terms
-from dmgd.evaluation.protocols import Protocol, validates
+from dmgd.evaluation.protocols import CURVE_IMAGES, Protocol, validated_epochs
 from dmgd.evaluation.scores import known_trainings
 from dmgd.evaluation.train import train
 from dmgd.generation.config import DistillConfig
@@ -98,8 +98,10 @@ def _training_time(
     """The time of trainings, from that of a step and of testing one image."""
     batch, epochs = protocol.batch_size or images, protocol.epochs or 1
     epoch = step * (math.ceil(images / batch) if protocol.full_batches else images / batch)
-    validations = sum(validates(protocol, number, epochs) for number in range(1, epochs + 1))
-    return TrainingTime(protocol.network, count, epoch, epochs * epoch + validations * tested * test_image)
+    seen = math.ceil(images / batch) * batch if protocol.full_batches else images
+    each = tested if protocol.reports_best else min(CURVE_IMAGES, tested)
+    in_all = tested + each * (len(validated_epochs(protocol, seen, tested)) - 1)
+    return TrainingTime(protocol.network, count, epoch, epochs * epoch + in_all * test_image)
 
 
 def _rate(protocol: Protocol, images: int, term: Terms) -> tuple[float, float]:

@@ -7,15 +7,18 @@ are average pooling; ResNet of He et al. 2016 with torchvision's parameter names
 import math
 import re
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dmgd.errors import UsageError
+from dmgd.evaluation.instance_norm import InstanceNorm
 
 NETWORKS = ("convnet-D", "convnet-D-wW", "resnetap-10", "resnet-18", "resnet-101")
 
 _BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 _BOTTLENECK_FROM = 50
+CACHE = 4 * 2**20  # bytes
 
 
 def make_network(name: str, *, num_classes: int, channels: int, size: int, norm: str) -> nn.Module:
@@ -39,8 +42,8 @@ def parsed(name: str) -> tuple[str, int, int]:
 
 
 def normalisation(norm: str, channels: int) -> nn.Module:
-    """An affine normalisation layer. Instance norm is written as group norm with a group per channel."""
-    return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(channels, channels)
+    """An affine normalisation layer."""
+    return nn.BatchNorm2d(channels) if norm == "batch" else InstanceNorm(channels)
 
 
 def convnet(depth: int, width: int, num_classes: int, channels: int, size: int, norm: str) -> nn.Sequential:
@@ -133,6 +136,21 @@ def smallest_size(name: str) -> int:
     """The smallest image size, in pixels, at which every normalised feature map has more than one pixel."""
     family, depth, _ = parsed(name)
     return 2**depth if family == "convnet" else 16
+
+
+def memory_format(name: str, device: torch.device | str) -> torch.memory_format:
+    """The layout in which the network is fastest: on a GPU, and for the pooling and few channels of a ConvNet, that
+    with channels last."""
+    is_fast = torch.device(device).type == "cuda" or parsed(name)[0] == "convnet"
+    return torch.channels_last if is_fast else torch.contiguous_format
+
+
+def images_in_cache(name: str, size: int) -> int:
+    """How many images of `size` pixels a core computes at a time: so many that a feature map stays in its cache, but
+    at least four, so that reading the weights costs little."""
+    family, _, width = parsed(name)
+    largest_map = (width if family == "convnet" else 64) * size**2 * 4
+    return max(4, CACHE // largest_map)
 
 
 def parameter_count(network: nn.Module) -> int:

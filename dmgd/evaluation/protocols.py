@@ -13,6 +13,9 @@ NEED_PRIOR = ("kmeans-real", "herding", "dit")
 QUICK_STEPS = 500
 QUICK_SIZE = 32
 MANY_CLASSES = 100
+CURVE_IMAGES = 500  # test images of a learning curve
+VALIDATION_SHARE = 0.2
+TRAINING_PASSES = 3  # training on an image costs as much as testing three
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,10 @@ class Protocol:
     `augmentation` lists the operations in order. `network` "convnet", without a depth, gets one that fits the image
     size. Test images are resized to `resize` and cropped to `size`; None: the source's own size, at most 32.
     `batch_size` None: by IPC (10, 50, 100, doubled from 100 classes on). `full_batches` fills up the last batch of an
-    epoch with repeated images. `epochs` None: by IPC, or with `full_batches` for about 500 steps. `validate_every` 0:
-    about 100 validations.
+    epoch with repeated images. `epochs` None: by IPC, or with `full_batches` for about 500 steps.
+
+    `reports_best`: papers report the best of about 100 validations, or of one every `validate_every` epochs from the
+    fraction `validate_from` of them on, each on all test images. Otherwise see `validated_epochs`.
     """
 
     name: str
@@ -42,6 +47,7 @@ class Protocol:
     full_batches: bool = False
     size: int | None = 224
     resize: int | None = 224
+    reports_best: bool = False
     validate_from: float = 0.0
     validate_every: int = 0
 
@@ -55,6 +61,7 @@ _MINIMAX = Protocol(
     weight_decay=5e-4,
     schedule="steps",
     augmentation=("resized-crop", "flip", "jitter", "lighting", "normalise", "cutmix"),
+    reports_best=True,
 )
 PROTOCOLS = {
     "quick": Protocol(
@@ -85,6 +92,7 @@ PROTOCOLS = {
         batch_size=None,
         epochs=300,
         resize=256,
+        reports_best=True,
         validate_from=0.8,
         validate_every=10,
     ),
@@ -140,10 +148,20 @@ def learning_rate_factor(schedule: str, done: float, epoch: int, epochs: int) ->
     return min(1.0, done / 0.04 + 0.05) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def validates(protocol: Protocol, epoch: int, epochs: int) -> bool:
-    """Whether to test the network after `epoch` (from 1); always after the last."""
+def validated_epochs(protocol: Protocol, images: int, test_images: int) -> list[int]:
+    """The epochs, from 1, after which the network is tested: always the last, on all test images; `images` are trained
+    on in each.
+
+    Unless the best epoch is reported, or `validate_every` given, earlier ones are tested on at most CURVE_IMAGES, and
+    so rarely that all tests together take a fifth of the work of training.
+    """
+    epochs = protocol.epochs or 1
     every = protocol.validate_every or max(1, epochs // 100)
-    return epoch == epochs or (epoch % every == 0 and epoch > protocol.validate_from * epochs)
+    if not (protocol.reports_best or protocol.validate_every):
+        affordable = VALIDATION_SHARE * TRAINING_PASSES * images * epochs - test_images
+        every = max(every, math.ceil(epochs / max(1, affordable // min(CURVE_IMAGES, test_images))))
+    earlier = [e for e in range(every, epochs, every) if e > protocol.validate_from * epochs]
+    return [*earlier, epochs]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ A file that is damaged, or not of this training, is as if it were not there. Onl
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from platformdirs import user_cache_path
 
 from dmgd.distribution.engine import Chain, Engine, alone
 from dmgd.errors import ArtifactError
+from dmgd.evaluation.cores import open_cores
 from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.protocols import Protocol
 from dmgd.evaluation.train import Training
@@ -27,7 +28,14 @@ from dmgd.statistics.cache import warn_of_cache
 FORMAT = 1
 TRAINING = 1  # raised when the same training would have another result
 _NUMBER = float | int
-_SHAPE = {"seed": int, "seconds": _NUMBER, "curve": [[_NUMBER]], "cells": [int], "counts": [int]}
+_SHAPE = {
+    "seed": int,
+    "seconds": _NUMBER,
+    "curve": [[_NUMBER]],
+    "cells": [int],
+    "counts": [int],
+    "best": _NUMBER | None,
+}
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,7 @@ def _json_of(training: Training) -> dict[str, Any]:
     return {
         "seed": training.seed,
         "seconds": training.seconds,
+        "best": training.best,
         "curve": training.curve,
         "cells": cells.tolist(),
         "counts": counts[cells].tolist(),
@@ -90,7 +99,7 @@ def _training_of(kept: dict[str, Any], classes: int) -> Training:
     confusion = torch.zeros(classes**2, dtype=torch.int64)
     confusion[torch.tensor(kept["cells"], dtype=torch.int64)] = torch.tensor(kept["counts"], dtype=torch.int64)
     curve = tuple((int(epoch), top1, loss) for epoch, top1, loss in kept["curve"])
-    return Training(kept["seed"], curve, confusion.view(classes, classes), kept["seconds"])
+    return Training(kept["seed"], curve, confusion.view(classes, classes), kept["seconds"], kept["best"])
 
 
 @dataclass(frozen=True)
@@ -116,27 +125,36 @@ def known_trainings(wanted: Sequence[Wanted], scores: Scores) -> dict[tuple[int,
 
 
 def all_trainings(
-    wanted: Sequence[Wanted], work: TrainingWork, scores: Scores, engine: Engine, progress: Progress
+    wanted: Sequence[Wanted], work: TrainingWork, scores: Scores | None, engine: Engine, progress: Progress
 ) -> dict[tuple[int, int], Training]:
-    """The trainings by number and seed: those that are kept, and the others, each of which is kept when it is done. If
-    the cache cannot be written, there is a warning."""
-    found, of = known_trainings(wanted, scores), {(one.number, seed): one for one in wanted for seed in one.seeds}
+    """The trainings by number and seed: those that are kept, and the others, each of which is kept when it is done;
+    without `scores` none is. If the cache cannot be written, there is a warning.
+
+    Without workers as many are done at once as there are cores, which all of them share; protocols differ in their
+    epochs alone.
+    """
+    found = known_trainings(wanted, scores) if scores else {}
+    of = {(one.number, seed): one for one in wanted for seed in one.seeds}
     if found:
         progress.note(f"{len(found)} of the {len(of)} trainings are known from before")
     if len(found) == len(of):
         return found
-    keeps = True
-    with progress.task("train", sum(one.epochs for one in of.values()), "epochs") as bar:
+    tasks = _tasks(wanted, set(found), engine)
+    with (
+        progress.task("train", sum(one.epochs for one in of.values()), "epochs") as bar,
+        open_cores(wanted[0].protocol, work.on) as cores,
+        closing(engine.map(replace(work, cores=cores), tasks, bar, progress, threads=cores.count)) as trained,
+    ):
         if found:
             bar.advance(sum(of[key].epochs for key in found))
-        for task, training in engine.map(work, _tasks(wanted, set(found), engine), bar, progress):
+        for task, training in trained:
             key = task.contender, task.seed
             one, found[key] = of[key], training
             try:
-                if keeps:
+                if scores:
                     scores.keep(one.data, one.protocol, training)
             except OSError as error:
-                keeps = False
+                scores = None
                 warn_of_cache(error, progress)
     return found
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from dmgd.distribution.engine import Shared
+from dmgd.evaluation.cores import Cores, Whole
 from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.protocols import Protocol
 from dmgd.evaluation.train import Training, train
@@ -25,17 +26,26 @@ class TrainingTask:
 
 @dataclass(frozen=True)
 class TrainingWork:
-    """Trains networks and tests them on `test`; for the loss of soft labels there is a teacher."""
+    """Trains networks and tests them on `test`; for the loss of soft labels there is a teacher. The `cores` are shared
+    by all trainings; without them every training opens its own."""
 
     test: ImageSet
     teacher: nn.Module | None
     on: str
+    cores: Cores | Whole | None = None
 
     def __call__(self, task: TrainingTask, bar: Task) -> Training:
         data = task.data.get()
         bar.describe(f"{data.name}, seed {task.seed}")
         return train(
-            data, self.test, task.protocol, task.seed, teacher=self.teacher, device=self.on, on_epoch=bar.advance
+            data,
+            self.test,
+            task.protocol,
+            task.seed,
+            teacher=self.teacher,
+            device=self.on,
+            on_epoch=bar.advance,
+            cores=self.cores,
         )
 
     def spec(self) -> "TrainingSpec":
