@@ -134,7 +134,9 @@ def _sampling_seconds(prior: Prior, classes: Sequence[ClassInfo], configs: Seque
     prior.prepare(own)
     per_image = _call_seconds(prior, own, 1)
     per_image = _call_seconds(prior, own, MANY) / MANY if per_image < SLOW else per_image
-    steps = sum(len(own) * config.ipc * (config.method.steps or prior.defaults.steps) for config in configs)
+    steps = sum(
+        len(own) * config.ipc * (getattr(config.method, "steps", None) or prior.defaults.steps) for config in configs
+    )
     return steps * CALLS * per_image
 
 

@@ -17,6 +17,7 @@ from dmgd.evaluation.bench_files import write_comparison
 from dmgd.evaluation.bench_sets import BenchSets, Made, require_own_folder
 from dmgd.evaluation.bench_terms import Terms, open_terms
 from dmgd.evaluation.comparison_table import Comparison
+from dmgd.evaluation.cores import fitting_threads
 from dmgd.evaluation.estimate import Estimate, estimated
 from dmgd.evaluation.overlap import refuse_test_images
 from dmgd.evaluation.results import Result
@@ -99,18 +100,20 @@ def _distilled(
 ) -> dict[PlannedSet, Made]:
     """The runs, each made, continued or checked by `distill`; their statistics are fitted first."""
     configs = {one: one.distillation for one in planned if one.distillation}
+    if not configs or not (prior := sets.prior):
+        return {}
     seconds: dict[int, float | None] = {}
     for k in sorted({config.k for config in configs.values()}):
         wanted = StatisticsConfig(k)
-        fit = partial(fit_statistics, sets.source, sets.prior, wanted, device=engine, progress=progress)
+        fit = partial(fit_statistics, sets.source, prior, wanted, device=engine, progress=progress)
         seconds[k] = sets.statistics_seconds(wanted, fit)
-    found = {}
-    with progress.task("distil", sum(map(sets.images_of, configs)), "images") as bar:
+    found, total = {}, sum(map(sets.images_of, configs))
+    with progress.task("distil", total, "images") as bar, fitting_threads(prior.image_size, prior.device):
         for one, config in configs.items():
             bar.describe(str(one))
             count, before, started = sets.images_of(one), sets.images_done(one), time.perf_counter()
             own = PartOf(progress, bar, str(one), "distil", count)
-            run = distill(sets.source, sets.prior, config, out=sets.run_path(one), device=engine, progress=own)
+            run = distill(sets.source, prior, config, out=sets.run_path(one), device=engine, progress=own)
             taken = {"statistics": seconds[config.k] if config.method.uses_points else None}
             if before < count:  # what an earlier attempt has made is added at the same rate
                 taken["sampling"] = (time.perf_counter() - started) * count / (count - before)
