@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import date
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dmgd import __version__
 from dmgd.config import StatisticsConfig, configured
 from dmgd.distribution.engine import Engine, as_engine
 from dmgd.evaluation.bench_config import BenchConfig, PlannedSet, bench_command
@@ -131,7 +131,7 @@ def _described(config: BenchConfig, sets: BenchSets, terms: Sequence[Terms]) -> 
         "networks": list(dict.fromkeys(term.for_images(1).network for term in terms)),
         "device": first.device,
         "torch": torch.__version__,
-        "dmgd": __version__,
+        "dmgd": version("dmgd"),
         "command": bench_command(config, source.spec, prior.spec if prior else None),
         "date": date.today().isoformat(),
     }
