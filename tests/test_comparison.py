@@ -124,8 +124,8 @@ def test_one_seed_is_no_test_and_missing_seeds_are_said():
         "incomplete, compared by the seeds that both have: dmgd (IPC 10, quick, convnet-3) 2 of 3 trainings, 2 of 3 "
         "seeds"
     ]
-    lacking = compared(row("dmgd", 60.0, 61.5), row("random", 50.0, 51.0), row("random", 40.0, 39.0, ipc=1)).to_json()
-    assert "dmgd (IPC 1, quick, convnet-3) 0 of 2 trainings, 0 of 2 seeds" in lacking["warnings"][0]
+    lacking = compared(row("dmgd", 60.0, 61.5, ipc=1), row("random", 50.0, 51.0, ipc=1), row("random", 60.0, 63.0))
+    assert "dmgd (IPC 10, quick, convnet-3) 0 of 2 trainings, 0 of 2 seeds" in lacking.to_json()["warnings"][0]
 
 
 def test_a_statement_gives_the_verdict_of_the_corrected_p():
@@ -281,6 +281,11 @@ def test_all_formats_show_the_same_numbers(capsys):
         assert re.search(r"│ *" + r" *│ *".join(map(re.escape, cells)) + r" *│", said), cells
         assert f"| {' | '.join(cells)} |" in markdown
         assert f"    {' & '.join(cells)} \\\\" in latex
+    first, soft = tables(result)[:2]
+    assert (first.section_ends, first.best) == ({1, 4}, {(0, 2), (2, 2)})
+    assert [cells[0] for cells in soft.rows] == ["dmgd"]
+    assert "**62.2 ± 1.0\\*†**" in as_markdown(result)
+    assert "\\textbf{62.2 $\\pm$ 1.0$^{*}$$^{\\dagger}$}" in as_latex(result)
     lines = list(csv.DictReader(io.StringIO(as_csv(result))))
     assert [float(line["top1_mean"]) for line in lines] == [one["top1"]["mean"] for one in result["rows"]]
     assert [line["against_random_p_holm"] for line in lines] == [

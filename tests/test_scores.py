@@ -1,11 +1,12 @@
 """Finished trainings are kept, and none is done twice."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from made_run import make_run
+from made_run import forge, make_run
 
 from dmgd.classes.info import ClassInfo
 from dmgd.evaluation import training_work
@@ -54,6 +55,25 @@ def test_what_is_trained_is_not_trained_again(inline, tmp_path, trained):
     assert "4 of the 4 trainings" in again.stderr
     assert again.stdout.startswith(first.stdout.rpartition('"seconds"')[0])  # the last are those of the command
     assert len(trained) == 4
+
+
+def test_runs_that_differ_in_their_seeds_are_one_row(inline, tmp_path, trained):
+    runs = []
+    for seed in (2, 0, 1):
+        runs.append(make_run(tmp_path / f"seed{seed}", names="0123456789", channels=1, seed=seed).path)
+        forge(runs[-1] / "run.json", lambda content, seed=seed: content["config"].update(seed=seed))
+    other = make_run(tmp_path / "other", names="0123456789", channels=1, ipc=2).path
+    against = ",".join(map(str, (*runs[1:], other)))
+    command = ("evaluate", runs[0], "--against", against, "--epochs", 1, "--json", "--repeats")
+    assert "3 seeds, and only 2 of them would be trained on; give --repeats 3" in inline(*command, 2, code=2).stderr
+    result = json.loads(inline(*command, 4).stdout)
+    assert [(score["name"], score["images"]) for score in result["scores"]] == [
+        (f"{runs[1]} (3 seeds)", 30), (str(other), 20)]  # fmt: skip
+    alone = json.loads(inline("evaluate", runs[0], "--against", "", "--epochs", 1, "--json", "--seed", 2).stdout)
+    together = result["scores"][0]["top1_by_seed"]
+    assert together["2"] == alone["scores"][0]["top1_by_seed"]["2"]  # the third set, and the same training
+    assert trained.count((f"{runs[1]} (3 seeds)", 2)) == 1
+    assert ("seed2", 2) not in trained
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "another's", "a folder"])

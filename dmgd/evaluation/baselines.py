@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from dmgd.distribution.engine import Engine, SerialEngine
+from dmgd.errors import UsageError
 from dmgd.evaluation.cores import fitting_threads
 from dmgd.evaluation.imageset import ImageSet, Shape, numbered_set, readable_images, stack_images
 from dmgd.evaluation.inputs import RawSet
@@ -33,8 +34,8 @@ NEED_LATENTS = ("kmeans-real", "herding")
 
 @dataclass(frozen=True)
 class Contender:
-    """A set to train on, or a pool of images with the indices of those `drawn` for each seed. `kind`: "set", "other",
-    or the baseline's name."""
+    """A set to train on, or a pool of images with the indices of those `drawn` for each seed by a baseline, or as one
+    of several sets. `kind`: "set", "other", or the baseline's name."""
 
     data: ImageSet
     kind: str
@@ -42,11 +43,28 @@ class Contender:
 
     @property
     def name(self) -> str:
-        return self.kind if self.drawn else self.data.name
+        return self.data.name if self.kind in ("set", "other") else self.kind
 
     def of_seed(self, seed: int) -> ImageSet:
         """The set for a repeat's seed."""
-        return self.data.select(self.drawn[seed], self.kind) if self.drawn else self.data
+        return self.data.select(self.drawn[seed], self.name) if self.drawn else self.data
+
+
+def in_turn(sets: Sequence[ImageSet], kind: str, seeds: range) -> Contender:
+    """The sets of one method as a contender: with each seed the next of them is trained on. Raises UsageError if there
+    are more sets than seeds."""
+    first, count = sets[0], len(sets)
+    if count == 1:
+        return Contender(first, kind)
+    if count > len(seeds):
+        raise UsageError(
+            f"{first.name} and {count - 1} others are runs of one method with {count} seeds, and only {len(seeds)} of "
+            f"them would be trained on; give --repeats {count} or more"
+        )
+    images, labels = (torch.cat([getattr(one, name) for one in sets]) for name in ("images", "labels"))
+    ends = np.cumsum([0, *map(len, sets)]).tolist()
+    drawn = {seed: list(range(ends[i % count], ends[i % count + 1])) for i, seed in enumerate(seeds)}
+    return Contender(ImageSet(f"{first.name} ({count} seeds)", images, labels, first.classes), kind, drawn)
 
 
 @dataclass(frozen=True)

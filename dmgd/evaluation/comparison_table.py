@@ -63,8 +63,8 @@ class Comparison:
 
     def _row(self, row: Row, rows: Rows, against: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         facts = [result.facts for result in row.results]
-        reached = [result.training.best for result in row.results]
-        best, full = [value for value in reached if value is not None], rows.full(row)
+        best = [reached for result in row.results if (reached := result.training.best) is not None]
+        full = rows.full(row)
         return {
             **row.key._asdict(),
             "images": facts[0].images,
@@ -72,7 +72,7 @@ class Comparison:
             "image_bytes": round(sum(one.image_bytes for one in facts) / len(facts)),
             "label_bytes": round(sum(one.label_bytes for one in facts) / len(facts)),
             "top1": top1(row.results),
-            "top1_best_epoch": pooled(best),
+            "top1_best_epoch": pooled(best) if len(best) == len(row.results) else None,
             "top1_without_augmentation": top1(row.plain),
             "by_seed": [
                 {"seed": r.facts.seed, "repeat": r.repeat, "top1": round(r.training.last, 3)} for r in row.results

@@ -185,3 +185,18 @@ def read_sets(paths: Sequence[Path]) -> list[RawSet]:
     first, *others = resolved[0].name, *map(str, paths[1:])
     names = [str(resolved[0]) if first in (*BASELINES, *others) else first, *others]
     return [replace(read_raw_set(path), name=name) for path, name in zip(paths, names, strict=True)]
+
+
+def by_recipe(sets: Sequence[RawSet]) -> list[list[RawSet]]:
+    """The sets, those together, ordered by their seeds, that were made by one method with the same settings and other
+    seeds."""
+    groups: list[list[RawSet]] = []
+    for one in sets:
+        for group in groups:
+            known = [other.recipe for other in group]
+            if one.recipe and known[0] and one.recipe[0] == known[0][0] and one.recipe not in known:
+                group.append(one)
+                break
+        else:
+            groups.append([one])
+    return [sorted(group, key=lambda one: one.recipe[1] if one.recipe else 0) for group in groups]

@@ -12,12 +12,13 @@ from numpy import ndarray
 from dmgd.config import configured
 from dmgd.distribution.engine import Engine, as_engine
 from dmgd.errors import UsageError
-from dmgd.evaluation.baselines import Contender, choose_baselines
+from dmgd.evaluation.baselines import Contender, choose_baselines, in_turn
 from dmgd.evaluation.comparison import Evaluation, Score
 from dmgd.evaluation.features import open_features
 from dmgd.evaluation.imageset import (
     ImageSet,
     Shape,
+    by_recipe,
     prepared_set,
     prior_of,
     read_sets,
@@ -84,7 +85,8 @@ def evaluate(
     for remark in (*source.remarks("test"), *(remark for one in sets for remark in one.remarks)):
         progress.warn(remark)
 
-    # The images in one shape, with labels in the test source's order.
+    # The images in one shape, with labels in the test source's order; runs that differ in their seeds together.
+    groups = by_recipe(sets)
     source_size, channels = usual_shape(source, "test")
     own_size = min(source_size, *sets[0].check().images[0].size)
     chosen = config.chosen()
@@ -95,7 +97,8 @@ def evaluate(
     shape = Shape(protocol.resize or 0, protocol.size or 0, channels)
     training_shape = Shape(shape.size, shape.size, shape.channels)
     measuring_shape = training_shape if config.probes else Shape(own_size, own_size, shape.channels)
-    own, *others = (prepared_set(one, source.classes, training_shape, config.matching) for one in sets)
+    prepared = [[prepared_set(one, source.classes, training_shape, config.matching) for one in own] for own in groups]
+    own = prepared[0][0]
     test = source_set(source, "test", "test", shape, progress=progress)
     refuse_test_images((prepared_set(one, source.classes, shape, config.matching) for one in sets), test, progress)
 
@@ -118,7 +121,7 @@ def evaluate(
 
     # The training.
     baselines = choose_baselines(config.against, source, own.counts, seeds, prior, engine=engine, progress=progress)
-    contenders = [Contender(own, "set"), *(Contender(other, "other") for other in others)]
+    contenders = [in_turn(own, "other" if number else "set", seeds) for number, own in enumerate(prepared)]
     contenders += baselines.at(training_shape, seeds, progress=progress)
     reference = None
     if features and config.probes:
@@ -150,7 +153,8 @@ def evaluate(
         header |= {"features": features.name, "measured_size": measuring_shape.size}
         seen: Sequence[ImageSet] = trained_on
         if measuring_shape != training_shape:
-            seen = [prepared_set(one, source.classes, measuring_shape, config.matching) for one in sets]
+            first = [group[0] for group in groups]
+            seen = [prepared_set(one, source.classes, measuring_shape, config.matching) for one in first]
             seen += [one.of_seed(config.seed) for one in baselines.at(measuring_shape, seeds[:1], progress=progress)]
         measured = measure(seen, reference, progress=progress)
     if config.report and prior:
