@@ -1,5 +1,5 @@
-"""Training on a distilled set: dmgd's batched loop against the plain loop of existing code, for one network and five
-seeds at once; and with --cifar10 the protocol `quick` on 100 images with 10,000 test images.
+"""Training on a distilled set: dmgd's batched loop against the plain loop of existing code, for one network and for
+five seeds at once; and with --cifar10 the protocol `quick` on 100 images with 10,000 test images.
 
 The plain loop decodes and augments each PNG separately with PIL, in a DataLoader with two workers; dmgd keeps the set
 as one tensor and augments batches ahead. Same images, network, optimiser, schedule, epochs and seeds; the ways

@@ -138,10 +138,10 @@ def smallest_size(name: str) -> int:
     return 2**depth if family == "convnet" else 16
 
 
-def memory_format(name: str, device: torch.device | str) -> torch.memory_format:
-    """The layout in which the network is fastest: on a GPU, and for the pooling and few channels of a ConvNet, that
-    with channels last."""
-    is_fast = torch.device(device).type == "cuda" or parsed(name)[0] == "convnet"
+def memory_format(name: str, size: int, device: torch.device | str) -> torch.memory_format:
+    """The layout in which the network is fastest on images of `size` pixels: with channels last on a GPU, and for the
+    pooling of a ConvNet where that takes long."""
+    is_fast = torch.device(device).type == "cuda" or (parsed(name)[0] == "convnet" and size >= 32)
     return torch.channels_last if is_fast else torch.contiguous_format
 
 

@@ -27,8 +27,8 @@ class Protocol:
     `batch_size` None: by IPC (10, 50, 100, doubled from 100 classes on). `full_batches` fills up the last batch of an
     epoch with repeated images. `epochs` None: by IPC, or with `full_batches` for about 500 steps.
 
-    `reports_best`: papers report the best of about 100 validations, or of one every `validate_every` epochs from the
-    fraction `validate_from` of them on, each on all test images. Otherwise see `validated_epochs`.
+    `reports_best`: the papers report the best epoch. `validate_every` 0: about 100 validations, or fewer if the best
+    epoch is not reported (`validated_epochs`); none in the first fraction `validate_from` of the epochs.
     """
 
     name: str
@@ -149,11 +149,11 @@ def learning_rate_factor(schedule: str, done: float, epoch: int, epochs: int) ->
 
 
 def validated_epochs(protocol: Protocol, images: int, test_images: int) -> list[int]:
-    """The epochs, from 1, after which the network is tested: always the last, on all test images; `images` are trained
-    on in each.
+    """The epochs, from 1, after which the network is tested; `images` are trained on in each. Always the last one.
 
-    Unless the best epoch is reported, or `validate_every` given, earlier ones are tested on at most CURVE_IMAGES, and
-    so rarely that all tests together take a fifth of the work of training.
+    Where the best epoch is reported, every test is on all `test_images`. Elsewhere only the last is, the earlier ones
+    are on CURVE_IMAGES of them, and unless `validate_every` is given they are so rare that all tests together take a
+    fifth of the work of training.
     """
     epochs = protocol.epochs or 1
     every = protocol.validate_every or max(1, epochs // 100)

@@ -59,7 +59,8 @@ def train(
     result is the same. Raises DmgdError if the loss becomes NaN or infinite.
     """
     started = time.perf_counter()
-    layout = memory_format(protocol.network, device)
+    size = data.images.shape[-1]
+    layout = memory_format(protocol.network, size, device)
     network = seeded_network(protocol, data, seed).to(device)
     network.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = make_optimizer(protocol, network)
@@ -70,7 +71,7 @@ def train(
     curve: list[tuple[int, float, float]] = []
     with nullcontext(cores) if cores else open_cores(protocol, device) as cores:
         in_parts = isinstance(cores, Cores) and protocol.norm == "instance"
-        at_once = images_in_cache(protocol.network, data.images.shape[-1]) if in_parts else max(batch, TEST_BATCH)
+        at_once = images_in_cache(protocol.network, size) if in_parts else max(batch, TEST_BATCH)
         normalise = cores.submit(normaliser, data.images, protocol).result()
         there = replace(data, images=data.images.to(device), labels=data.labels.to(device))
         augmenting = partial(augmented, there, protocol, normalise, seed, layout)

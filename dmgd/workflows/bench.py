@@ -72,11 +72,13 @@ def bench(
         # What is missing, and how long that takes.
         on_estimate(estimated(planned, config, terms, sets))
 
-        # The sets.
-        made = {one: sets.made(one) or sets.select(one) for one in planned if not one.distillation}
-        made |= _distilled([one for one in planned if one.distillation], sets, engine, progress)
-        first = terms[0]
-        refuse_test_images((sets.at(one, first.test_shape) for one in planned), first.test, progress)
+        # The sets: real images first, among which test images would be found.
+        test, shape = terms[0].test, terms[0].test_shape
+        real, distilled = ([one for one in planned if bool(one.distillation) == wanted] for wanted in (False, True))
+        made = {one: sets.made(one) or sets.select(one) for one in real}
+        refuse_test_images((sets.at(one, shape) for one in real), test, progress)
+        made |= _distilled(distilled, sets, engine, progress)
+        refuse_test_images((sets.at(one, shape) for one in distilled), test, progress)
 
         # The trainings.
         results: list[Result] = []
