@@ -2,7 +2,7 @@
 
     python tools/kill_bench.py --kills 5 --seed 1 [--whole FOLDER] [options of dmgd bench]
 
-SIGKILL comes at random moments, on average after an equal share of the time that the whole takes. At the end
+SIGKILL comes at random moments after the estimate, on average after an equal share of the time that the whole takes. At the end
 everything in bench.json but times must be equal, no finished training or batch of images may have been written a second
 time, and another repetition must change no byte. `--whole` is the folder of an undisturbed bench with the same options,
 which is made without it. Exit code 1 if anything differs.
@@ -75,6 +75,8 @@ def main() -> None:
         folder.mkdir()
         for _ in range(known.kills):
             process, moment = start(folder, options), rng.uniform(0.1, 2) * seconds / (known.kills + 1)
+            while process.poll() is None and "about " not in (folder / "stderr").read_text():
+                time.sleep(0.05)
             time.sleep(moment)
             process.kill()
             ended, now = process.wait(), finished(folder)
