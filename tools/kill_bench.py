@@ -2,10 +2,10 @@
 
     python tools/kill_bench.py --kills 5 --seed 1 [--whole FOLDER] [options of dmgd bench]
 
-SIGKILL comes at random moments after the estimate, on average after an equal share of the time that the whole takes. At the end
-everything in bench.json but times must be equal, no finished training or batch of images may have been written a second
-time, and another repetition must change no byte. `--whole` is the folder of an undisturbed bench with the same options,
-which is made without it. Exit code 1 if anything differs.
+SIGKILL comes at random moments after the estimate, on average after an equal share of the time that the whole takes. At
+the end everything in bench.json but times must be equal, no finished training or batch of images may have been written
+a second time, and another repetition must change no byte. `--whole` is the folder of an undisturbed bench with the same
+options, which is made without it. Exit code 1 if anything differs.
 """
 
 import argparse
