@@ -1,8 +1,9 @@
-"""Training on a distilled set: dmgd's batched loop against the plain loop of existing code.
+"""Training on a distilled set: dmgd's batched loop against the plain loop of existing code, for one network and for
+five seeds at once; and with --cifar10 the protocol `quick` on 100 images with 10,000 test images.
 
 The plain loop decodes and augments each PNG separately with PIL, in a DataLoader with two workers; dmgd keeps the set
-as one tensor and augments batches. Same images, network, optimiser, schedule, epochs and seeds; the two alternate, so
-that other load on the machine affects both.
+as one tensor and augments batches ahead. Same images, network, optimiser, schedule, epochs and seeds; the ways
+alternate, so that other load on the machine affects all.
 
     python benchmarks/evaluate_speed.py FOLDER     # with train-*.parquet and val-*.parquet, columns image and label
 """
@@ -21,22 +22,23 @@ import torch
 from PIL import Image, ImageEnhance
 from torch.utils.data import DataLoader, Dataset
 
+from dmgd.distribution.engine import SerialEngine
 from dmgd.evaluation import augmentation as ops
 from dmgd.evaluation.augmentation import IMAGENET_MEAN, IMAGENET_STD, augment, normaliser
-from dmgd.evaluation.imageset import ImageSet, stack_images
+from dmgd.evaluation.baselines import random_selection
+from dmgd.evaluation.imageset import ImageSet, Shape, source_set, stack_images
 from dmgd.evaluation.inputs import read_raw_set
-from dmgd.evaluation.protocols import PROTOCOLS, Protocol, learning_rate_factor
-from dmgd.evaluation.train import (
-    confusion_on,
-    epoch_batches,
-    hard_loss,
-    make_optimizer,
-    seeded_network,
-    set_learning_rate,
-    top1,
-    train,
-)
+from dmgd.evaluation.protocols import PROTOCOLS, Protocol, learning_rate_factor, resolved
+from dmgd.evaluation.scores import Wanted, all_trainings
+from dmgd.evaluation.steps import epoch_batches, hard_loss
+from dmgd.evaluation.train import Training, make_optimizer, seeded_network, set_learning_rate, train
+from dmgd.evaluation.training_work import TrainingWork
+from dmgd.evaluation.validation import confusion_on, top1
 from dmgd.images import to_square
+from dmgd.progress import SILENT
+from dmgd.sources.open import open_source
+
+FIVE = 5
 
 
 class PlainDataset(Dataset):
@@ -135,6 +137,26 @@ def load(files: list[Path], size: int, per_class: int) -> ImageSet:
     return stack_images(files[0].stem, pixels, labels, found.classes)
 
 
+def train_at_once(data: ImageSet, test: ImageSet, protocol: Protocol, seeds: range) -> tuple[list[Training], float]:
+    """The trainings with these seeds, as `dmgd evaluate` does them, and the seconds of all together."""
+    started = time.perf_counter()
+    wanted = [Wanted(0, data, protocol, tuple(seeds))]
+    trained = all_trainings(wanted, TrainingWork(test, None, "cpu"), None, SerialEngine(), SILENT)
+    return [trained[0, seed] for seed in seeds], time.perf_counter() - started
+
+
+def quick(folder: Path) -> None:
+    """Prints how long `quick` takes for one network on ten images of each class of CIFAR-10."""
+    source = open_source(f"hf:{folder}")
+    test = source_set(source, "test", "test", Shape(32, 32, 3))
+    real = source_set(source, "train", "train", Shape(32, 32, 3))
+    data = real.select(random_selection(real.labels, [10] * 10, 0), "random")
+    protocol = resolved(PROTOCOLS["quick"], num_images=len(data), num_classes=10, source_size=32)
+    done = train(data, test, protocol, 0)
+    print(f"quick, {protocol.network}, {protocol.epochs} epochs of {len(data)} images, {len(test)} test images: "
+          f"{done.seconds:.1f} s, {len(done.curve)} validations, top-1 {done.last:.1f} %")  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -142,6 +164,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--cifar10", type=Path, help="a folder with CIFAR-10 as a Hugging Face dataset")
     chosen = parser.parse_args()
     data = load(sorted(chosen.folder.glob("train-*.parquet")), chosen.size, per_class=10)
     test = load(sorted(chosen.folder.glob("val-*.parquet")), chosen.size, per_class=50)
@@ -163,12 +186,16 @@ def main() -> None:
         ways["plain loop"].append(plain_train(data, test, protocol, seed))
         training = train(data, test, protocol, seed)
         ways["dmgd"].append((training.last, training.seconds))
+    several, seconds = train_at_once(data, test, protocol, range(FIVE))
+    ways["five seeds"] = [(training.last, seconds / FIVE) for training in several]
     rates = {}
     for name, results in ways.items():
         accuracy, seconds = np.array(results).T
         rates[name] = len(data) * chosen.epochs / float(np.median(seconds))
-        print(f"{name:10}  {rates[name]:7.0f} images/s   top-1 {accuracy.mean():.1f} ± {accuracy.std():.1f} %")
-    print(f"training: ratio {rates['dmgd'] / rates['plain loop']:.2f}")
+        print(f"{name:10}  {rates[name]:7.0f} images/s   top-1 {accuracy.mean():.1f} ± {accuracy.std():.1f} %   "
+              f"ratio {rates[name] / rates['plain loop']:.2f}")  # fmt: skip
+    if chosen.cifar10:
+        quick(chosen.cifar10)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ from pathlib import Path
 import torch
 from contact_sheet import contact_sheet
 from figures import KEYS, Figures, Results, append_figures, read_figures
-from methods import COMPARED, REAL, Bench, measured
+from rows import COMPARED, REAL
 from safetensors.torch import load_file, save_file
+from sets import Bench, measured
 from torch import Tensor
 
 from dmgd.display import Display
@@ -180,11 +181,11 @@ class Comparison:
 
     def figures(self, row: str, ipc: int, seed: int) -> dict[str, Figures]:
         """The measurements of one set, by the network trained on it."""
-        made = self.bench.made(row, ipc, seed, None)
-        where = self.bench.setup(made, None)
+        made = self.bench.made(row, ipc, seed)
+        where = self.bench.place(made)
         protocols = {network: self.plan.protocol(network, len(made)) for network in self.plan.networks}
         return {
-            network: Figures(top1=self.bench.learned(made, protocol, seed, None), **where)
+            network: Figures(top1=self.bench.learned(made, protocol, seed), **where)
             for network, protocol in protocols.items()
         }
 
@@ -254,7 +255,7 @@ def main() -> None:
     print(f"all measurements are done after {time.perf_counter() - started:.0f} s", flush=True)
     write_bytes(setup.out / "table.md", page_of(found, plan, device).encode())
     bench = open_comparison(setup, plan).bench
-    sheet = contact_sheet([bench.made(row, plan.ipcs[0], 0, None) for row in ROWS], min(SHOWN, plan.ipcs[0]))
+    sheet = contact_sheet([bench.made(row, plan.ipcs[0], 0) for row in ROWS], min(SHOWN, plan.ipcs[0]))
     sheet.save(setup.out / "sheet.png")
     print((setup.out / "table.md").read_text())
 

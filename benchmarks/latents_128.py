@@ -31,8 +31,9 @@ import numpy as np
 import torch
 from contact_sheet import contact_sheet
 from figures import gain, mean_and_spread
-from methods import REAL, ROWS, Bench, drawn, statistics_of
+from rows import REAL, ROWS
 from safetensors.torch import load_file, save_file
+from sets import Bench, drawn, statistics_of
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -138,7 +139,7 @@ class Testbed:
     def made(self, row: str, ipc: int, seed: int) -> ImageSet:
         """The set of a row of the table."""
         if row in REAL:
-            return self.bench.made(row, ipc, seed, None)
+            return self.bench.made(row, ipc, seed)
         name, _, scale = row.partition("@")
         # The exact denoiser does not support soft labels.
         method = ROWS[name]
@@ -156,7 +157,7 @@ class Testbed:
         labels, of_test = made.labels.numpy(), self.bench.test.labels.numpy()
         probe = linear_probe(standardised(rows, real), labels, standardised(test, real), of_test, len(self.classes))
         fine = float(detail(made.images.permute(0, 2, 3, 1).numpy()).mean())
-        top1 = self.bench.learned(halved(made), protocol_named("quick"), seed, None) if conv else None
+        top1 = self.bench.learned(halved(made), protocol_named("quick"), seed) if conv else None
         return {"probe": round(probe, 2), "detail": round(fine / self.real_detail, 4), "conv": top1}
 
 

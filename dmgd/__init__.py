@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from dmgd.priors.load import load_prior
     from dmgd.runs.directory import open_run
     from dmgd.sources.open import open_source
+    from dmgd.workflows.bench import bench
     from dmgd.workflows.distill import distill
     from dmgd.workflows.evaluate import evaluate
     from dmgd.workflows.export import export
@@ -25,6 +26,7 @@ if sys.platform == "win32":
 __version__ = "0.1.0"
 __all__ = [
     "RayEngine",
+    "bench",
     "distill",
     "evaluate",
     "export",

@@ -42,14 +42,18 @@ def check_settings(settings: Any) -> None:
             continue
         value = _typed(name, given, hint)
         for bound, holds in _BOUNDS.items():
-            if bound in facts and not holds(value, facts[bound]):
-                raise UsageError(f"{name} must be {bound.replace('_', ' ')} {facts[bound]}, not {value}")
+            for one_value in value if isinstance(value, tuple) else (value,):
+                if bound in facts and not holds(one_value, facts[bound]):
+                    raise UsageError(f"{name} must be {bound.replace('_', ' ')} {facts[bound]}, not {one_value}")
         object.__setattr__(settings, one.name, value)
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
-    """The value as the kind of `hint`: a switch, a number, an increasing pair, or one of some choices."""
+    """The value as the kind of `hint`: a switch, a number, an increasing pair, several numbers, or one of some
+    choices."""
     kinds = {hint, *get_args(hint)}
+    if kinds == {hint, int, Ellipsis}:
+        return tuple(_typed(name, one, int) for one in (value if isinstance(value, tuple | list) else (value,)))
     if bool in kinds:
         if not isinstance(value, bool):
             raise UsageError(f"{name} must be True or False, not {value!r}")

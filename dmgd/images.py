@@ -81,6 +81,22 @@ def measured(image: "bytes | Path | FilePart | Image.Image") -> tuple[int, int] 
         return None
 
 
+def stored(image: "bytes | Path | FilePart | Image.Image") -> tuple[int, int]:
+    """The pixels of an image that can be read, from its header, and the bytes of its file; if it is decoded already, of
+    the PNG file that it would be."""
+    if isinstance(image, Image.Image):
+        buffer = io.BytesIO()
+        image.save(buffer, **FORMATS["png"])
+        return image.width * image.height, buffer.tell()
+    data = image_bytes(image) if isinstance(image, FilePart) else image
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with io.BytesIO(data) if isinstance(data, bytes) else open_regular(data) as file:
+            with Image.open(file) as opened:
+                pixels = opened.width * opened.height
+            return pixels, len(data) if isinstance(data, bytes) else data.stat().st_size
+
+
 def check_image_format(name: str) -> None:
     """Raise UsageError for an image format that is not one of FORMATS."""
     if name not in FORMATS:

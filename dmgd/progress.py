@@ -46,6 +46,41 @@ class Silent:
 SILENT = Silent()
 
 
+class OnlyWarnings(Silent):
+    """Passes on warnings, and nothing else."""
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+
+    def warn(self, text: str) -> None:
+        self._progress.warn(text)
+
+
+class PartOf(OnlyWarnings):
+    """The progress of one `job` of several that share a bar: while its task `name` runs, the bar advances by `amount`
+    in all. Beside that, only warnings are passed on, with the job's name."""
+
+    def __init__(self, progress: Progress, bar: Task, job: str, name: str, amount: int):
+        super().__init__(progress)
+        self._bar, self._job, self._name, self._amount = bar, job, name, amount
+        self._done, self._total = 0, 0
+
+    def task(self, name: str, total: int | None, unit: str) -> AbstractContextManager[Task]:
+        if name != self._name or not total:
+            return nullcontext(SILENT)
+        self._total = total
+        return nullcontext(self)
+
+    def advance(self, amount: int = 1) -> None:
+        before, self._done = self._done, self._done + amount
+        before, now = (self._amount * done // self._total for done in (before, self._done))
+        if now > before:
+            self._bar.advance(now - before)
+
+    def warn(self, text: str) -> None:
+        super().warn(f"{self._job}: {text}")
+
+
 def listener(progress: "Progress | bool") -> Progress:
     """`progress` itself; for True the display on stderr, for False one that reports nothing."""
     if progress is True:

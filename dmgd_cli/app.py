@@ -11,7 +11,7 @@ import typer
 
 from dmgd import __version__
 from dmgd.errors import DmgdError, one_line, visible
-from dmgd_cli import distill, evaluate, export, fit_stats, interrupts, options, train_prior, verify
+from dmgd_cli import bench, distill, evaluate, export, fit_stats, interrupts, options, train_prior, verify
 from dmgd_cli.method_options import with_method_options
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "distill": distill.command,
     "export": export.command,
     "evaluate": evaluate.command,
+    "bench": bench.command,
     "verify": verify.command,
 }
 

@@ -24,7 +24,11 @@ def command(
     source: options.RunSource = None,
     protocol: Annotated[str, typer.Option(help=f"One of {', '.join(PROTOCOLS)}.")] = DEFAULTS.protocol,
     against: Annotated[
-        str, typer.Option(help=f"Compare with, comma-separated: {', '.join(BASELINES)} or paths of other sets.")
+        str,
+        typer.Option(
+            help=f"Compare with, comma-separated: {', '.join(BASELINES)} or paths of other sets; "
+            "runs that differ in their seeds are one row."
+        ),
     ] = ",".join(DEFAULTS.against),
     repeats: Annotated[int, typer.Option(help="Trainings per set, each with another seed.")] = DEFAULTS.repeats,
     epochs: Annotated[int | None, optional("Training epochs. Default: the protocol's.")] = None,

@@ -12,7 +12,13 @@ from shlex import join
 from types import FrameType
 
 SIGNALS = (signal.SIGALRM, signal.SIGINT, signal.SIGTERM)  # SIGALRM repeats one of the others
-CONTINUING = ("train-prior", "fit-stats", "distill")  # the commands that find the work of an earlier attempt
+CONTINUING = (
+    "train-prior",
+    "fit-stats",
+    "distill",
+    "evaluate",
+    "bench",
+)  # the commands that find the work of an earlier attempt
 AGAIN = 0.05  # seconds
 DELICATE = "delicate"
 

@@ -32,13 +32,14 @@ def quick(data, **changes):
     return resolved(EvaluateConfig(**changes).chosen(), num_images=len(data), num_classes=10, source_size=8)
 
 
-def test_a_run_beside_random_real_images(dmgd, inline, run):
+def test_a_run_beside_random_real_images(dmgd, inline, run, monkeypatch, tmp_path):
     done = dmgd("evaluate", run, "--epochs", 12, "--repeats", 2, "--json")
     result = json.loads(done.stdout)
     assert [score["name"] for score in result["scores"]] == ["run", "random"]
     assert result["scores"][0]["top1"]["mean"] > 40
     assert result["settings"]["seeds"] == [0, 1]
     assert "run is" in result["statements"][0]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where no training is kept
     again = json.loads(inline("evaluate", run, "--epochs", 12, "--repeats", 2, "--json").stdout)
     assert [s["top1_by_seed"] for s in again["scores"]] == [s["top1_by_seed"] for s in result["scores"]]
 

@@ -84,7 +84,7 @@ def test_one_line_and_the_exit_code_at_any_moment(moment, sent, tmp_path):
     assert done.returncode == code
 
 
-@pytest.mark.parametrize("arguments", [["evaluate", "run"], ["fit-stats", "--no-cache"]])
+@pytest.mark.parametrize("arguments", [["verify", "run"], ["fit-stats", "--no-cache"]])
 def test_no_promise_is_made_where_nothing_is_kept(arguments):
     script = CHANGED.replace("SIG)", "SIGINT)") + "from dmgd_cli.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, preexec_fn=LISTEN)

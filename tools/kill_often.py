@@ -5,8 +5,8 @@
 The moments lie between the installation of the signal handlers and the end of the command; the signals are SIGKILL,
 SIGTERM (to the process or to its group) and SIGINT (to the group, as from a terminal). After each: SIGTERM and SIGINT
 gave one line and exit code 143 or 130; no process is left; the repeated command succeeds, and its output, cache and
-temporary folder then have exactly the files of an undisturbed run, with equal bytes but for the times of `evaluate`.
-Exit code 1 if anything differs.
+temporary folder then have exactly the files of an undisturbed run, with equal bytes but for the times of `evaluate` and
+`bench`. Exit code 1 if anything differs.
 """
 
 import argparse
@@ -38,7 +38,10 @@ COMMANDS = {
     "distill": f"{DISTIL} --batch-size 4 --out {{trial}}/out",
     "export": "export {base}/run --format webdataset --shard-images 5 --out {trial}/out",
     "evaluate": "evaluate {base}/run --against random --repeats 1 --epochs 2 --json --report {trial}/out",
+    "bench": "bench --source digits --methods mgd3,random,full --ipc 1 --seeds 2 --epochs 2 --json --out {trial}/out",
 }
+
+TIMED = ("report.json", "bench.json", "scores", "sets")  # files with times, and folders of such
 
 
 class Trial:
@@ -73,10 +76,11 @@ class Trial:
         found: dict[str, object] = {}
         for path in sorted(self.folder.rglob("*")):
             data = path.read_bytes() if path.is_file() else b""
-            if path.suffix == ".html" or path == self.folder / "stderr":
+            if path.suffix == ".html" or path.stem == "table" or path == self.folder / "stderr":
                 data = b""  # times
-            elif path == self.folder / "stdout" or path.name == "report.json":
-                data = re.sub(rb'("\w*seconds"): [\d.e-]+', rb"\1", data).replace(os.fsencode(self.folder), b"")
+            elif path == self.folder / "stdout" or path.name in TIMED or path.parent.name in TIMED:
+                data = re.sub(rb'("\w*seconds"): (?:[\d.e-]+|\{[^}]*\})|"checksum": "\w+"', rb"\1", data)
+                data = data.replace(os.fsencode(self.folder), b"")
             if data not in (b"blat", b"") or path.parent.name != "tmp":  # Python's own test of the temporary folder
                 found[str(path.relative_to(self.folder))] = hashlib.sha256(data).hexdigest()
         return found

@@ -136,24 +136,28 @@ def draw_jitter(count: int, generator: Generator, strength: float = 0.4) -> tupl
 def jitter(images: Images, factors: Float[Tensor, "b 3"], order: Int[Tensor, "b 3"]) -> Images:
     """The images with brightness (0), contrast (1) and saturation (2) changed in each image's own order.
 
-    Each change is a blend factor·image + (1 − factor)·other: black, the mean grey, the grey image. Not clamped.
+    Each change is a blend factor·image + (1 − factor)·other: black, the mean grey, the grey image. Not clamped. All are
+    affine in a pixel's colour, as is their composition, which is applied in one pass.
     """
     factors, order = factors.to(images.device, images.dtype), order.to(images.device)
+    channels = images.shape[1]
+    identity, weights = torch.eye(channels, device=images.device), luma_weights(channels, images.device)
+    mean = images.mean((2, 3))  # (b, c), of the changed image
+    matrix, offset = identity.expand(len(images), -1, -1), torch.zeros_like(mean)
     for position in range(3):
-        which = order[:, position, None, None, None]
-        factor = factors.gather(1, order[:, position, None])[:, :, None, None]
-        luma = grey(images)
-        other = torch.where(which == 1, luma.mean((2, 3), keepdim=True), torch.where(which == 2, luma, 0.0))
-        images = torch.lerp(other.expand_as(images), images, factor)
-    return images
+        which = order[:, position, None]
+        factor = factors.gather(1, which)
+        to_grey = torch.where(which == 2, 1 - factor, 0.0)[:, :, None] * weights  # each channel gets the luma
+        change = factor[:, :, None] * identity + to_grey
+        constant = torch.where(which == 1, (1 - factor) * (mean @ weights)[:, None], 0.0)
+        matrix = change @ matrix
+        mean, offset = ((change @ v[:, :, None])[:, :, 0] + constant for v in (mean, offset))
+    return torch.baddbmm(offset[:, :, None], matrix, images.flatten(2)).view_as(images)
 
 
-def grey(images: Images) -> Float[Tensor, "b 1 h w"]:
-    """The luma of RGB images; grey images as they are."""
-    if images.shape[1] == 1:
-        return images
-    weights = torch.tensor(GREY_WEIGHTS, device=images.device, dtype=images.dtype)
-    return (images * weights[:, None, None]).sum(1, keepdim=True)
+def luma_weights(channels: int, device: torch.device) -> Float[Tensor, " c"]:
+    """What a channel counts in the luma: for RGB the GREY_WEIGHTS, for grey images 1."""
+    return torch.tensor(GREY_WEIGHTS if channels == 3 else (1.0,), device=device)
 
 
 def draw_lighting(count: int, generator: Generator, strength: float = 0.1) -> Float[Tensor, "b 3"]:

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
 from dmgd.distribution.engine import Engine, SerialEngine
+from dmgd.errors import UsageError
+from dmgd.evaluation.cores import fitting_threads
 from dmgd.evaluation.imageset import ImageSet, Shape, numbered_set, readable_images, stack_images
 from dmgd.evaluation.inputs import RawSet
-from dmgd.evaluation.train import fitting_threads
 from dmgd.generation.config import DistillConfig
 from dmgd.generation.micro_batches import decode
 from dmgd.generation.plan import make_plan
@@ -22,16 +24,18 @@ from dmgd.matching.methods import METHODS
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.source import Source
-from dmgd.statistics.cache import ClassLatents
+from dmgd.statistics.cache import ClassLatents, Latents
 from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
 from dmgd.statistics.kmeans import class_seed, quantize
 
+NEED_LATENTS = ("kmeans-real", "herding")
+
 
 @dataclass(frozen=True)
 class Contender:
-    """A set to train on, or a pool of images with the indices of those `drawn` for each seed. `kind`: "set", "other",
-    or the baseline's name."""
+    """A set to train on, or a pool of images with the indices of those `drawn` for each seed by a baseline, or as one
+    of several sets. `kind`: "set", "other", or the baseline's name."""
 
     data: ImageSet
     kind: str
@@ -39,11 +43,28 @@ class Contender:
 
     @property
     def name(self) -> str:
-        return self.kind if self.drawn else self.data.name
+        return self.data.name if self.kind in ("set", "other") else self.kind
 
     def of_seed(self, seed: int) -> ImageSet:
         """The set for a repeat's seed."""
-        return self.data.select(self.drawn[seed], self.kind) if self.drawn else self.data
+        return self.data.select(self.drawn[seed], self.name) if self.drawn else self.data
+
+
+def in_turn(sets: Sequence[ImageSet], kind: str, seeds: range) -> Contender:
+    """The sets of one method as a contender: with each seed the next of them is trained on. Raises UsageError if there
+    are more sets than seeds."""
+    first, count = sets[0], len(sets)
+    if count == 1:
+        return Contender(first, kind)
+    if count > len(seeds):
+        raise UsageError(
+            f"{first.name} and {count - 1} others are runs of one method with {count} seeds, and only {len(seeds)} of "
+            f"them would be trained on; give --repeats {count} or more"
+        )
+    images, labels = (torch.cat([getattr(one, name) for one in sets]) for name in ("images", "labels"))
+    ends = np.cumsum([0, *map(len, sets)]).tolist()
+    drawn = {seed: list(range(ends[i % count], ends[i % count + 1])) for i, seed in enumerate(seeds)}
+    return Contender(ImageSet(f"{first.name} ({count} seeds)", images, labels, first.classes), kind, drawn)
 
 
 @dataclass(frozen=True)
@@ -91,20 +112,24 @@ def choose_baselines(
     chosen: dict[str, dict[int, list[int]]] = {}
     if "random" in names:
         chosen["random"] = random_readable(source, counts, seeds)
-    if prior and {"kmeans-real", "herding"} & set(names):
+    if prior and (by_latents := [name for name in NEED_LATENTS if name in names]):
         latents = encode_source(source, prior, engine=engine, progress=progress)
-        bad = {name for name, _ in latents.bad}  # latents are numbered without them
-        readable = [i for i, one in enumerate(source.images("train")) if one.name not in bad]
-        if "kmeans-real" in names:
-            class_seeds = [class_seed(seeds[0], info.identity) for info in source.classes]
-            nearest = [readable[i] for i in kmeans_real(latents, counts, class_seeds)]
-            chosen["kmeans-real"] = dict.fromkeys(seeds, nearest)
-        if "herding" in names:
-            own = zip(latents, counts, strict=True)
-            herded = [readable[i] for of_class, count in own for i in of_class.ordinals[herding(of_class.rows, count)]]
-            chosen["herding"] = dict.fromkeys(seeds, herded)
+        for name in by_latents:
+            chosen[name] = dict.fromkeys(seeds, select_by_latents(name, source, latents, counts, seeds[0]))
     sampled = sample_plain(source, counts, seeds[0], prior, progress) if "dit" in names and prior else None
     return Baselines(tuple(names), source, chosen, sampled)
+
+
+def select_by_latents(name: str, source: Source, latents: Latents, counts: Sequence[int], seed: int) -> list[int]:
+    """Ordinals of the `counts[c]` training images of every class c that "kmeans-real" or "herding" chooses by the
+    source's latents. Only the former depends on the seed."""
+    bad = {name for name, _ in latents.bad}  # latents are numbered without them
+    readable = [i for i, one in enumerate(source.images("train")) if one.name not in bad]
+    if name == "kmeans-real":
+        class_seeds = [class_seed(seed, info.identity) for info in source.classes]
+        return [readable[i] for i in kmeans_real(latents, counts, class_seeds)]
+    own = zip(latents, counts, strict=True)
+    return [readable[i] for of_class, count in own for i in of_class.ordinals[herding(of_class.rows, count)]]
 
 
 def random_readable(source: Source, counts: Sequence[int], seeds: range) -> dict[int, list[int]]:

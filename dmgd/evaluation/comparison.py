@@ -28,13 +28,18 @@ class Score:
         """Top-1 after the last epoch, in %, by seed."""
         return [training.last for training in self.trainings]
 
+    @property
+    def best(self) -> list[float]:
+        """Top-1 of the best epoch, in %, by seed; nothing where the protocol does not report it."""
+        return [training.best for training in self.trainings if training.best is not None]
+
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "kind": self.kind,
             "images": self.images,
             "top1": mean_and_std(self.last),
-            "top1_best_epoch": mean_and_std([training.best for training in self.trainings]),
+            "top1_best_epoch": mean_and_std(self.best) if self.best else None,
             "top1_by_seed": dict(zip((str(t.seed) for t in self.trainings), rounded(self.last), strict=True)),
             **details(self.trainings),
             "seconds": round(sum(training.seconds for training in self.trainings), 2),

@@ -112,8 +112,9 @@ def pooled(values: Sequence[float]) -> dict[str, Any] | None:
 
 
 def seconds(row: Row) -> dict[str, float]:
-    """The mean of each stage over the sets, and of training over the trainings."""
-    stages = {stage: [r.facts.seconds.get(stage, 0.0) for r in row.results] for stage in STAGES}
+    """The mean of each stage over the sets of which it is known, and of training over the trainings; 0 if none is."""
+    known = {stage: [r.facts.seconds[stage] for r in row.results if stage in r.facts.seconds] for stage in STAGES}
+    stages = {stage: values or [0.0] for stage, values in known.items()}
     stages["training"] = [r.training.seconds for r in row.results]
     return {stage: round(float(np.mean(values)), 2) for stage, values in stages.items()}
 

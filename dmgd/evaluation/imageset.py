@@ -1,7 +1,9 @@
 """Image sets as uint8 tensors of one shape, for training and testing networks."""
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median_low
 
@@ -37,6 +39,14 @@ class ImageSet:
     def counts(self) -> list[int]:
         """Images of each class."""
         return torch.bincount(self.labels, minlength=len(self.classes)).tolist()
+
+    @cached_property
+    def digest(self) -> str:
+        """The hexadecimal SHA-256 of images, labels and classes, in their order; the name is none of it."""
+        known = hashlib.sha256(repr([list(self.images.shape), [info.identity for info in self.classes]]).encode())
+        for part in (self.images, self.labels):
+            known.update(part.contiguous().numpy().data)
+        return known.hexdigest()
 
     def select(self, indices: Int64[Tensor, " m"] | Sequence[int], name: str) -> "ImageSet":
         """The images at `indices`, in that order, as a set with a new name."""
@@ -175,3 +185,18 @@ def read_sets(paths: Sequence[Path]) -> list[RawSet]:
     first, *others = resolved[0].name, *map(str, paths[1:])
     names = [str(resolved[0]) if first in (*BASELINES, *others) else first, *others]
     return [replace(read_raw_set(path), name=name) for path, name in zip(paths, names, strict=True)]
+
+
+def by_recipe(sets: Sequence[RawSet]) -> list[list[RawSet]]:
+    """The sets, those together, ordered by their seeds, that were made by one method with the same settings and other
+    seeds."""
+    groups: list[list[RawSet]] = []
+    for one in sets:
+        for group in groups:
+            known = [other.recipe for other in group]
+            if one.recipe and known[0] and one.recipe[0] == known[0][0] and one.recipe not in known:
+                group.append(one)
+                break
+        else:
+            groups.append([one])
+    return [sorted(group, key=lambda one: one.recipe[1] if one.recipe else 0) for group in groups]

@@ -15,6 +15,7 @@ from dmgd.exporters.distilled import EXTRA, DistilledSet, export_problems
 from dmgd.exporters.folder import CARD, INDEX
 from dmgd.images import BadImage, channels_of, read_image, to_image
 from dmgd.runs.directory import MANIFEST
+from dmgd.runs.manifest import recipe_of
 from dmgd.sources.layouts import open_layout
 from dmgd.sources.source import Layout, SourceImage
 from dmgd.specs import PriorSpec, SourceSpec
@@ -26,7 +27,8 @@ _NUMBERED = re.compile(r"(\d{3,})-(.+)")
 class RawSet:
     """A set as it was read. `labels` are indices into `classes`, which are as in the files. `numbered` is False where
     the order of the classes means nothing (folders without numbers). `specs` are the source and the prior that
-    the set was made with, where they are recorded. `remarks` say what was left out."""
+    the set was made with, where they are recorded; `recipe` is a digest of all that it was made with but its seed, and
+    the seed. `remarks` say what was left out."""
 
     name: str
     images: list[Image.Image]
@@ -34,6 +36,7 @@ class RawSet:
     classes: tuple[ClassInfo, ...]
     numbered: bool = True
     specs: tuple[SourceSpec, PriorSpec] | None = None
+    recipe: tuple[str, int] | None = None
     remarks: tuple[str, ...] = ()
 
     def check(self) -> "RawSet":
@@ -75,7 +78,8 @@ def _read_distilled(path: Path) -> RawSet:
             raise ArtifactError(f"{path} is damaged ({problem}); dmgd verify {path} lists all differences")
         own = list(distilled.images())
         images, labels = [to_image(pixels) for _, _, pixels in own], [label for label, _, _ in own]
-        return RawSet(path.name, images, labels, distilled.classes, specs=distilled.specs)
+        recipe = recipe_of(distilled.manifest)
+        return RawSet(path.name, images, labels, distilled.classes, specs=distilled.specs, recipe=recipe)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # values of other types in its JSON
         raise ArtifactError(
             f"{path} is damaged ({type(error).__name__}: {error}); distil or export it again to a new folder"

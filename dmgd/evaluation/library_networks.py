@@ -1,4 +1,4 @@
-"""Students of other families than ConvNet and ResNet, built from transformers' configurations with new weights.
+"""Networks of other families than ConvNet and ResNet, built from transformers' configurations with new weights.
 
 At 224 pixels and for 1,000 classes they have the parameters that were published. They keep their own normalisation
 (batch or layer norm), whatever the protocol's. Dropout and stochastic depth are off: a training's randomness is that of
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dmgd.errors import UsageError
 
 
-class Student(nn.Module):
+class Logits(nn.Module):
     """A classifier of transformers that returns logits."""
 
     def __init__(self, network: nn.Module):
@@ -25,13 +25,13 @@ class Student(nn.Module):
         return self.network(x).logits
 
 
-def make_student(name: str, *, num_classes: int, channels: int, size: int) -> Student:
-    """The network `name`, one of STUDENTS, for images (channels, size, size). UsageError without transformers."""
+def make_library_network(name: str, *, num_classes: int, channels: int, size: int) -> Logits:
+    """The network for images (channels, size, size), one of LIBRARY_NETWORKS. UsageError without transformers."""
     try:
         import transformers
     except ImportError as error:
         raise UsageError(f"the network {name} needs transformers; pip install 'dmgd[text]'") from error
-    return Student(STUDENTS[name](transformers, size, {"num_labels": num_classes, "num_channels": channels}))
+    return Logits(LIBRARY_NETWORKS[name](transformers, size, {"num_labels": num_classes, "num_channels": channels}))
 
 
 def _mobilenet_v2(transformers: Any, size: int, shape: dict[str, int]) -> nn.Module:
@@ -65,7 +65,7 @@ def _swin_tiny(transformers: Any, size: int, shape: dict[str, int]) -> nn.Module
     return transformers.SwinForImageClassification(config)
 
 
-STUDENTS: dict[str, Callable[[Any, int, dict[str, int]], nn.Module]] = {
+LIBRARY_NETWORKS: dict[str, Callable[[Any, int, dict[str, int]], nn.Module]] = {
     "mobilenet-v2": _mobilenet_v2,
     "efficientnet-b0": _efficientnet_b0,
     "vit-tiny": _vit_tiny,

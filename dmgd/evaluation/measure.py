@@ -17,7 +17,8 @@ from dmgd.evaluation.features import BATCH, Features, latents_of
 from dmgd.evaluation.imageset import ImageSet, Shape, source_set
 from dmgd.evaluation.metrics import set_metrics
 from dmgd.evaluation.protocols import PROBE
-from dmgd.evaluation.train import Training, confusion_matrix, top1
+from dmgd.evaluation.train import Training
+from dmgd.evaluation.validation import confusion_matrix, top1
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.detail import detail

@@ -7,27 +7,30 @@ are average pooling; ResNet of He et al. 2016 with torchvision's parameter names
 import math
 import re
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dmgd.errors import UsageError
-from dmgd.evaluation.library_networks import SMALLEST, STUDENTS, make_student
+from dmgd.evaluation.instance_norm import InstanceNorm
+from dmgd.evaluation.library_networks import LIBRARY_NETWORKS, SMALLEST, make_library_network
 
-NETWORKS = ("convnet-D", "convnet-D-wW", "resnetap-10", "resnet-18", "resnet-50", "resnet-101", *STUDENTS)
+NETWORKS = ("convnet-D", "convnet-D-wW", "resnetap-10", "resnet-18", "resnet-50", "resnet-101", *LIBRARY_NETWORKS)
 
 _BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 _BOTTLENECK_FROM = 50
+CACHE = 4 * 2**20  # bytes
 
 
 def make_network(name: str, *, num_classes: int, channels: int, size: int, norm: str) -> nn.Module:
     """The network `name` for images (channels, size, size), its initial weights drawn from torch's generator.
 
     Names: "convnet-3" is three blocks of width 128, "convnet-3-w32" of width 32; "resnetap-10", "resnet-18",
-    "resnet-50", "resnet-101"; or one of STUDENTS. `norm` is "instance" or "batch". Raises UsageError for another
-    name, or a ConvNet too deep for `size`.
+    "resnet-50", "resnet-101"; or one of LIBRARY_NETWORKS, which have a norm of their own. `norm` is "instance" or
+    "batch". Raises UsageError for another name, or a ConvNet too deep for `size`.
     """
-    if name in STUDENTS:
-        return make_student(name, num_classes=num_classes, channels=channels, size=size)
+    if name in LIBRARY_NETWORKS:
+        return make_library_network(name, num_classes=num_classes, channels=channels, size=size)
     family, depth, width = parsed(name)
     if family == "convnet":
         return convnet(depth, width, num_classes, channels, size, norm)
@@ -43,8 +46,8 @@ def parsed(name: str) -> tuple[str, int, int]:
 
 
 def normalisation(norm: str, channels: int) -> nn.Module:
-    """An affine normalisation layer. Instance norm is written as group norm with a group per channel."""
-    return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(channels, channels)
+    """An affine normalisation layer."""
+    return nn.BatchNorm2d(channels) if norm == "batch" else InstanceNorm(channels)
 
 
 def convnet(depth: int, width: int, num_classes: int, channels: int, size: int, norm: str) -> nn.Sequential:
@@ -135,10 +138,25 @@ def _initialise(module: nn.Module) -> None:
 
 def smallest_size(name: str) -> int:
     """The smallest image size, in pixels, at which every normalised feature map has more than one pixel."""
-    if name in STUDENTS:
+    if name in LIBRARY_NETWORKS:
         return SMALLEST[name]
     family, depth, _ = parsed(name)
     return 2**depth if family == "convnet" else 16
+
+
+def memory_format(name: str, size: int, device: torch.device | str) -> torch.memory_format:
+    """The layout in which the network is fastest on images of `size` pixels: with channels last on a GPU, and for the
+    pooling of a ConvNet where that takes long."""
+    is_fast = torch.device(device).type == "cuda" or (name.startswith("convnet") and size >= 32)
+    return torch.channels_last if is_fast else torch.contiguous_format
+
+
+def images_in_cache(name: str, size: int) -> int:
+    """How many images of `size` pixels a core computes at a time: so many that a feature map stays in its cache, but
+    at least four, so that reading the weights costs little."""
+    family, _, width = parsed(name)
+    largest_map = (width if family == "convnet" else 64) * size**2 * 4
+    return max(4, CACHE // largest_map)
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -1,28 +1,27 @@
 """Whether a set to train on contains the images that the networks are tested on."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from jaxtyping import UInt8
 from torch import Tensor
 
 from dmgd.errors import MismatchError
-from dmgd.evaluation.imageset import ImageSet, Shape
-from dmgd.evaluation.inputs import RawSet
+from dmgd.evaluation.imageset import ImageSet
 from dmgd.progress import Progress
 
 
-def refuse_test_images(sets: Sequence[RawSet], test: ImageSet, shape: Shape, progress: Progress) -> None:
-    """Warn of every set that has some of the test images, pixel by pixel, which have this shape.
+def refuse_test_images(sets: Iterable[ImageSet], test: ImageSet, progress: Progress) -> None:
+    """Warn of every set that has some of the test images, pixel by pixel; all have one shape.
 
     Raises MismatchError if they are half of the set, or half of the test images, or more: it was read from the wrong
     split, or from all of them, and its accuracy would mean nothing.
     """
     tested = {_digest(image) for image in test.images}
     for one in sets:
-        same = sum(_digest(shape.apply(image).permute(2, 0, 1)) in tested for image in one.images)
-        found = f"{same} of the {len(one.images)} images of {one.name} are among the {len(test)} test images"
-        if 2 * same >= min(len(one.images), len(test)):
+        same = sum(_digest(image) in tested for image in one.images)
+        found = f"{same} of the {len(one)} images of {one.name} are among the {len(test)} test images"
+        if 2 * same >= min(len(one), len(test)):
             raise MismatchError(f"{found}: train on other images, such as the training split in a folder of its own")
         if same:
             progress.warn(f"{found}; its accuracy is too high")

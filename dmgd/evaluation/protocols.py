@@ -13,6 +13,10 @@ NEED_PRIOR = ("kmeans-real", "herding", "dit")
 QUICK_STEPS = 500
 QUICK_SIZE = 32
 MANY_CLASSES = 100
+OWN_NORM = ("mobilenet-v2", "efficientnet-b0", "vit-tiny", "swin-tiny")  # networks that bring their normalisation
+CURVE_IMAGES = 500  # test images of a learning curve
+VALIDATION_SHARE = 0.2
+TRAINING_PASSES = 3  # training on an image costs as much as testing three
 
 
 @dataclass(frozen=True)
@@ -20,16 +24,18 @@ class Protocol:
     """How a network is trained and tested.
 
     `augmentation` lists the operations in order; `normalisation` is by mean and deviation of the set's `own`
-    images, or of a dataset. `network` "convnet", without a depth, gets one that fits the image size. Test images
-    are resized to `resize` and cropped to `size`; None: the source's own size, at most 32. `batch_size` None: by
-    IPC (10, 50, 100, doubled from 100 classes on). `full_batches` fills up the last batch of an epoch with repeated
-    images. `epochs` None: by IPC, or with `full_batches` for about 500 steps. `validate_every` 0: about 100
-    validations.
+    images, or of a dataset. `network` "convnet", without a depth, gets one that fits the image
+    size. Test images are resized to `resize` and cropped to `size`; None: the source's own size, at most 32.
+    `batch_size` None: by IPC (10, 50, 100, doubled from 100 classes on). `full_batches` fills up the last batch of an
+    epoch with repeated images. `epochs` None: by IPC, or with `full_batches` for about 500 steps.
+
+    `reports_best`: the papers report the best epoch. `validate_every` 0: about 100 validations, or fewer if the best
+    epoch is not reported (`validated_epochs`); none in the first fraction `validate_from` of the epochs.
     """
 
     name: str
     network: str
-    norm: Literal["instance", "batch"]
+    norm: Literal["instance", "batch", "own"]
     optimizer: Literal["sgd", "adamw"]
     learning_rate: float
     weight_decay: float
@@ -44,6 +50,7 @@ class Protocol:
     full_batches: bool = False
     size: int | None = 224
     resize: int | None = 224
+    reports_best: bool = False
     validate_from: float = 0.0
     validate_every: int = 0
 
@@ -57,6 +64,7 @@ _MINIMAX = Protocol(
     weight_decay=5e-4,
     schedule="steps",
     augmentation=("resized-crop", "flip", "jitter", "lighting", "normalise", "cutmix"),
+    reports_best=True,
 )
 PROTOCOLS = {
     "quick": Protocol(
@@ -103,6 +111,7 @@ PROTOCOLS = {
         batch_size=None,
         epochs=300,
         resize=256,
+        reports_best=True,
         validate_from=0.8,
         validate_every=10,
     ),
@@ -132,6 +141,7 @@ def resolved(protocol: Protocol, *, num_images: int, num_classes: int, source_si
     return replace(
         protocol,
         network=network,
+        norm="own" if network in OWN_NORM else protocol.norm,
         size=size,
         resize=max(protocol.resize or size, size),
         batch_size=batch,
@@ -161,10 +171,20 @@ def learning_rate_factor(schedule: str, done: float, epoch: int, epochs: int) ->
     return min(1.0, done / 0.04 + 0.05) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def validates(protocol: Protocol, epoch: int, epochs: int) -> bool:
-    """Whether to test the network after `epoch` (from 1); always after the last."""
+def validated_epochs(protocol: Protocol, images: int, test_images: int) -> list[int]:
+    """The epochs, from 1, after which the network is tested; `images` are trained on in each. Always the last one.
+
+    Where the best epoch is reported, every test is on all `test_images`. Elsewhere only the last is, the earlier ones
+    are on CURVE_IMAGES of them, and unless `validate_every` is given they are so rare that all tests together take a
+    fifth of the work of training.
+    """
+    epochs = protocol.epochs or 1
     every = protocol.validate_every or max(1, epochs // 100)
-    return epoch == epochs or (epoch % every == 0 and epoch > protocol.validate_from * epochs)
+    if not (protocol.reports_best or protocol.validate_every):
+        affordable = VALIDATION_SHARE * TRAINING_PASSES * images * epochs - test_images
+        every = max(every, math.ceil(epochs / max(1, affordable // min(CURVE_IMAGES, test_images))))
+    earlier = [e for e in range(every, epochs, every) if e > protocol.validate_from * epochs]
+    return [*earlier, epochs]
 
 
 @dataclass(frozen=True)

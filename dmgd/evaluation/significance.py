@@ -16,9 +16,9 @@ def mean_and_std(values: Sequence[float] | ndarray) -> dict[str, float]:
     return {"mean": round(float(np.mean(values)), 3), "std": round(float(np.std(values)), 3)}
 
 
-def plus_minus(value: dict[str, float]) -> str:
-    """Mean ± standard deviation, as shown in tables."""
-    return f"{value['mean']:.1f} ± {value['std']:.1f}"
+def plus_minus(value: dict[str, float] | None) -> str:
+    """Mean ± standard deviation, as shown in tables; a dash where there are none."""
+    return "–" if value is None else f"{value['mean']:.1f} ± {value['std']:.1f}"
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dmgd.evaluation.augmentation import normaliser
 from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.networks import make_network
 from dmgd.evaluation.protocols import Protocol
-from dmgd.evaluation.train import confusion_on, top1
+from dmgd.evaluation.validation import confusion_on, top1
 from dmgd.files import sha256_file
 from dmgd.priors.weights import State, fetch, read_weights
 

@@ -182,7 +182,9 @@ def read_results(path: Path) -> str:
     return "\n".join(lines)
 
 
-def _points(value: dict[str, float]) -> str:
+def _points(value: dict[str, float] | None) -> str:
+    if value is None:
+        return "–"
     mean, std = value["mean"], value["std"]
     if not (math.isfinite(mean) and math.isfinite(std)):
         raise ValueError(f"a score of {mean} ± {std}")

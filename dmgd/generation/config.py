@@ -41,8 +41,7 @@ class DistillConfig:
 
     def run_folder(self, source: str) -> str:
         """The folder of a run of the source with that name where none is given: runs/imagenette-ipc10-dmgd-seed0."""
-        name = safe_name(PurePath(source.partition(":")[2] or source).name)
-        return f"runs/{name}-ipc{self.ipc}-{self.method.name}-seed{self.seed}"
+        return f"runs/{short_name(source)}-ipc{self.ipc}-{self.method.name}-seed{self.seed}"
 
     def with_statistics_of(self, k: int) -> "DistillConfig":
         """The configuration that uses `k` support points, because there are statistics with as many, where its method
@@ -55,3 +54,8 @@ class DistillConfig:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "DistillConfig":
         return cls(**{**content, "method": method_from_json(content["method"])})
+
+
+def short_name(source: str) -> str:
+    """The part of a source's name that files are named by: imagenette, photos of folder:/data/photos."""
+    return safe_name(PurePath(source.partition(":")[2] or source).name)

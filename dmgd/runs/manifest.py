@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from dmgd.files import canonical_json, sha256_bytes
 from dmgd.matching.methods import method_from_json
 from dmgd.specs import ELSEWHERE, PriorSpec, SourceSpec, unlabelled
 
@@ -27,6 +28,13 @@ def comparable(manifest: dict[str, Any]) -> dict[str, Any]:
         "prior": unlabelled(known["prior"]),
         "statistics": {**statistics, **weights},
     }
+
+
+def recipe_of(manifest: dict[str, Any]) -> tuple[str, int]:
+    """A digest of all that the images of a run depend on but its seed, and the seed."""
+    config = manifest["config"]
+    others = {**comparable(manifest), "config": {**config, "seed": None}}
+    return sha256_bytes(canonical_json(others).encode()), config["seed"]
 
 
 def specs_of(manifest: dict[str, Any]) -> tuple[SourceSpec, PriorSpec]:

@@ -3,18 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from numpy import ndarray
+from platformdirs import user_cache_path
 from torch import Tensor
 
 from dmgd.classes.imagenet import edition
 from dmgd.classes.info import ClassInfo
 from dmgd.config import StatisticsConfig
 from dmgd.distribution.engine import Engine, SerialEngine, alone
+from dmgd.files import canonical_json, safe_name, sha256_bytes
 from dmgd.priors.prior import Prior
 from dmgd.progress import Progress, Task
 from dmgd.sources.decode import available_cores
@@ -23,6 +26,7 @@ from dmgd.statistics.cache import ClassLatents, Latents
 from dmgd.statistics.kmeans import class_seed, quantization_error, quantize, reproducible
 
 BAD_LISTED = 100
+HEADER = 4  # incremented when headers get new fields, so that cached statistics without them are fitted again
 
 
 @dataclass(frozen=True)
@@ -125,3 +129,17 @@ def statistics_header(
         "device": prior.device.type,
         "versions": {name: version(name) for name in ("dmgd", "torch", "scikit-learn", "numpy", "pillow")},
     }
+
+
+def statistics_path(source: Source, prior: Prior, config: StatisticsConfig) -> Path:
+    """Where the cache keeps the statistics."""
+    key = {
+        "header": HEADER,
+        "source": [source.name, source.variant, source.fingerprint("train")],
+        "classes": [info.to_json() for info in source.classes],
+        "prior": [prior.identity.to_json(), prior.encoder_identity, [info.to_json() for info in prior.classes]],
+        "settings": [config.k, config.seed, config.mirror, config.max_bad, prior.image_size, prior.device.type],
+        "versions": [version(name) for name in ("dmgd", "torch", "scikit-learn", "numpy", "pillow", "diffusers")],
+    }
+    name = safe_name(f"{source.name}-{sha256_bytes(canonical_json(key).encode())[:16]}")
+    return user_cache_path("dmgd") / "statistics" / f"{name}.safetensors"

@@ -12,12 +12,13 @@ from numpy import ndarray
 from dmgd.config import configured
 from dmgd.distribution.engine import Engine, as_engine
 from dmgd.errors import UsageError
-from dmgd.evaluation.baselines import Contender, choose_baselines
+from dmgd.evaluation.baselines import Contender, choose_baselines, in_turn
 from dmgd.evaluation.comparison import Evaluation, Score
 from dmgd.evaluation.features import open_features
 from dmgd.evaluation.imageset import (
     ImageSet,
     Shape,
+    by_recipe,
     prepared_set,
     prior_of,
     read_sets,
@@ -28,10 +29,11 @@ from dmgd.evaluation.imageset import (
 from dmgd.evaluation.inputs import RawSet
 from dmgd.evaluation.measure import Reference, described_probe, measure, open_reference, projection, train_probe
 from dmgd.evaluation.overlap import refuse_test_images
-from dmgd.evaluation.protocols import EvaluateConfig, Protocol, resolved
+from dmgd.evaluation.protocols import EvaluateConfig, resolved
+from dmgd.evaluation.scores import Scores, Wanted, all_trainings
 from dmgd.evaluation.teacher import check_teacher, open_teacher
 from dmgd.evaluation.train import Training, described
-from dmgd.evaluation.training_work import TrainingWork, training_tasks
+from dmgd.evaluation.training_work import TrainingWork
 from dmgd.priors.load import as_prior, torch_device
 from dmgd.priors.prior import Prior
 from dmgd.progress import Progress, listener
@@ -83,7 +85,8 @@ def evaluate(
     for remark in (*source.remarks("test"), *(remark for one in sets for remark in one.remarks)):
         progress.warn(remark)
 
-    # The images in one shape, with labels in the test source's order.
+    # The images in one shape, with labels in the test source's order; runs that differ in their seeds together.
+    groups = by_recipe(sets)
     source_size, channels = usual_shape(source, "test")
     own_size = min(source_size, *sets[0].check().images[0].size)
     chosen = config.chosen()
@@ -94,9 +97,10 @@ def evaluate(
     shape = Shape(protocol.resize or 0, protocol.size or 0, channels)
     training_shape = Shape(shape.size, shape.size, shape.channels)
     measuring_shape = training_shape if config.probes else Shape(own_size, own_size, shape.channels)
-    own, *others = (prepared_set(one, source.classes, training_shape, config.matching) for one in sets)
+    prepared = [[prepared_set(one, source.classes, training_shape, config.matching) for one in own] for own in groups]
+    own = prepared[0][0]
     test = source_set(source, "test", "test", shape, progress=progress)
-    refuse_test_images(sets, test, shape, progress)
+    refuse_test_images((prepared_set(one, source.classes, shape, config.matching) for one in sets), test, progress)
 
     # The settings of the training.
     seeds = range(config.seed, config.seed + config.repeats)
@@ -117,7 +121,7 @@ def evaluate(
 
     # The training.
     baselines = choose_baselines(config.against, source, own.counts, seeds, prior, engine=engine, progress=progress)
-    contenders = [Contender(own, "set"), *(Contender(other, "other") for other in others)]
+    contenders = [in_turn(own, "other" if number else "set", seeds) for number, own in enumerate(prepared)]
     contenders += baselines.at(training_shape, seeds, progress=progress)
     reference = None
     if features and config.probes:
@@ -128,7 +132,14 @@ def evaluate(
     else:
         protocols = [resolved(chosen, num_images=len(data), **sizes) for data in trained_on]
         work = TrainingWork(test, teacher.network if teacher else None, device)
-        trainings = _train(work, contenders, protocols, seeds, engine, progress)
+        kept = Scores(test.digest, torch.device(device).type, teacher.sha256 if teacher else None)
+        wanted = [
+            Wanted(number, contender.of_seed(own[0]), protocol, own)
+            for number, (contender, protocol) in enumerate(zip(contenders, protocols, strict=True))
+            for own in (((seed,) for seed in seeds) if contender.drawn else [tuple(seeds)])
+        ]
+        done = all_trainings(wanted, work, kept, engine, progress)
+        trainings = [[done[number, seed] for seed in seeds] for number in range(len(contenders))]
     scores = tuple(
         Score(data.name, contender.kind, len(data), tuple(own))
         for contender, data, own in zip(contenders, trained_on, trainings, strict=True)
@@ -142,7 +153,8 @@ def evaluate(
         header |= {"features": features.name, "measured_size": measuring_shape.size}
         seen: Sequence[ImageSet] = trained_on
         if measuring_shape != training_shape:
-            seen = [prepared_set(one, source.classes, measuring_shape, config.matching) for one in sets]
+            first = [group[0] for group in groups]
+            seen = [prepared_set(one, source.classes, measuring_shape, config.matching) for one in first]
             seen += [one.of_seed(config.seed) for one in baselines.at(measuring_shape, seeds[:1], progress=progress)]
         measured = measure(seen, reference, progress=progress)
     if config.report and prior:
@@ -159,24 +171,6 @@ def _read(sets: SetLike | Sequence[SetLike]) -> Sequence[RawSet]:
     read = [one for one in several if isinstance(one, RawSet)]
     paths = [one.path if isinstance(one, RunDirectory) else Path(one) for one in several if not isinstance(one, RawSet)]
     return [*read, *(read_sets(paths) if paths else [])]
-
-
-def _train(
-    work: TrainingWork,
-    contenders: Sequence[Contender],
-    protocols: Sequence[Protocol],
-    seeds: range,
-    engine: Engine,
-    progress: Progress,
-) -> list[list[Training]]:
-    """For each set the trainings, one per seed."""
-    found: dict[tuple[int, int], Training] = {}
-    epochs = len(seeds) * sum(protocol.epochs or 1 for protocol in protocols)
-    with progress.task("train", epochs, "epochs") as bar:
-        tasks = training_tasks(contenders, protocols, seeds, engine)
-        for task, training in engine.map(work, tasks, bar, progress):
-            found[task.contender, task.seed] = training
-    return [[found[number, seed] for seed in seeds] for number in range(len(contenders))]
 
 
 def _fit_probes(contender: Contender, reference: Reference, seeds: range, progress: Progress) -> list[Training]:

@@ -1,18 +1,14 @@
 """The workflow `fit-stats`: source images → latents → support points, masses and covariances of every class."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
-from platformdirs import user_cache_path
 
 from dmgd.classes.imagenet import edition_warning
 from dmgd.config import StatisticsConfig, configured
 from dmgd.distribution.engine import Engine, as_engine
 from dmgd.errors import ArtifactError
-from dmgd.files import canonical_json, safe_name, sha256_bytes
 from dmgd.priors.load import as_prior
 from dmgd.priors.prior import Prior
 from dmgd.progress import Progress, listener
@@ -23,9 +19,7 @@ from dmgd.statistics.cache import warn_of_cache
 from dmgd.statistics.content import remember_content
 from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
-from dmgd.statistics.fitting import fit_classes, statistics_header
-
-HEADER = 4  # incremented when headers get new fields, so that cached statistics without them are fitted again
+from dmgd.statistics.fitting import fit_classes, statistics_header, statistics_path
 
 
 def fit_statistics(
@@ -53,7 +47,7 @@ def fit_statistics(
     source = as_source(source, progress)
     prior = as_prior(prior or default_prior(source.name), engine.device, source.classes)
     classes = prior.match_classes(source.classes)
-    path = _cache_path(source, prior, config)
+    path = statistics_path(source, prior, config)
     try:
         if cache and path.is_file():
             statistics = Statistics.load(path)
@@ -96,16 +90,3 @@ def fit_statistics(
 def _warn_of_edition(source: Source, counts: Sequence[int], progress: Progress) -> None:
     if warning := edition_warning(source.name, counts):
         progress.warn(warning)
-
-
-def _cache_path(source: Source, prior: Prior, config: StatisticsConfig) -> Path:
-    key = {
-        "header": HEADER,
-        "source": [source.name, source.variant, source.fingerprint("train")],
-        "classes": [info.to_json() for info in source.classes],
-        "prior": [prior.identity.to_json(), prior.encoder_identity, [info.to_json() for info in prior.classes]],
-        "settings": [config.k, config.seed, config.mirror, config.max_bad, prior.image_size, prior.device.type],
-        "versions": [version(name) for name in ("dmgd", "torch", "scikit-learn", "numpy", "pillow", "diffusers")],
-    }
-    name = safe_name(f"{source.name}-{sha256_bytes(canonical_json(key).encode())[:16]}")
-    return user_cache_path("dmgd") / "statistics" / f"{name}.safetensors"

@@ -1,4 +1,4 @@
-"""Students of other families."""
+"""Networks of other families than ConvNet and ResNet."""
 
 import pytest
 import torch
@@ -32,6 +32,7 @@ def test_they_take_grey_images_of_the_smallest_size_and_are_functions_of_the_see
         outputs.append(network(torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(1))))
     assert outputs[0].shape == (2, 7)
     assert torch.equal(*outputs)
+    torch.autograd.grad(outputs[-1].sum(), list(network.parameters()))  # every parameter is used
 
 
 def test_a_network_that_is_too_large_for_the_images_is_refused(inline, tmp_path):

@@ -1,0 +1,194 @@
+"""The settings of `bench`, and the sets that it compares. Standard library only."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from dmgd.config import check_settings, setting
+from dmgd.errors import UsageError, unknown_choice
+from dmgd.evaluation.protocols import PROBE, PROTOCOLS, EvaluateConfig, Protocol
+from dmgd.files import canonical_json, safe_name, sha256_bytes
+from dmgd.generation.config import DistillConfig, short_name
+from dmgd.matching.method import Method
+from dmgd.matching.methods import METHODS, method_named
+from dmgd.specs import PriorSpec, SourceSpec, default_prior
+
+FULL = "full"
+REAL = ("random", "kmeans-real", "herding", FULL)
+REPEAT = 1000  # between the seeds of the trainings on one set: more than there are sets of a method
+
+
+@dataclass(frozen=True)
+class PlannedSet:
+    """A set to compare: `ipc` images of each class (None: all), made by a method or chosen by a selection, which the
+    table calls `row`, with this seed."""
+
+    row: str
+    by: Method | str
+    ipc: int | None
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.row}, all images" if self.ipc is None else f"{self.row}, IPC {self.ipc}, seed {self.seed}"
+
+    @property
+    def distillation(self) -> DistillConfig | None:
+        """How the set is distilled; None for real images."""
+        return DistillConfig(self.ipc or 1, self.seed, self.by) if isinstance(self.by, Method) else None
+
+    def name(self, source: str) -> str:
+        """The name of its files: that of a run, with a digest of the settings where they are not the method's usual
+        ones. All images are the same for all seeds."""
+        if self.ipc is None:
+            return f"{short_name(source)}-{FULL}"
+        made_by = self.by if isinstance(self.by, str) else self.by.name
+        if isinstance(self.by, Method) and self.by != METHODS[made_by]():
+            made_by += f"-{sha256_bytes(canonical_json(self.by.to_json()).encode())[:12]}"
+        return f"{short_name(source)}-ipc{self.ipc}-{safe_name(made_by)}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """What `bench` compares: every one of the `methods` for every `ipc` and with `seeds` distillation seeds, 0, 1, …,
+    by every protocol with every network.
+
+    A method is the name of one of METHODS or of REAL; or `methods` maps names for the table to such names or to
+    methods with other settings. `networks` empty: each protocol's own. On every set `repeats` networks are trained:
+    repeat r on the set of seed s with the seed s + 1000 r, which depends neither on the method nor on the number of
+    seeds, so that differences of methods are paired. `epochs`, `size` and `teacher` are those of `EvaluateConfig`. With
+    `ars` every set is also trained on without augmentation, from which the augmentation-robust score is computed.
+    """
+
+    methods: Mapping[str, Method | str] | tuple[str, ...] = ("dmgd", "dit", "mgd3", "random", "kmeans-real")
+    ipc: tuple[int, ...] = setting((1, 10), at_least=1, at_most=100_000)
+    seeds: int = setting(3, at_least=1, at_most=REPEAT)
+    repeats: int = setting(1, at_least=1)
+    networks: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ("quick",)
+    epochs: int | None = setting(None, at_least=1)
+    size: int | None = None
+    teacher: str | None = None
+    ars: bool = False
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        for name in ("methods", "networks", "protocols"):
+            if isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} must be several names, not {getattr(self, name)!r}")
+        self.rows  # noqa: B018 - checked
+        for name in ("ipc", "networks", "protocols"):
+            object.__setattr__(self, name, tuple(_distinct(name, getattr(self, name))))
+        for name in ("methods", "ipc", "protocols"):
+            if not getattr(self, name):
+                raise UsageError(f"{name} must not be empty")
+        if PROBE in self.networks:
+            raise UsageError(f"bench trains networks; for the linear probe use dmgd evaluate --network {PROBE}")
+        for one in self.trainings():
+            one.chosen()
+        soft = [name for name in self.protocols if PROTOCOLS[name].loss == "soft"]
+        if bool(self.teacher) != bool(soft):
+            raise UsageError(
+                f"the protocol {soft[0]} needs a teacher: a checkpoint or a Hub id"
+                if soft
+                else "a teacher has no effect: none of the protocols has soft labels"
+            )
+
+    @property
+    def rows(self) -> dict[str, Method | str]:
+        """The methods and selections by their names in the table. Raises UsageError for an unknown one."""
+        named = self.methods if isinstance(self.methods, Mapping) else _distinct("methods", self.methods)
+        return {name: _method(by) for name, by in named.items()}
+
+    @property
+    def needs_prior(self) -> bool:
+        """Whether anything but random images, or all of them, is compared."""
+        return bool(set(self.rows.values()) - {"random", FULL})
+
+    def sets(self) -> list[PlannedSet]:
+        """All sets, those of the first seed first."""
+        by_ipc = [(row, by) for row, by in self.rows.items() if by != FULL]
+        full = [row for row, by in self.rows.items() if by == FULL]
+        return [
+            one
+            for seed in range(self.seeds)
+            for one in (
+                *(PlannedSet(row, by, ipc, seed) for ipc in self.ipc for row, by in by_ipc),
+                *(PlannedSet(row, FULL, None, seed) for row in full),
+            )
+        ]
+
+    def seeds_of(self, one: PlannedSet) -> tuple[int, ...]:
+        """The seeds of the trainings on a set."""
+        return tuple(one.seed + REPEAT * repeat for repeat in range(self.repeats))
+
+    def trainings(self) -> list[EvaluateConfig]:
+        """How networks are trained, without the numbers of seeds and sets: each protocol with each network."""
+        return [
+            EvaluateConfig(
+                protocol, epochs=self.epochs, network=network, size=self.size, teacher=self._teacher_of(protocol)
+            )
+            for protocol in self.protocols
+            for network in self.networks or (None,)
+        ]
+
+    def terms(self) -> list[Protocol]:
+        """The protocols that every set is trained on by, with their networks, not resolved yet; with `ars` also without
+        augmentation."""
+        chosen = [one.chosen() for one in self.trainings()]
+        plain = [without_augmentation(one) for one in chosen] if self.ars else []
+        return [*chosen, *(one for one in plain if one not in chosen)]
+
+    def to_json(self) -> dict[str, Any]:
+        methods = {row: by if isinstance(by, str) else by.to_json() for row, by in self.rows.items()}
+        own = {name: getattr(self, name) for name in ("seeds", "repeats", "epochs", "size", "teacher", "ars")}
+        several = {name: list(getattr(self, name)) for name in ("ipc", "networks", "protocols")}
+        return {"methods": methods, **several, **own}
+
+    def _teacher_of(self, protocol: str) -> str | None:
+        return self.teacher if protocol in PROTOCOLS and PROTOCOLS[protocol].loss == "soft" else None
+
+
+def without_augmentation(protocol: Protocol) -> Protocol:
+    """The protocol with nothing but the normalisation that belongs to it."""
+    return replace(protocol, augmentation=tuple(name for name in protocol.augmentation if name == "normalise"))
+
+
+def _distinct(kind: str, names: Any) -> dict[Any, Any]:
+    """Each of the names by itself. Raises UsageError if one is given twice."""
+    if twice := [name for name in names if list(names).count(name) > 1]:
+        raise UsageError(f"{kind}: {twice[0]} is given twice")
+    return {name: name for name in names}
+
+
+def _method(by: Method | str) -> Method | str:
+    """The method or selection. Raises UsageError for an unknown name."""
+    if isinstance(by, Method) or by in REAL:
+        return by
+    if by not in METHODS:
+        raise unknown_choice("method", by, (*METHODS, *REAL))
+    return method_named(by)
+
+
+def bench_command(config: BenchConfig, source: SourceSpec, prior: PriorSpec | None) -> str:
+    """The shortest `dmgd bench` command: without defaults, except for source, methods and ipc. Methods with other
+    settings follow in a comment, as they come from Python."""
+    source, usual = source.published(), BenchConfig()
+    given: dict[str, Any] = {"source": source.name}
+    given |= {name: asdict(source)[name] for name in ("data", "test_data", "variant", "columns", "class_map")}
+    if prior and (prior := prior.published()).name != default_prior(source.name):
+        given["prior"] = prior.name
+    own = config.to_json()
+    named = {row: by if isinstance(by, str) else by["name"] for row, by in own["methods"].items()}
+    plain = {row for row, by in config.rows.items() if row == named[row] and by == _method(row)}
+    given |= {"methods": ",".join(row for row in named if row in plain), "ipc": ",".join(map(str, config.ipc))}
+    given |= {name: ",".join(own[name]) for name in ("networks", "protocols") if own[name] != usual.to_json()[name]}
+    given |= {
+        name: own[name]
+        for name in ("seeds", "repeats", "epochs", "size", "teacher")
+        if own[name] != getattr(usual, name)
+    }
+    options = [part for name, value in given.items() if value for part in (f"--{name.replace('_', '-')}", str(value))]
+    command = shlex.join(["dmgd", "bench", *options, *(["--ars"] if config.ars else [])])
+    others = [row for row in named if row not in plain]
+    return f"{command}  # and from Python: {'; '.join(others)}" if others else command

@@ -1,0 +1,186 @@
+"""The sets of a bench in its folder: runs, and selections of real images, each with a record that is written last.
+
+    runs/<name>/        a run of `distill`
+    sets/<name>.json    of a run or a selection: what is in it, and how long it took; of a selection also its images
+
+A record that is damaged, or of other data, is as if it were not there.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from dmgd.config import StatisticsConfig
+from dmgd.distribution.engine import Engine
+from dmgd.errors import ArtifactError, UsageError
+from dmgd.evaluation.baselines import random_readable, select_by_latents
+from dmgd.evaluation.bench_config import PlannedSet
+from dmgd.evaluation.imageset import ImageSet, Shape, numbered_set, prepared_set
+from dmgd.evaluation.inputs import read_raw_set
+from dmgd.evaluation.results import SetFacts
+from dmgd.files import canonical_json, is_temporary, misfit, read_sealed, sha256_bytes, write_sealed
+from dmgd.generation.config import short_name
+from dmgd.guard import GUARD
+from dmgd.images import stored
+from dmgd.priors.prior import Prior
+from dmgd.progress import OnlyWarnings, Progress
+from dmgd.runs.directory import MANIFEST, RunDirectory
+from dmgd.runs.manifest import comparable
+from dmgd.sources.source import Source
+from dmgd.statistics.cache import Latents
+from dmgd.statistics.encoding import encode_source
+from dmgd.statistics.fitting import statistics_path
+
+FORMAT = 1
+RECORDS, RUNS, RESULT = "sets", "runs", "bench.json"
+_NUMBERS = dict.fromkeys(("images", "pixels", "image_bytes", "label_bytes"), int)
+_SHAPE = {**_NUMBERS, "seconds": dict, "ordinals": list | None}
+
+
+def require_own_folder(out: Path) -> None:
+    """Raise UsageError if the folder holds other files, and no bench."""
+    found = [path.name for path in (out.iterdir() if out.is_dir() else ())]
+    others = [name for name in found if name not in (GUARD, RUNS) and not is_temporary(name)]
+    if others and not {RECORDS, RESULT} & set(others):
+        raise UsageError(
+            f"{out} exists and is not a bench (it holds {min(others)}); choose a new or empty --out folder"
+        )
+
+
+@dataclass(frozen=True)
+class Made:
+    """A set that is there, and for a selection the `ordinals` of its images among the training images (None: all)."""
+
+    facts: SetFacts
+    ordinals: list[int] | None
+
+
+class BenchSets:
+    """The sets of a bench of this source in the folder `out`; the `prior` is None if none of them needs it."""
+
+    def __init__(self, out: Path, source: Source, prior: Prior | None, engine: Engine, progress: Progress):
+        self.out, self.source, self.prior = out, source, prior
+        self._engine, self._progress = engine, progress
+
+    def run_path(self, one: PlannedSet) -> Path:
+        return self.out / RUNS / one.name(self.source.name)
+
+    def made(self, one: PlannedSet) -> Made | None:
+        """The set, if it is complete."""
+        path = self._record_path(one)
+        with suppress(OSError, ArtifactError, UsageError, KeyError, TypeError):
+            key = self._key(one)
+            kept = read_sealed(path, FORMAT, missing=ArtifactError(f"{path} is missing"), remedy="made again")
+            if not misfit(kept, _SHAPE) and kept.get("key") == key:
+                facts = {name: kept[name] for name in (*_NUMBERS, "seconds")}
+                return Made(SetFacts(one.row, one.ipc, one.seed, **facts), kept["ordinals"])
+        return None
+
+    def images_of(self, one: PlannedSet) -> int:
+        """How many images the set has or will have."""
+        if one.ipc is None:
+            return sum(1 for _ in self.source.images("train"))
+        return one.ipc * len(self.source.classes)
+
+    def images_done(self, one: PlannedSet) -> int:
+        """How many images of the run are finished."""
+        path = self.run_path(one)
+        return len(RunDirectory.open(path).records()) if (path / MANIFEST).is_file() else 0
+
+    def statistics_seconds(self, config: StatisticsConfig, fit: Callable[[], object]) -> float | None:
+        """The seconds that the statistics took, which `fit` makes unless they are in the cache; None if it is not known
+        any more."""
+        assert self.prior is not None
+        cached = statistics_path(self.source, self.prior, config)
+        path = self.out / RECORDS / f"{short_name(self.source.name)}-k{config.k}.json"
+        if cached.is_file():
+            fit()
+            with suppress(OSError, ArtifactError):
+                kept = read_sealed(path, FORMAT, ("seconds",), missing=ArtifactError(f"{path} is missing"), remedy="")
+                return float(kept["seconds"]) if kept.get("statistics") == cached.name else None
+            return None
+        started = perf_counter()
+        fit()
+        seconds = round(perf_counter() - started, 3)
+        write_sealed(path, {"format": FORMAT, "statistics": cached.name, "seconds": seconds})
+        return seconds
+
+    def keep_run(self, one: PlannedSet, run: RunDirectory, seconds: Mapping[str, float]) -> Made:
+        """The finished run as a set, recorded with the seconds that it took unless it was there before."""
+        files = [run.path / record.path for record in run.records()]
+        return self.made(one) or self._keep(one, [stored(file) for file in files], seconds, None)
+
+    def select(self, one: PlannedSet) -> Made:
+        """The selection of real images, recorded."""
+        if one.by in ("kmeans-real", "herding"):
+            self._latents  # noqa: B018 - encoded before time is taken
+        started, counts = perf_counter(), [one.ipc or 0] * len(self.source.classes)
+        chosen: list[int] | None = None
+        if one.by == "random":
+            chosen = random_readable(self.source, counts, range(one.seed, one.seed + 1))[one.seed]
+        elif one.ipc is not None:
+            chosen = select_by_latents(str(one.by), self.source, self._latents, counts, one.seed)
+        seconds = {"sampling": round(perf_counter() - started, 3)} if chosen else {}
+        wanted = None if chosen is None else set(chosen)
+        images = [image.image for i, image in enumerate(self.source.images("train")) if wanted is None or i in wanted]
+        return self._keep(one, [stored(image) for image in images], seconds, chosen)
+
+    @cache  # noqa: B019 - as many as the bench compares
+    def at(self, one: PlannedSet, shape: Shape) -> ImageSet:
+        """The images of a set that is made, in this shape."""
+        if one.distillation:
+            raw = replace(read_raw_set(self.run_path(one)), name=str(one))
+            return prepared_set(raw, self.source.classes, shape)
+        made = self.made(one)
+        assert made is not None
+        data, there = numbered_set(self.source, "train", str(one), shape, made.ordinals, OnlyWarnings(self._progress))
+        position = {ordinal: i for i, ordinal in enumerate(there)}
+        return data if made.ordinals is None else data.select([position[i] for i in made.ordinals], str(one))
+
+    @cached_property
+    def _latents(self) -> Latents:
+        assert self.prior is not None
+        return encode_source(self.source, self.prior, engine=self._engine, progress=self._progress)
+
+    def _record_path(self, one: PlannedSet) -> Path:
+        return self.out / RECORDS / f"{one.name(self.source.name)}.json"
+
+    def _key(self, one: PlannedSet) -> str:
+        """A digest of what the set was made from. Raises UsageError or ArtifactError for a run that is not complete."""
+        if one.distillation:
+            run = RunDirectory.open(self.run_path(one))
+            run.complete_records()
+            return sha256_bytes(canonical_json(comparable(run.manifest)).encode())
+        by_latents = one.by in ("kmeans-real", "herding") and self.prior
+        key = {
+            "source": self.source.fingerprint("train"),
+            "classes": [info.identity for info in self.source.classes],
+            "selection": [one.by, one.ipc, None if one.ipc is None else one.seed],
+            "encoder": self.prior.encoder_identity["digest"] if by_latents and self.prior else None,
+            "versions": [version(name) for name in ("torch", "scikit-learn", "numpy", "pillow")],
+        }
+        return sha256_bytes(canonical_json(key).encode())
+
+    def _keep(
+        self,
+        one: PlannedSet,
+        sizes: Sequence[tuple[int, int]],
+        seconds: Mapping[str, float],
+        ordinals: list[int] | None,
+    ) -> Made:
+        """Record a set of images with these pixels and bytes."""
+        numbers: dict[str, Any] = {
+            "images": len(sizes),
+            "pixels": sum(pixels for pixels, _ in sizes),
+            "image_bytes": sum(size for _, size in sizes),
+            "label_bytes": 0,
+            "seconds": dict(seconds),
+        }
+        content = {"format": FORMAT, "key": self._key(one), **numbers, "ordinals": ordinals}
+        write_sealed(self._record_path(one), content)
+        return Made(SetFacts(one.row, one.ipc, one.seed, **numbers), ordinals)

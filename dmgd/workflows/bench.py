@@ -1,0 +1,139 @@
+"""The workflow `bench`: make the sets of all methods, train on them under the same terms, compare."""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import date
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dmgd.config import StatisticsConfig, configured
+from dmgd.distribution.engine import Engine, as_engine
+from dmgd.evaluation.bench_config import BenchConfig, PlannedSet, bench_command
+from dmgd.evaluation.bench_files import write_comparison
+from dmgd.evaluation.bench_sets import BenchSets, Made, require_own_folder
+from dmgd.evaluation.bench_terms import Terms, open_terms
+from dmgd.evaluation.comparison_table import Comparison
+from dmgd.evaluation.cores import fitting_threads
+from dmgd.evaluation.estimate import Estimate, estimated
+from dmgd.evaluation.overlap import refuse_test_images
+from dmgd.evaluation.results import Result
+from dmgd.evaluation.scores import all_trainings
+from dmgd.exporters.distilled import require_outside_sets
+from dmgd.guard import guarded
+from dmgd.priors.load import as_prior, torch_device
+from dmgd.priors.prior import Prior
+from dmgd.progress import PartOf, Progress, listener
+from dmgd.sources.open import as_source
+from dmgd.sources.source import Source
+from dmgd.specs import PriorSpec, SourceSpec, default_prior
+from dmgd.workflows.distill import distill
+from dmgd.workflows.fit_stats import fit_statistics
+
+
+def bench(
+    source: Source | SourceSpec | str,
+    prior: Prior | PriorSpec | str | None = None,
+    config: BenchConfig | None = None,
+    *,
+    out: Path | str,
+    device: str | Engine = "auto",
+    progress: Progress | bool = False,
+    on_estimate: Callable[[Estimate], None] = lambda estimate: None,
+    **settings: Any,
+) -> Comparison:
+    """Compare methods under the same terms, by a configuration or its `settings`, see `BenchConfig`: methods=("dmgd",
+    "random"), ipc=(1, 10), seeds=3. Every set is distilled or chosen, networks are trained on each, and tested on the
+    source's test images.
+
+    The folder `out` gets the runs, and the tables and the report of what is compared. Runs that are there, and
+    trainings that are in the cache, are used: a bench that was interrupted goes on, and another bench in the same
+    folder adds to it. `on_estimate` is called with what is missing and how long it will take.
+
+    Source and prior (None: the source's own) may be opened ones, specs, names or paths. `device` may be a `RayEngine`,
+    whose workers then sample and train. Raises UsageError if `out` holds something else or a setting is wrong,
+    MismatchError if a run there has other settings, or if sets contain test images, and what `evaluate` raises.
+    """
+    config, progress, out = configured(BenchConfig, config, settings), listener(progress), Path(out)
+    require_outside_sets(out / "bench.json")
+    require_own_folder(out)
+    engine = as_engine(device)
+    source = as_source(source, progress)
+    on = str(torch_device(engine.device))
+    with engine, guarded(out):
+        # The terms: each protocol with each network, and the test images in its size.
+        terms = open_terms(config, source, on, progress)
+        loaded = as_prior(prior or default_prior(source.name), on, source.classes) if config.needs_prior else None
+        sets, planned = BenchSets(out, source, loaded, engine, progress), config.sets()
+
+        # What is missing, and how long that takes.
+        on_estimate(estimated(planned, config, terms, sets))
+
+        # The sets: real images first, among which test images would be found.
+        test, shape = terms[0].test, terms[0].test_shape
+        real, distilled = ([one for one in planned if bool(one.distillation) == wanted] for wanted in (False, True))
+        made = {one: sets.made(one) or sets.select(one) for one in real}
+        refuse_test_images((sets.at(one, shape) for one in real), test, progress)
+        made |= _distilled(distilled, sets, engine, progress)
+        refuse_test_images((sets.at(one, shape) for one in distilled), test, progress)
+
+        # The trainings.
+        results: list[Result] = []
+        for term in terms:
+            wanted = term.wanted(planned, config, sets)
+            trained = all_trainings(wanted, term.work, term.scores, engine, progress)
+            results += [
+                Result(made[planned[one.number]].facts, one.protocol, repeat, trained[one.number, seed], term.teaches)
+                for one in wanted
+                for repeat, seed in enumerate(one.seeds)
+            ]
+
+        # The tables and the report.
+        comparison = Comparison(tuple(results), source.classes, _described(config, sets, terms))
+        write_comparison(comparison, out)
+    return comparison
+
+
+def _distilled(
+    planned: Sequence[PlannedSet], sets: BenchSets, engine: Engine, progress: Progress
+) -> dict[PlannedSet, Made]:
+    """The runs, each made, continued or checked by `distill`; their statistics are fitted first."""
+    configs = {one: one.distillation for one in planned if one.distillation}
+    if not configs or not (prior := sets.prior):
+        return {}
+    seconds: dict[int, float | None] = {}
+    for k in sorted({config.k for config in configs.values()}):
+        wanted = StatisticsConfig(k)
+        fit = partial(fit_statistics, sets.source, prior, wanted, device=engine, progress=progress)
+        seconds[k] = sets.statistics_seconds(wanted, fit)
+    found, total = {}, sum(map(sets.images_of, configs))
+    with progress.task("distil", total, "images") as bar, fitting_threads(prior.image_size, prior.device):
+        for one, config in configs.items():
+            bar.describe(str(one))
+            count, before, started = sets.images_of(one), sets.images_done(one), time.perf_counter()
+            own = PartOf(progress, bar, str(one), "distil", count)
+            run = distill(sets.source, prior, config, out=sets.run_path(one), device=engine, progress=own)
+            taken = {"statistics": seconds[config.k] if config.method.uses_points else None}
+            if before < count:  # what an earlier attempt has made is added at the same rate
+                taken["sampling"] = (time.perf_counter() - started) * count / (count - before)
+            found[one] = sets.keep_run(one, run, {name: round(s, 3) for name, s in taken.items() if s is not None})
+    return found
+
+
+def _described(config: BenchConfig, sets: BenchSets, terms: Sequence[Terms]) -> dict[str, Any]:
+    """The settings of the comparison, as they are recorded."""
+    source, prior, first = sets.source, sets.prior, terms[0]
+    return {
+        **config.to_json(),
+        "source": {"name": source.name, "variant": source.variant, "test_images": len(first.test)},
+        "prior": prior.identity.to_json() if prior else None,
+        "networks": list(dict.fromkeys(term.for_images(1).network for term in terms)),
+        "device": first.device,
+        "torch": torch.__version__,
+        "dmgd": version("dmgd"),
+        "command": bench_command(config, source.spec, prior.spec if prior else None),
+        "date": date.today().isoformat(),
+    }
