@@ -25,8 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from dmgd.distribution.engine import SerialEngine
 from dmgd.evaluation import augmentation as ops
 from dmgd.evaluation.augmentation import IMAGENET_MEAN, IMAGENET_STD, augment, normaliser
-from dmgd.evaluation.baselines import random_selection
-from dmgd.evaluation.imageset import ImageSet, Shape, source_set, stack_images
+from dmgd.evaluation.imageset import ImageSet, stack_images
 from dmgd.evaluation.inputs import read_raw_set
 from dmgd.evaluation.protocols import PROTOCOLS, Protocol, learning_rate_factor, resolved
 from dmgd.evaluation.scores import Wanted, all_trainings
@@ -36,7 +35,6 @@ from dmgd.evaluation.training_work import TrainingWork
 from dmgd.evaluation.validation import confusion_on, top1
 from dmgd.images import to_square
 from dmgd.progress import SILENT
-from dmgd.sources.open import open_source
 
 FIVE = 5
 
@@ -147,10 +145,8 @@ def train_at_once(data: ImageSet, test: ImageSet, protocol: Protocol, seeds: ran
 
 def quick(folder: Path) -> None:
     """Prints how long `quick` takes for one network on ten images of each class of CIFAR-10."""
-    source = open_source(f"hf:{folder}")
-    test = source_set(source, "test", "test", Shape(32, 32, 3))
-    real = source_set(source, "train", "train", Shape(32, 32, 3))
-    data = real.select(random_selection(real.labels, [10] * 10, 0), "random")
+    data = load(sorted(folder.glob("train-*.parquet")), 32, per_class=10)
+    test = load(sorted(folder.glob("test-*.parquet")), 32, per_class=1000)
     protocol = resolved(PROTOCOLS["quick"], num_images=len(data), num_classes=10, source_size=32)
     done = train(data, test, protocol, 0)
     print(f"quick, {protocol.network}, {protocol.epochs} epochs of {len(data)} images, {len(test)} test images: "

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from threading import Lock
 
 from rich import progress
 from rich.console import Console
@@ -48,14 +49,16 @@ class _Lines:
         self._done, self._now, self._advances = 0, "", 0
         self._started = self._printed = self._first = time.monotonic()
         self._done_first = 0
+        self._advancing = Lock()  # several threads may
 
     def advance(self, amount: int = 1) -> None:
-        self._done, self._advances = self._done + amount, self._advances + 1
-        if self._advances == 1:  # the rate is measured from here: it may be what an earlier run has done
-            self._first, self._done_first = time.monotonic(), self._done
-        is_news = self._advances == 2 and self._left() >= PLAIN_INTERVAL
-        if is_news or time.monotonic() - self._printed >= PLAIN_INTERVAL:
-            self.print(self._now, self._left())
+        with self._advancing:
+            self._done, self._advances = self._done + amount, self._advances + 1
+            if self._advances == 1:  # the rate is measured from here: it may be what an earlier run has done
+                self._first, self._done_first = time.monotonic(), self._done
+            is_news = self._advances == 2 and self._left() >= PLAIN_INTERVAL
+            if is_news or time.monotonic() - self._printed >= PLAIN_INTERVAL:
+                self.print(self._now, self._left())
 
     def describe(self, text: str) -> None:
         self._now = visible(text)

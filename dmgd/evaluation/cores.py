@@ -3,7 +3,7 @@ cores, or on what else is computed at the same time."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -43,12 +43,13 @@ def open_cores(protocol: Protocol, device: torch.device | str) -> Iterator[Whole
     if not single_threads(protocol, device):
         yield Whole()
         return
-    with one_thread() as before:
-        cores = Cores(before)
-        try:
-            yield cores
-        finally:
-            cores.shutdown(wait=False, cancel_futures=True)
+    before = torch.get_num_threads()
+    cores = Cores(before)
+    try:
+        yield cores
+    finally:
+        cores.shutdown(wait=False, cancel_futures=True)
+        torch.set_num_threads(before)  # of threads to come: the number that a thread sets is theirs, too
 
 
 def single_threads(protocol: Protocol, device: torch.device | str) -> bool:
@@ -58,21 +59,15 @@ def single_threads(protocol: Protocol, device: torch.device | str) -> bool:
 
 
 @contextmanager
-def one_thread() -> Iterator[int]:
-    """Torch uses one thread here, and in threads that are started meanwhile; before it was as many as given."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield before
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
 def fitting_threads(size: int, device: torch.device | str) -> Iterator[None]:
     """Use one CPU thread for small images, for which more would only add overhead."""
-    with one_thread() if torch.device(device).type == "cpu" and size <= QUICK_SIZE else nullcontext():
+    before = torch.get_num_threads()
+    if torch.device(device).type == "cpu" and size <= QUICK_SIZE:
+        torch.set_num_threads(1)
+    try:
         yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def ahead(cores: Executor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -83,7 +83,7 @@ def train(
                 factor = learning_rate_factor(protocol.schedule, step / (epochs * per_epoch), epoch - 1, epochs)
                 set_learning_rate(optimizer, protocol.learning_rate * factor)
                 losses.append(add_up(network, cores.map(gradient, next(batches).split(at_once))))
-                optimizer.step()
+                cores.submit(optimizer.step).result()
             mean_loss = require_finite(float(torch.stack(losses).mean()), data.name, epoch, seed)
             if epoch in validated:
                 images = few if epoch < epochs else test
