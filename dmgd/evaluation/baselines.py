@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from dmgd.distribution.engine import Engine, SerialEngine
-from dmgd.evaluation.imageset import ImageSet, Shape, numbered_set, readable_images, stack_images
+from dmgd.evaluation.imageset import ImageSet, Shape, numbered_set, readable_images, source_set, stack_images
 from dmgd.evaluation.inputs import RawSet
 from dmgd.evaluation.train import fitting_threads
 from dmgd.generation.config import DistillConfig
@@ -57,22 +57,26 @@ class Baselines:
     sampled: RawSet | None
 
     def at(self, shape: Shape, seeds: Sequence[int], *, progress: Progress = SILENT) -> list[Contender]:
-        """The baselines as sets of this shape, for some of the seeds."""
+        """The baselines as sets of this shape, for some of the seeds; "full" never has mosaics."""
         contenders: dict[str, Contender] = {}
         full = "full" in self.names
+        if full and shape.tiles > 1:
+            everything = source_set(self.source, "train", "full", shape.in_mosaics(0, 1), progress=progress)
+            contenders["full"], full = Contender(everything, "full"), False
         if self.chosen or full:
             wanted = {i for by_seed in self.chosen.values() for seed in seeds for i in by_seed[seed]}
             ordinals = None if full else wanted
             pool, there = numbered_set(self.source, "train", "train", shape, ordinals, progress)
             position = {ordinal: i for i, ordinal in enumerate(there)}
-            contenders["full"] = Contender(replace(pool, name="full"), "full")
+            contenders.setdefault("full", Contender(replace(pool, name="full"), "full"))
             for name, by_seed in self.chosen.items():
                 drawn = {seed: [position[i] for i in by_seed[seed]] for seed in seeds}
                 contenders[name] = Contender(pool, name, drawn)
         if self.sampled:
             pixels = [shape.apply(image) for image in self.sampled.images]
             sampled = stack_images("dit", pixels, self.sampled.labels, self.source.classes)
-            contenders["dit"] = Contender(sampled, "dit")
+            sizes = [shape.stored_pixels(image) for image in self.sampled.images]
+            contenders["dit"] = Contender(sampled.with_stored(sizes, shape.tiles), "dit")
         return [contenders[name] for name in self.names]
 
 

@@ -11,13 +11,15 @@ from numpy import ndarray
 
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, DmgdError, UsageError
-from dmgd.exporters.folder import INDEX, read_index
+from dmgd.exporters.example import Example
+from dmgd.exporters.folder import INDEX, TILES, read_index
 from dmgd.exporters.formats import layout_named
 from dmgd.files import file_problem, sha256_bytes
 from dmgd.guard import GUARD
 from dmgd.images import LOSSLESS
 from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.runs.manifest import specs_of
+from dmgd.runs.record import image_key
 from dmgd.specs import PriorSpec, SourceSpec, require_no_url
 
 EXTRA = "is not part of the export"  # how the line ends that names a file beside those of the index
@@ -46,6 +48,11 @@ class DistilledSet:
         raise UsageError(f"{path} is neither a run (no {MANIFEST}) nor an export (no {INDEX})")
 
     @property
+    def tiles(self) -> int:
+        """1, or how many parts the mosaics of an export have along a side."""
+        return (self.index or {}).get(TILES, 1)
+
+    @property
     def specs(self) -> tuple[SourceSpec, PriorSpec]:
         return specs_of(self.manifest)
 
@@ -54,8 +61,8 @@ class DistilledSet:
         return tuple(ClassInfo.from_json(fields) for fields in self.manifest["classes"])
 
     def images(self) -> Iterator[tuple[int, int, ndarray]]:
-        """(class index, image index, uint8 pixels (h, w, c)) of every image, in order. Raises ArtifactError for an
-        unfinished run, and for missing, damaged or mislabelled images."""
+        """(class index, image index, uint8 pixels (h, w, c)) of every image, in order; of mosaics, of every part.
+        Raises ArtifactError for an unfinished run, and for missing, damaged or mislabelled images."""
         if self.run is not None:
             for record in self.run.complete_records():
                 yield record.class_index, record.image_index, self.run.pixels(record)
@@ -69,7 +76,8 @@ class DistilledSet:
                             f"{self.path} calls class {label} both {names.get(label)!r} and {class_name!r}; "
                             "its labels cannot be trusted"
                         )
-                    yield label, example.metadata["image_index"], example.pixels
+                    for metadata, pixels in example.images(self.tiles):
+                        yield label, metadata["image_index"], pixels
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise ArtifactError(
                     f"{self.path} is damaged ({error}); dmgd verify {self.path} names the files"
@@ -103,7 +111,7 @@ def export_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
 
 def _content_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
     names = dict(enumerate(info["name"] for info in index["run"]["classes"]))
-    is_lossless = index["image_format"] in LOSSLESS
+    is_lossless, ipc = index["image_format"] in LOSSLESS, index["run"]["config"]["ipc"]
     counts, keys = Counter[int](), set()
     for example in layout_named(index["layout"]).read(folder, index):
         key, class_name = example.key, example.metadata["class_name"]
@@ -117,8 +125,28 @@ def _content_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
             yield f"{key}: its file is not the one of its metadata"
         elif is_lossless and sha256_bytes(example.pixels.tobytes()) != example.metadata["pixels_sha256"]:
             yield f"{key}: its pixels are not those of its metadata"
+        if TILES in index:
+            yield from _part_problems(example, index[TILES], is_lossless)
     for label, count in enumerate(index["images_per_class"]):
         if counts[label] != count:
             yield f"class {label}: has {counts[label]} images, {INDEX} says {count}"
+    if TILES in index and any(count * index[TILES] ** 2 != ipc for count in index["images_per_class"]):
+        yield f"{INDEX}: its mosaics of {index[TILES]}×{index[TILES]} do not have the {ipc} images of each class"
     if sum(counts.values()) != index["images"] or sum(file["images"] for file in index["files"]) != index["images"]:
         yield f"{INDEX}: the numbers of images do not add up to {index['images']}"
+
+
+def _part_problems(mosaic: Example, tiles: int, is_lossless: bool) -> Iterator[str]:
+    """One line per part of the mosaic that is not the one of its metadata, or whose place is another's."""
+    try:
+        parts = mosaic.images(tiles)
+        first = mosaic.metadata["image_index"] * tiles**2
+    except (KeyError, ValueError) as error:
+        yield f"{mosaic.key}: is no mosaic of {tiles}×{tiles} ({error})"
+        return
+    for place, (metadata, pixels) in enumerate(parts):
+        key, index = image_key(mosaic.label, first + place), metadata["image_index"]
+        if (metadata["key"], index) != (key, first + place):
+            yield f"{mosaic.key}: its part {place + 1} is called {metadata['key']} (image {index}), not {key}"
+        elif is_lossless and sha256_bytes(pixels.tobytes()) != metadata["pixels_sha256"]:
+            yield f"{key}: part {place + 1} of {mosaic.key} does not have the pixels of its metadata"
