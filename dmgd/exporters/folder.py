@@ -31,6 +31,8 @@ def read_index(folder: Path) -> dict[str, Any]:
     for file in index["files"]:
         if not is_inside(file["path"]):
             raise ArtifactError(f"{folder / INDEX} was forged: {file['path']!r} is not in the folder; {remedy}")
+    if TILES in index and not (type(index[TILES]) is int and index[TILES] > 1):
+        raise ArtifactError(f"{folder / INDEX} was forged: mosaics have no {index[TILES]!r} tiles; {remedy}")
     return index
 
 
