@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from textwrap import fill
 from typing import Any
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from dmgd.errors import visible
 
-UNLIMITED = 10_000  # columns
+UNLIMITED, NARROW = 10_000, 80  # columns
 
 
 def print_json(value: Any) -> None:
@@ -22,13 +23,33 @@ def print_line(text: str) -> None:
     print(visible(text))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table whose first column is text and whose other columns are numbers. Nothing in it is cut: what is too
-    wide for the terminal is folded."""
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], section_ends: Collection[int] = ()
+) -> None:
+    """Print a table whose first column is text and whose other columns are numbers, with lines after the rows in
+    `section_ends`. Nothing in it is cut: what is too wide for the terminal is folded."""
     table = Table(title=visible(title), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         table.add_column(visible(column), justify="left" if i == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(visible(str(cell)) for cell in row))
+    for i, row in enumerate(rows):
+        table.add_row(*(visible(str(cell)) for cell in row), end_section=i in section_ends)
     width = None if sys.stdout.isatty() else UNLIMITED
     Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+
+
+def print_comparison(result: dict[str, Any]) -> None:
+    """Print the JSON of a comparison: its tables with their notes, a line for every method, and the warnings."""
+    from dmgd.evaluation.comparison_views import tables
+
+    for table in tables(result):
+        print_table(table.title, table.columns, table.rows, table.section_ends)
+        print_wrapped(table.notes)
+        print()
+    print_wrapped(result["summary"])
+    print_wrapped([f"warning: {line}" for line in result["warnings"]])
+
+
+def print_wrapped(lines: Sequence[str]) -> None:
+    """Print lines of text, broken to the width of a table."""
+    for line in lines:
+        print(fill(visible(line), NARROW, break_long_words=False, break_on_hyphens=False))

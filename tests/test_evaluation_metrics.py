@@ -7,9 +7,9 @@ from source_stand_ins import as_folder, pictures
 
 import dmgd.evaluation.imageset
 from dmgd.evaluation.baselines import choose_baselines, herding, nearest_distinct, random_selection
-from dmgd.evaluation.comparison import paired_difference, statement
 from dmgd.evaluation.imageset import Shape
 from dmgd.evaluation.metrics import coverage_and_density, frechet_distance, set_metrics, transport_distance
+from dmgd.evaluation.significance import paired_difference, statement
 from dmgd.images import read_image
 from dmgd.priors.load import load_prior
 from dmgd.sources.open import open_source

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from dmgd.evaluation.comparison import plus_minus
+from dmgd.evaluation.significance import plus_minus
 
 COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#0f766e", "#a16207", "#be185d", "#475569")
 WIDTH, HEIGHT, LEFT, BOTTOM = 640, 300, 46, 28

@@ -1,6 +1,5 @@
-"""Scores over several trainings: means, and whether the difference of two sets is significant."""
+"""What `evaluate` returns: the scores of the sets, and how they compare."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +9,10 @@ from numpy import ndarray
 
 from dmgd.errors import visible
 from dmgd.evaluation.imageset import ImageSet
+from dmgd.evaluation.significance import corrected, mean_and_std, paired_difference, plus_minus, rounded, statement
 from dmgd.evaluation.train import Training
 from dmgd.html import table
 from dmgd.mosaics import counted
-
-LEVEL = 0.05
-ROUNDING = 1e-9  # points of top-1: differences that differ by less are equal
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,6 @@ class Score:
         return [training.last for training in self.trainings]
 
     def to_json(self) -> dict[str, Any]:
-        confusion = np.sum([training.confusion.numpy() for training in self.trainings], axis=0)
         return {
             "name": self.name,
             "kind": self.kind,
@@ -43,25 +39,23 @@ class Score:
             **self.stored_as,
             "top1": mean_and_std(self.last),
             "top1_best_epoch": mean_and_std([training.best for training in self.trainings]),
-            "top1_by_seed": dict(zip((str(t.seed) for t in self.trainings), _rounded(self.last), strict=True)),
-            "per_class": _rounded(100 * confusion.diagonal() / confusion.sum(1).clip(min=1)),
-            "confusion": confusion.tolist(),
-            "curves": [
-                [{"epoch": e, "top1": round(a, 3), "loss": round(loss, 5)} for e, a, loss in t.curve]
-                for t in self.trainings
-            ],
+            "top1_by_seed": dict(zip((str(t.seed) for t in self.trainings), rounded(self.last), strict=True)),
+            **details(self.trainings),
             "seconds": round(sum(training.seconds for training in self.trainings), 2),
         }
 
 
-def mean_and_std(values: Sequence[float] | ndarray) -> dict[str, float]:
-    """The mean and the population standard deviation (as the papers report it)."""
-    return {"mean": round(float(np.mean(values)), 3), "std": round(float(np.std(values)), 3)}
-
-
-def plus_minus(value: dict[str, float]) -> str:
-    """Mean ± standard deviation, as shown in tables."""
-    return f"{value['mean']:.1f} ± {value['std']:.1f}"
+def details(trainings: Sequence[Training]) -> dict[str, Any]:
+    """For JSON: accuracy in % of each class and the confusion matrix, over all trainings; the curve of each."""
+    confusion = np.sum([training.confusion.numpy() for training in trainings], axis=0)
+    return {
+        "per_class": rounded(100 * confusion.diagonal() / confusion.sum(1).clip(min=1)),
+        "confusion": confusion.tolist(),
+        "curves": [
+            [{"epoch": e, "top1": round(a, 3), "loss": round(loss, 5)} for e, a, loss in training.curve]
+            for training in trainings
+        ],
+    }
 
 
 def accuracy_table(scores: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
@@ -98,44 +92,10 @@ def metrics_table(measured: dict[str, dict[str, float]]) -> tuple[list[str], lis
     return ["metric", *measured], rows
 
 
-def paired_difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
-    """Mean of `first` − `second` over equal seeds, with the 95 % interval and p-value of Student's paired t-test.
-
-    With one seed, or if all differences are equal (up to rounding), the interval and p are None.
-    """
-    from scipy.stats import t
-
-    differences = np.subtract(first, second)
-    count, mean = len(differences), float(np.mean(differences))
-    result: dict[str, Any] = {"difference": round(mean, 3), "seeds": count, "interval": None, "p": None}
-    error = float(np.std(differences, ddof=1)) / math.sqrt(count) if count > 1 else 0.0
-    if error > ROUNDING:
-        half = float(t.ppf(1 - LEVEL / 2, count - 1)) * error
-        result["interval"] = _rounded([mean - half, mean + half])
-        result["p"] = round(float(2 * t.sf(abs(mean) / error, count - 1)), 5)
-    return result
-
-
-def statement(name: str, other: str, paired: dict[str, Any]) -> str:
-    """The comparison as text, such as "dmgd is 1.4 points above random (95 % interval 0.6 to 2.2, p = 0.008)"."""
-    points, seeds = paired["difference"], paired["seeds"]
-    relation = f"{abs(points):.1f} points {'above' if points >= 0 else 'below'} {other}"
-    if paired["p"] is None:
-        return f"{name} is {relation} ({seeds} seed{'s' if seeds > 1 else ''}: no test of significance)"
-    low, high = paired["interval"]
-    verdict = "significant" if paired["p"] < LEVEL else "not significant"
-    p = "p < 0.001" if paired["p"] < 0.001 else f"p = {paired['p']:.3f}"
-    return f"{name} is {relation}: {verdict} (95 % interval {low:+.1f} to {high:+.1f}, {p}, {seeds} paired seeds)"
-
-
 def ddranking_lines(result: dict[str, Any]) -> list[str]:
     """DD-Ranking's measures in an evaluation's JSON as text, those that are known."""
     names = {"hlr": "HLR (full − set, lower is better)", "ior": "IOR (set − random, higher is better)"}
     return [f"{name}: {plus_minus(result[key])}" for key, name in names.items() if key in result]
-
-
-def _rounded(values: Any) -> list[float]:
-    return [round(float(value), 3) for value in values]
 
 
 @dataclass(frozen=True)
@@ -152,12 +112,14 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         (first, *others), scores = self.scores, [score.to_json() for score in self.scores]
-        paired = [{"against": other.name, **paired_difference(first.last, other.last)} for other in others]
+        paired = corrected([{"against": o.name, **paired_difference(first.last, o.last)} for o in others])
+        tests = sum(result["p"] is not None for result in paired)
         return {
             "settings": self.settings,
             "scores": scores,
             "paired": paired,
-            "statements": [statement(first.name, result["against"], result) for result in paired] + unlike(scores),
+            "statements": [statement(first.name, result["against"], result, tests) for result in paired]
+            + unlike(scores),
             **self._ddranking(),
             **({"metrics": self.metrics} if self.metrics else {}),
             "seconds": round(self.seconds, 1),

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dmgd.errors import UsageError
-from dmgd.evaluation.students import SMALLEST, STUDENTS, make_student
+from dmgd.evaluation.library_networks import SMALLEST, STUDENTS, make_student
 
 NETWORKS = ("convnet-D", "convnet-D-wW", "resnetap-10", "resnet-18", "resnet-50", "resnet-101", *STUDENTS)
 

@@ -1,75 +1,72 @@
-"""Students of other families than ConvNet and ResNet, built from transformers' configurations with new weights.
+"""Whether a set orders networks as all images do: what a stand-in for architecture search must get right."""
 
-At 224 pixels and for 1,000 classes they have the parameters that were published. They keep their own normalisation
-(batch or layer norm), whatever the protocol's. Dropout and stochastic depth are off: a training's randomness is that of
-its seed alone.
-"""
-
-from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from dmgd.evaluation.comparison_rows import Row, Rows
+from dmgd.evaluation.significance import ROUNDING
 
-from dmgd.errors import UsageError
-
-
-class Student(nn.Module):
-    """A classifier of transformers that returns logits."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        return self.network(x).logits
+LEAST = 3  # networks: fewer have no order worth a coefficient
 
 
-def make_student(name: str, *, num_classes: int, channels: int, size: int) -> Student:
-    """The network `name`, one of STUDENTS, for images (channels, size, size). UsageError without transformers."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise UsageError(f"the network {name} needs transformers; pip install 'dmgd[text]'") from error
-    return Student(STUDENTS[name](transformers, size, {"num_labels": num_classes, "num_channels": channels}))
+def student_orders(rows: Rows) -> list[dict[str, Any]]:
+    """For every method, IPC and protocol with several networks: their "order" by top-1, best first, that on all images,
+    Kendall's τ-b between the two, the pairs of networks that swap, and a statement.
+
+    τ and the statement are None for fewer than three networks, without all images, or if all networks are equal.
+    """
+    found: dict[tuple[str, int | None, str], list[Row]] = {}
+    for row in rows:
+        if row.key.ipc is not None:
+            found.setdefault(row.key[:3], []).append(row)
+    return [_order(own, rows) for own in found.values() if len(own) > 1]
 
 
-def _mobilenet_v2(transformers: Any, size: int, shape: dict[str, int]) -> nn.Module:
-    config = transformers.MobileNetV2Config(**shape, image_size=size, classifier_dropout_prob=0.0)
-    return transformers.MobileNetV2ForImageClassification(config)
+def _order(own: list[Row], rows: Rows) -> dict[str, Any]:
+    accuracies = {row.key.network: row.mean for row in own}
+    on_all = {row.key.network: full.mean for row in own if (full := rows.full(row))}
+    complete = len(on_all) == len(accuracies)
+    tau = kendall_tau(accuracies, on_all) if complete else None
+    swapped = _swapped(accuracies, on_all) if complete else []
+    method, ipc, protocol, _ = own[0].key
+    return {
+        "method": method,
+        "ipc": ipc,
+        "protocol": protocol,
+        "networks": len(accuracies),
+        "tau": None if tau is None else round(tau, 4),
+        "order": _descending(accuracies),
+        "order_full": _descending(on_all) if complete else None,
+        "swapped": swapped,
+        "pairs": len(accuracies) * (len(accuracies) - 1) // 2,
+        "statement": None
+        if tau is None
+        else f"{method}, IPC {ipc}, {protocol}: {_words(len(accuracies), swapped, tau)}",
+    }
 
 
-def _efficientnet_b0(transformers: Any, size: int, shape: dict[str, int]) -> nn.Module:
-    config = transformers.EfficientNetConfig(
-        **shape, image_size=size, width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=1280,
-        dropout_rate=0.0, drop_connect_rate=0.0,
-    )  # fmt: skip
-    return transformers.EfficientNetForImageClassification(config)
+def kendall_tau(first: dict[str, float], second: dict[str, float]) -> float | None:
+    """Kendall's τ-b of two measurements of the same networks; None for fewer than three or if one is constant."""
+    from scipy.stats import kendalltau
+
+    if len(first) < LEAST or min(len(set(first.values())), len(set(second.values()))) == 1:
+        return None
+    return float(kendalltau(list(first.values()), [second[name] for name in first]).statistic)
 
 
-def _vit_tiny(transformers: Any, size: int, shape: dict[str, int]) -> nn.Module:
-    """ViT-Ti (Touvron et al. 2021): 12 layers of width 192; patches of 16 pixels, of small images an eighth of them."""
-    patch = 2 ** max(0, min(4, (size // 8).bit_length() - 1))
-    config = transformers.ViTConfig(
-        **shape, image_size=size, patch_size=patch, hidden_size=192, num_hidden_layers=12, num_attention_heads=3,
-        intermediate_size=768,
-    )  # fmt: skip
-    return transformers.ViTForImageClassification(config)
+def _swapped(first: dict[str, float], second: dict[str, float]) -> list[list[str]]:
+    """The pairs of networks of which another one is the better in each; those that are equal in one are none."""
+    return [[a, b] for a, b in combinations(first, 2) if (first[a] - first[b]) * (second[a] - second[b]) < 0]
 
 
-def _swin_tiny(transformers: Any, size: int, shape: dict[str, int]) -> nn.Module:
-    """Swin-T (Liu et al. 2021): patches of 4 pixels and windows of 7 × 7, smaller where images are."""
-    patch = max(1, size // 56)
-    window = min(7, size // patch // 8)  # the last stage is an eighth of the first
-    config = transformers.SwinConfig(**shape, image_size=size, patch_size=patch, window_size=window, drop_path_rate=0.0)
-    return transformers.SwinForImageClassification(config)
+def _words(networks: int, swapped: list[list[str]], tau: float) -> str:
+    if not swapped:
+        ties = "" if tau > 1 - ROUNDING else ", but for networks that one of them finds equal"
+        return f"the set orders the {networks} networks as all images do{ties} (τ {tau:.2f})"
+    pairs = networks * (networks - 1) // 2
+    names = ", ".join(f"{a} and {b}" for a, b in swapped)
+    return f"the set swaps {len(swapped)} of the {pairs} pairs of networks (τ {tau:.2f}): {names}"
 
 
-STUDENTS: dict[str, Callable[[Any, int, dict[str, int]], nn.Module]] = {
-    "mobilenet-v2": _mobilenet_v2,
-    "efficientnet-b0": _efficientnet_b0,
-    "vit-tiny": _vit_tiny,
-    "swin-tiny": _swin_tiny,
-}
-SMALLEST = {"mobilenet-v2": 64, "efficientnet-b0": 64, "vit-tiny": 8, "swin-tiny": 16}
-"""The smallest image side in pixels: convolutions of stride 32 leave at least 2 × 2 features."""
+def _descending(accuracies: dict[str, float]) -> list[str]:
+    return sorted(accuracies, key=lambda name: -accuracies[name])

@@ -15,9 +15,9 @@ from torch import Generator, Tensor, nn
 from dmgd.errors import DmgdError, UsageError
 from dmgd.evaluation.augmentation import augment, normaliser, to_unit
 from dmgd.evaluation.imageset import ImageSet
+from dmgd.evaluation.library_networks import STUDENTS
 from dmgd.evaluation.networks import make_network, parameter_count, smallest_size
 from dmgd.evaluation.protocols import QUICK_SIZE, Protocol, learning_rate_factor, validates
-from dmgd.evaluation.students import STUDENTS
 
 TEST_BATCH, TEST_PIXELS = 512, 512 * 64 * 64  # at most so many images, and so many pixels, at once
 
