@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from dmgd.distribution.engine import Engine, SerialEngine
-from dmgd.evaluation.imageset import ImageSet, Shape, numbered_set, readable_images, source_set, stack_images
+from dmgd.evaluation.imageset import ImageSet, Shape, numbered_set, readable_images, stack_images
 from dmgd.evaluation.inputs import RawSet
 from dmgd.evaluation.train import fitting_threads
 from dmgd.generation.config import DistillConfig
@@ -61,8 +61,8 @@ class Baselines:
         contenders: dict[str, Contender] = {}
         full = "full" in self.names
         if full and shape.tiles > 1:
-            everything = source_set(self.source, "train", "full", shape.in_mosaics(0, 1), progress=progress)
-            contenders["full"], full = Contender(everything, "full"), False
+            whole, _ = numbered_set(self.source, "train", "full", shape.in_mosaics(0, 1), None, progress)
+            contenders["full"], full = Contender(whole, "full"), False
         if self.chosen or full:
             wanted = {i for by_seed in self.chosen.values() for seed in seeds for i in by_seed[seed]}
             ordinals = None if full else wanted

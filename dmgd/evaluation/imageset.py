@@ -42,6 +42,12 @@ class ImageSet:
         """Images of each class."""
         return torch.bincount(self.labels, minlength=len(self.classes)).tolist()
 
+    def select(self, indices: Int64[Tensor, " m"] | Sequence[int], name: str) -> "ImageSet":
+        """The images at `indices`, in that order, as a set with a new name."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        stored = None if self.stored is None else self.stored[chosen]
+        return replace(self, name=name, images=self.images[chosen], labels=self.labels[chosen], stored=stored)
+
     @property
     def stored_images(self) -> int:
         """How many images are stored: the mosaics that the parts fill."""
@@ -56,12 +62,6 @@ class ImageSet:
     def with_stored(self, pixels: Sequence[int], tiles: int) -> "ImageSet":
         """The set that is stored in these pixels, an image after the other."""
         return replace(self, stored=torch.tensor(pixels, dtype=torch.int64), tiles=tiles)
-
-    def select(self, indices: Int64[Tensor, " m"] | Sequence[int], name: str) -> "ImageSet":
-        """The images at `indices`, in that order, as a set with a new name."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
-        stored = None if self.stored is None else self.stored[chosen]
-        return replace(self, name=name, images=self.images[chosen], labels=self.labels[chosen], stored=stored)
 
 
 def stack_images(

@@ -27,8 +27,7 @@ _NUMBERED = re.compile(r"(\d{3,})-(.+)")
 class RawSet:
     """A set as it was read. `labels` are indices into `classes`, which are as in the files. `numbered` is False where
     the order of the classes means nothing (folders without numbers). `specs` are the source and the prior that
-    the set was made with, where they are recorded. `remarks` say what was left out. With `tiles` above 1 the images are
-    the parts of mosaics, see dmgd.mosaics."""
+    the set was made with, where they are recorded. `remarks` say what was left out."""
 
     name: str
     images: list[Image.Image]
@@ -37,7 +36,7 @@ class RawSet:
     numbered: bool = True
     specs: tuple[SourceSpec, PriorSpec] | None = None
     remarks: tuple[str, ...] = ()
-    tiles: int = 1
+    tiles: int = 1  # above 1 the images are the parts of mosaics of tiles × tiles, see dmgd.mosaics
 
     @property
     def side(self) -> int:
