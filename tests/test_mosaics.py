@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 
 import datasets
 import numpy as np
@@ -17,7 +18,10 @@ import dmgd
 from dmgd.errors import UsageError
 from dmgd.evaluation.imageset import Shape, prepared_set, source_set
 from dmgd.evaluation.inputs import read_raw_set
+from dmgd.exporters import distilled, formats
 from dmgd.files import sha256_bytes
+from dmgd.generation.batches import Batch
+from dmgd.images import encode
 from dmgd.mosaics import shrunk, split, stitched, stored_sizes
 from dmgd.sources.open import open_source
 
@@ -178,17 +182,11 @@ def test_a_changed_part_is_named(run, tmp_path, inline, layout):
     """Also by somebody who renews every checksum but that of the part, and where parts change places."""
     dmgd.export(run, layout, tmp_path / "out", tiles=2)
     assert json.loads(inline("verify", tmp_path / "out", "--json").stdout)["problems"] == []
-    from dmgd.exporters import distilled, formats
-
     sound = formats.layout_named(layout)
     index = distilled.read_index(tmp_path / "out")
     examples = list(sound.read(tmp_path / "out", index))
 
     def problems(change):
-        from dataclasses import replace
-
-        from dmgd.images import encode
-
         one = examples[1]
         pixels, fields = change(one.pixels.copy(), json.loads(json.dumps(one.metadata)))
         data = encode(pixels)
@@ -293,16 +291,19 @@ def test_tiles_that_contradict_the_set_are_refused(digits, inline):
 
 
 def test_mosaics_of_test_images_are_refused(tmp_path, inline):
-    """Of another tool's folder, which is shrunk; and of an export, whose parts are small from the start."""
+    """Of a run, which is shrunk, and of its export, whose parts are small from the start."""
     test = source_set(open_source("digits"), "test", "test", Shape(8, 8, 1))
     run = make_run(tmp_path / "run", DIGITS, ipc=4, channels=1)
-    for record in run.records():
-        own = test.images[(test.labels == record.class_index).nonzero()[record.image_index, 0]]
-        path = tmp_path / "folder" / str(record.class_index) / f"{record.image_index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(own[0].numpy()).save(path)
-    said = inline("evaluate", tmp_path / "folder", *SOON, "--tiles", 2, code=1).stderr
-    assert "40 of the 40 images of folder are among the 540 test images" in said
+    chosen = torch.cat([(test.labels == c).nonzero()[:4, 0] for c in range(10)])
+    pixels = test.images[chosen].permute(0, 2, 3, 1).numpy()
+    measured = [{"seed": 0, "other_class": None, "ot_cost": None}] * 40
+    run.write_batch(Batch(range(10), range(4)), pixels, torch.zeros(40, 1), measured)
+    dmgd.export(run, "webdataset", tmp_path / "mosaics", tiles=2, image_format="jpg")
+    dmgd.export(run, "webdataset", tmp_path / "exact", tiles=2)
+    for folder, options in (("run", ("--tiles", 2)), ("exact", ())):
+        said = inline("evaluate", tmp_path / folder, *SOON, *options, code=1).stderr
+        assert f"40 of the 40 images of {folder} are among the 540 test images" in said
+    inline("evaluate", tmp_path / "mosaics", *SOON)  # JPEG: no longer pixel by pixel
 
 
 def test_an_evaluation_of_mosaics_in_a_card_says_so(digits, tmp_path, inline):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from importlib.resources import files
+from operator import index
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -195,9 +196,9 @@ def read_results(path: Path) -> str:
         ]
         for score in evaluation["scores"]:
             last, best = (_points(score[key]) for key in ("top1", "top1_best_epoch"))
-            images = counted(score["images"], score.get("tiles", 1))
+            images = counted(index(score["images"]), index(score.get("tiles", 1)))
             lines.append(f"| {_inline(score['name'])} | {images} | {last} | {best} |")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise ArtifactError(
             f"{path} is not the JSON of an evaluation ({type(error).__name__}: {error}); "
             "make it with dmgd evaluate --json"
