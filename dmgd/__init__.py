@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what editors and type checkers see
     from dmgd.distribution.ray_engine import RayEngine
+    from dmgd.exporters.distilled import open_export
     from dmgd.priors.load import load_prior
     from dmgd.runs.directory import open_run
     from dmgd.sources.open import open_source
@@ -32,6 +33,7 @@ __all__ = [
     "export",
     "fit_statistics",
     "load_prior",
+    "open_export",
     "open_run",
     "open_source",
     "train_prior",
@@ -43,6 +45,7 @@ _HOMES = {
     "RayEngine": "distribution.ray_engine",
     "fit_statistics": "workflows.fit_stats",
     "load_prior": "priors.load",
+    "open_export": "exporters.distilled",
     "open_run": "runs.directory",
     "open_source": "sources.open",
 }

@@ -50,9 +50,14 @@ def encode(pixels: "ndarray", image_format: str = "png") -> bytes:
 
 def decode(data: bytes) -> "ndarray":
     """The uint8 pixels of an image file written by `encode`. Raises OSError for other bytes."""
+    return pixels_of(Image.open(io.BytesIO(data)))
+
+
+def pixels_of(image: Image.Image) -> "ndarray":
+    """The uint8 pixels of a grey ("L") or colour ("RGB") image."""
     import numpy as np
 
-    pixels = np.array(Image.open(io.BytesIO(data)))
+    pixels = np.array(image)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 

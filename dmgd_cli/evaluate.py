@@ -55,6 +55,9 @@ def command(
             "Default: the prior's latents."
         ),
     ] = None,
+    tiles: Annotated[
+        int | None, optional("Shrink the images as export --tiles does. Default: as they are stored.", min=1)
+    ] = None,
     report: Annotated[Path | None, optional("Folder for report.json and report.html.")] = None,
     data: options.Data = None,
     test_data: options.TestData = None,
@@ -86,7 +89,7 @@ def command(
             raise unknown_choice("baseline", str(path), (*BASELINES, "the path of another set"))
     baselines = tuple(name for name in names if name in BASELINES)
     training = protocol, repeats, seed, epochs, network, size, baselines, teacher, classes
-    config = EvaluateConfig(*training, metrics, features, report is not None)
+    config = EvaluateConfig(*training, metrics, features, report is not None, tiles)
     config.chosen()
     if (prior or vae or prompts or lora) and not config.needs_prior:
         raise UsageError(

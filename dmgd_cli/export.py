@@ -35,6 +35,10 @@ def command(
         ),
     ] = None,
     image_format: Annotated[str, typer.Option(help="png (the run's bytes), webp (lossless) or jpg.")] = "png",
+    tiles: Annotated[
+        int,
+        typer.Option(help="Mosaics: TILES×TILES images of a class in one, at 1/TILES of their side.", min=1),
+    ] = 1,
     shard_images: Annotated[int, typer.Option(help="Maximum images per shard.", min=1)] = 10_000,
     shard_mb: Annotated[int, typer.Option(help="Maximum megabytes of images per shard.", min=1)] = 500,
     soft_labels: Annotated[
@@ -73,7 +77,7 @@ def command(
         raise UsageError("--private and --revision need --push-to-hub user/name")
     format = format or ("parquet" if push_to_hub else "webdataset")
     named = run if run.name not in ("", "..") else run.resolve()
-    out = out or named.with_name(f"{named.name}-{format}")
+    out = out or named.with_name(f"{named.name}-{format}{f'-tiles{tiles}' if tiles > 1 else ''}")
     display = Display()
     index = export(
         run,
@@ -83,6 +87,7 @@ def command(
         limits=Limits(shard_images, shard_mb * 1_000_000),
         teacher=soft_labels,
         evaluation=evaluation,
+        tiles=tiles,
         progress=display,
     )
     url = None
@@ -91,6 +96,7 @@ def command(
     if json:
         print_json({"path": at or str(out), "url": url, **index})
     else:
-        print_line(f"exported {index['images']} images of {len(index['images_per_class'])} classes to {at or out}")
+        images = f"{index['images']} mosaics of {tiles}×{tiles}" if tiles > 1 else str(index["images"])
+        print_line(f"exported {images} images of {len(index['images_per_class'])} classes to {at or out}")
         if url:
             print_line(url)

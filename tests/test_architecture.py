@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A package may import from those before it and from itself; `dmgd_cli` from all of them.
 PACKAGES = (
-    *("errors", "display", "html", "progress", "files", "guard", "network", "images", "specs", "config"),
+    *("errors", "display", "html", "progress", "files", "guard", "network", "images", "mosaics", "specs", "config"),
     *("distribution", "classes", "diffusion", "sources", "priors"),
     *("statistics", "matching", "generation", "runs", "exporters", "evaluation", "workflows"),
 )

@@ -62,9 +62,12 @@ def in_turn(sets: Sequence[ImageSet], kind: str, seeds: range) -> Contender:
             f"them would be trained on; give --repeats {count} or more"
         )
     images, labels = (torch.cat([getattr(one, name) for one in sets]) for name in ("images", "labels"))
+    sizes = [one.stored for one in sets if one.stored is not None]
+    stored = torch.cat(sizes) if len(sizes) == count else None
     ends = np.cumsum([0, *map(len, sets)]).tolist()
     drawn = {seed: list(range(ends[i % count], ends[i % count + 1])) for i, seed in enumerate(seeds)}
-    return Contender(ImageSet(f"{first.name} ({count} seeds)", images, labels, first.classes), kind, drawn)
+    name = f"{first.name} ({count} seeds)"
+    return Contender(ImageSet(name, images, labels, first.classes, first.tiles, stored), kind, drawn)
 
 
 @dataclass(frozen=True)
@@ -78,22 +81,26 @@ class Baselines:
     sampled: RawSet | None
 
     def at(self, shape: Shape, seeds: Sequence[int], *, progress: Progress = SILENT) -> list[Contender]:
-        """The baselines as sets of this shape, for some of the seeds."""
+        """The baselines as sets of this shape, for some of the seeds; "full" never has mosaics."""
         contenders: dict[str, Contender] = {}
         full = "full" in self.names
+        if full and shape.tiles > 1:
+            whole, _ = numbered_set(self.source, "train", "full", shape.in_mosaics(0, 1), None, progress)
+            contenders["full"], full = Contender(whole, "full"), False
         if self.chosen or full:
             wanted = {i for by_seed in self.chosen.values() for seed in seeds for i in by_seed[seed]}
             ordinals = None if full else wanted
             pool, there = numbered_set(self.source, "train", "train", shape, ordinals, progress)
             position = {ordinal: i for i, ordinal in enumerate(there)}
-            contenders["full"] = Contender(replace(pool, name="full"), "full")
+            contenders.setdefault("full", Contender(replace(pool, name="full"), "full"))
             for name, by_seed in self.chosen.items():
                 drawn = {seed: [position[i] for i in by_seed[seed]] for seed in seeds}
                 contenders[name] = Contender(pool, name, drawn)
         if self.sampled:
             pixels = [shape.apply(image) for image in self.sampled.images]
             sampled = stack_images("dit", pixels, self.sampled.labels, self.source.classes)
-            contenders["dit"] = Contender(sampled, "dit")
+            sizes = [shape.stored_pixels(image) for image in self.sampled.images]
+            contenders["dit"] = Contender(sampled.with_stored(sizes, shape.tiles), "dit")
         return [contenders[name] for name in self.names]
 
 

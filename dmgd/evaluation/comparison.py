@@ -1,7 +1,7 @@
 """What `evaluate` returns: the scores of the sets, and how they compare."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,19 @@ from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.significance import corrected, mean_and_std, paired_difference, plus_minus, rounded, statement
 from dmgd.evaluation.train import Training
 from dmgd.html import table
+from dmgd.mosaics import counted
 
 
 @dataclass(frozen=True)
 class Score:
-    """The trainings on one set, one per seed. `kind`: "set", "other", or the baseline's name."""
+    """The trainings on one set, one per seed. `kind`: "set", "other", or the baseline's name. `stored_as` says how the
+    set is stored, see `ImageSet.stored_as`."""
 
     name: str
     kind: str
     images: int
     trainings: tuple[Training, ...]
+    stored_as: dict[str, int] = field(default_factory=dict)
 
     @property
     def last(self) -> list[float]:
@@ -38,6 +41,7 @@ class Score:
             "name": self.name,
             "kind": self.kind,
             "images": self.images,
+            **self.stored_as,
             "top1": mean_and_std(self.last),
             "top1_best_epoch": mean_and_std(self.best) if self.best else None,
             "top1_by_seed": dict(zip((str(t.seed) for t in self.trainings), rounded(self.last), strict=True)),
@@ -62,10 +66,28 @@ def details(trainings: Sequence[Training]) -> dict[str, Any]:
 def accuracy_table(scores: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows of the scores in an evaluation's JSON."""
     rows = [
-        [s["name"], s["images"], plus_minus(s["top1"]), plus_minus(s["top1_best_epoch"]), f"{s['seconds']:.0f}"]
+        [s["name"], *_size(s), plus_minus(s["top1"]), plus_minus(s["top1_best_epoch"]), f"{s['seconds']:.0f}"]
         for s in scores
     ]
-    return ["trained on", "images", "last epoch", "best epoch", "seconds"], rows
+    return ["trained on", "images", "pixels", "last epoch", "best epoch", "seconds"], rows
+
+
+def _size(score: dict[str, Any]) -> tuple[str, str]:
+    pixels = score.get("pixels")
+    return counted(score["images"], score.get("tiles", 1)), "" if pixels is None else f"{pixels:,}"
+
+
+def unlike(scores: Sequence[dict[str, Any]]) -> list[str]:
+    """A line on the sets of which not all are mosaics, or not of as many parts, as the first is; none if all are."""
+    own = scores[0].get("tiles", 1)
+    others = [score for score in scores[1:] if score.get("tiles", 1) != own]
+    sets = (
+        f"{score['name']} ({f'mosaics of {tiles}×{tiles}' if tiles > 1 else 'no mosaics'}: "
+        f"{counted(score['images'], tiles)}{' images' if tiles == 1 else ''}, {_size(score)[1]} pixels)"
+        for score in (scores[0], *others)
+        for tiles in (score.get("tiles", 1),)
+    )
+    return [f"not stored alike, so not only the images are compared: {'; '.join(sets)}"] if others else []
 
 
 def metrics_table(measured: dict[str, dict[str, float]]) -> tuple[list[str], list[list[Any]]]:
@@ -94,14 +116,15 @@ class Evaluation:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        first, *others = self.scores
+        (first, *others), scores = self.scores, [score.to_json() for score in self.scores]
         paired = corrected([{"against": o.name, **paired_difference(first.last, o.last)} for o in others])
         tests = sum(result["p"] is not None for result in paired)
         return {
             "settings": self.settings,
-            "scores": [score.to_json() for score in self.scores],
+            "scores": scores,
             "paired": paired,
-            "statements": [statement(first.name, result["against"], result, tests) for result in paired],
+            "statements": [statement(first.name, result["against"], result, tests) for result in paired]
+            + unlike(scores),
             **self._ddranking(),
             **({"metrics": self.metrics} if self.metrics else {}),
             "seconds": round(self.seconds, 1),

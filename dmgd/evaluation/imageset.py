@@ -17,7 +17,8 @@ from dmgd.classes.matching import match_labels
 from dmgd.errors import ArtifactError, MismatchError, UsageError, listed
 from dmgd.evaluation.inputs import RawSet, read_raw_set
 from dmgd.evaluation.protocols import BASELINES
-from dmgd.images import BadImage, measured, read_image, to_square
+from dmgd.images import BadImage, measured, read_image, square_pixels, to_image, to_square
+from dmgd.mosaics import shrunk
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.source import Source
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
@@ -25,12 +26,15 @@ from dmgd.specs import PriorSpec, SourceSpec, default_prior
 
 @dataclass(frozen=True)
 class ImageSet:
-    """`images` with their `labels`, indices into `classes`; `name` is shown in tables."""
+    """`images` with their `labels`, indices into `classes`; `name` is shown in tables. With `tiles` above 1 they are
+    parts of mosaics. `stored` are the pixels that each has where it is stored, before it was resized."""
 
     name: str
     images: UInt8[Tensor, "n c h w"]
     labels: Int64[Tensor, " n"]
     classes: tuple[ClassInfo, ...]
+    tiles: int = 1
+    stored: Int64[Tensor, " n"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,7 +55,23 @@ class ImageSet:
     def select(self, indices: Int64[Tensor, " m"] | Sequence[int], name: str) -> "ImageSet":
         """The images at `indices`, in that order, as a set with a new name."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return replace(self, name=name, images=self.images[chosen], labels=self.labels[chosen])
+        stored = None if self.stored is None else self.stored[chosen]
+        return replace(self, name=name, images=self.images[chosen], labels=self.labels[chosen], stored=stored)
+
+    @property
+    def stored_images(self) -> int:
+        """How many images are stored: the mosaics that the parts fill."""
+        return sum(-(-count // self.tiles**2) for count in self.counts)
+
+    @property
+    def stored_as(self) -> dict[str, int]:
+        """For JSON: how many images and pixels are stored, and how many parts each has along a side."""
+        pixels = {} if self.stored is None else {"pixels": int(self.stored.sum())}
+        return {"tiles": self.tiles, "stored_images": self.stored_images, **pixels}
+
+    def with_stored(self, pixels: Sequence[int], tiles: int) -> "ImageSet":
+        """The set that is stored in these pixels, an image after the other."""
+        return replace(self, stored=torch.tensor(pixels, dtype=torch.int64), tiles=tiles)
 
 
 def stack_images(
@@ -67,13 +87,26 @@ def stack_images(
 @dataclass(frozen=True)
 class Shape:
     """The shape that images are converted to: shorter side resized to `resize` pixels, centre crop of `size` × `size`,
-    `channels` 1 (grey) or 3 (RGB)."""
+    `channels` 1 (grey) or 3 (RGB). With `tiles` above 1 they are before that squares of `side` pixels, shrunk to be
+    parts of mosaics."""
 
     resize: int
     size: int
     channels: int
+    side: int = 0
+    tiles: int = 1
+
+    def in_mosaics(self, side: int, tiles: int) -> "Shape":
+        """This shape for images in mosaics of `side` pixels; for images that are in none, if tiles is 1."""
+        return replace(self, side=side if tiles > 1 else 0, tiles=tiles)
+
+    def stored_pixels(self, image: Image.Image) -> int:
+        """The pixels that the image has before it gets this shape, as itself or as a part of a mosaic."""
+        return image.width * image.height if self.tiles == 1 else (self.side // self.tiles) ** 2
 
     def apply(self, image: Image.Image) -> UInt8[Tensor, "h w c"]:
+        if self.tiles > 1:
+            image = to_image(shrunk(square_pixels(image, self.side, self.channels), self.tiles))
         margin = (self.resize - self.size) // 2
         square = to_square(image, self.resize, self.channels)
         return square[margin : margin + self.size, margin : margin + self.size]
@@ -102,16 +135,17 @@ def numbered_set(
 ) -> tuple[ImageSet, list[int]]:
     """The readable images of one split, or of those with the given `ordinals`, and the ordinal of each. Others are
     reported."""
-    pixels, labels, there, bad = [], [], [], list[str]()
+    pixels, labels, there, sizes, bad = [], [], [], [], list[str]()
     with progress.task(f"decode {name}", len(ordinals) if ordinals is not None else None, "images") as task:
         for ordinal, image, label in readable_images(source, split, ordinals, bad.append):
             pixels.append(shape.apply(image))
             labels.append(label)
             there.append(ordinal)
+            sizes.append(shape.stored_pixels(image))
             task.advance()
     if bad:
         progress.warn(f"{len(bad)} {split} images of {source.name} cannot be read and are left out: {listed(bad)}")
-    return stack_images(name, pixels, labels, source.classes), there
+    return stack_images(name, pixels, labels, source.classes).with_stored(sizes, shape.tiles), there
 
 
 def readable_images(
@@ -142,6 +176,7 @@ def prepared_set(raw: RawSet, classes: tuple[ClassInfo, ...], shape: Shape, matc
     indices = match_labels(raw.name, raw.classes, classes, matching, numbered=raw.numbered)
     pixels = [shape.apply(image) for image in raw.images]
     data = stack_images(raw.name, pixels, [indices[label] for label in raw.labels], classes)
+    data = data.with_stored([image.width * image.height for image in raw.images], raw.tiles)
     if len(classes) < 2:
         raise ArtifactError(f"{data.name} has {len(classes)} class; a classifier needs at least two")
     if empty := [info.name for info, count in zip(classes, data.counts, strict=True) if count == 0]:
@@ -193,8 +228,8 @@ def by_recipe(sets: Sequence[RawSet]) -> list[list[RawSet]]:
     groups: list[list[RawSet]] = []
     for one in sets:
         for group in groups:
-            known = [other.recipe for other in group]
-            if one.recipe and known[0] and one.recipe[0] == known[0][0] and one.recipe not in known:
+            known, alike = [other.recipe for other in group], one.tiles == group[0].tiles
+            if one.recipe and known[0] and one.recipe[0] == known[0][0] and alike and one.recipe not in known:
                 group.append(one)
                 break
         else:

@@ -13,7 +13,8 @@ from dmgd.errors import ArtifactError, UsageError
 from dmgd.exporters import tensors
 from dmgd.exporters.distilled import EXTRA, DistilledSet, export_problems
 from dmgd.exporters.folder import CARD, INDEX
-from dmgd.images import BadImage, channels_of, read_image, to_image
+from dmgd.images import BadImage, channels_of, pixels_of, read_image, to_image
+from dmgd.mosaics import require_mosaics, shrunk
 from dmgd.runs.directory import MANIFEST
 from dmgd.runs.manifest import recipe_of
 from dmgd.sources.layouts import open_layout
@@ -38,6 +39,28 @@ class RawSet:
     specs: tuple[SourceSpec, PriorSpec] | None = None
     recipe: tuple[str, int] | None = None
     remarks: tuple[str, ...] = ()
+    tiles: int = 1  # above 1 the images are the parts of mosaics of tiles × tiles, see dmgd.mosaics
+
+    @property
+    def side(self) -> int:
+        """The shorter side of a stored image, in pixels."""
+        return min(self.images[0].size) * self.tiles
+
+    def in_mosaics(self, tiles: int | None) -> "RawSet":
+        """The set as it would be in mosaics of `tiles` × `tiles`, its images shrunk; mosaics stay what they are.
+
+        Raises UsageError if they are others, or if the images do not fill mosaics, ArtifactError as `check`.
+        """
+        self.check()
+        if self.tiles > 1 and tiles not in (None, self.tiles):
+            own = f"{self.tiles}×{self.tiles}"
+            raise UsageError(f"{self.name} has mosaics of {own}, not {tiles}×{tiles}; leave tiles out")
+        if self.tiles > 1 or tiles is None or tiles == 1:
+            return self
+        counts = {f"the class {info.name}": self.labels.count(label) for label, info in enumerate(self.classes)}
+        require_mosaics(self.name, counts, self.images[0].size, tiles)
+        parts = [to_image(shrunk(pixels_of(image), tiles)) for image in self.images]
+        return replace(self, images=parts, tiles=tiles)
 
     def check(self) -> "RawSet":
         """The set itself. Raises ArtifactError if it is empty, or if image sizes or channels differ."""
@@ -78,8 +101,8 @@ def _read_distilled(path: Path) -> RawSet:
             raise ArtifactError(f"{path} is damaged ({problem}); dmgd verify {path} lists all differences")
         own = list(distilled.images())
         images, labels = [to_image(pixels) for _, _, pixels in own], [label for label, _, _ in own]
-        recipe = recipe_of(distilled.manifest)
-        return RawSet(path.name, images, labels, distilled.classes, specs=distilled.specs, recipe=recipe)
+        recipe, tiles = recipe_of(distilled.manifest), distilled.tiles
+        return RawSet(path.name, images, labels, distilled.classes, specs=distilled.specs, recipe=recipe, tiles=tiles)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # values of other types in its JSON
         raise ArtifactError(
             f"{path} is damaged ({type(error).__name__}: {error}); distil or export it again to a new folder"

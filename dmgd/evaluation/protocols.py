@@ -193,7 +193,8 @@ class EvaluateConfig:
 
     `teacher`, a checkpoint or Hub id, provides the soft labels of rded-soft. `matching` of classes is by "name", by
     "index" or "auto". `metrics` adds the set metrics; they and the probe use the `features` of a network, or else the
-    prior's latents. `report` keeps what `write_report` needs.
+    prior's latents. `report` keeps what `write_report` needs. `tiles` above 1 sets the images of the sets and of the
+    baselines in mosaics of tiles × tiles, see dmgd.mosaics; None: as the sets are stored.
     """
 
     protocol: str = "quick"
@@ -208,6 +209,7 @@ class EvaluateConfig:
     metrics: bool = False
     features: str | None = None
     report: bool = False
+    tiles: int | None = setting(None, at_least=1)
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from importlib.resources import files
+from operator import index
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -16,6 +17,7 @@ from dmgd.exporters.formats import Layout
 from dmgd.files import load_json
 from dmgd.matching.method import Method
 from dmgd.matching.selections import Selection
+from dmgd.mosaics import counted
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.manifest import published, specs_of
 
@@ -40,6 +42,7 @@ def card(
     settings = {
         "method": manifest["config"]["method"]["name"],
         "images per class": manifest["config"]["ipc"],
+        **({"mosaics": f"`dmgd export RUN --tiles {description.tiles}`"} if description.tiles > 1 else {}),
         "seed": manifest["config"]["seed"],
         "source": f"{source['name']} ({source['variant']})",
         "prior": prior["id"] + (f", revision {prior['revision']}" if prior["revision"] else ""),
@@ -55,8 +58,9 @@ def card(
     return Template(files(__package__).joinpath("card.md").read_text(encoding="utf-8")).substitute(
         head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True),
         title=_inline(title),
-        what=_what(run.config.method, _inline(source["name"]), images_per_class),
-        loading=_loading(layout, shown, description.image_format),
+        what=_what(run.config.method, _inline(source["name"]), [n * description.tiles**2 for n in images_per_class])
+        + _budget(run, description.tiles, images_per_class),
+        loading=_loading(layout, shown, description),
         settings=_rows(*settings.items()),
         command=visible(
             distill_command(run.config, source_spec, prior_spec, manifest["statistics"], manifest["device"])
@@ -84,13 +88,28 @@ def _what(method: Method, source: str, images_per_class: list[int]) -> str:
     )
 
 
+def _budget(run: RunDirectory, tiles: int, mosaics_per_class: list[int]) -> str:
+    """The pixel budget of mosaics, as a paragraph; empty for other sets."""
+    if tiles == 1:
+        return ""
+    height, width, _ = run.pixels(run.records()[0]).shape
+    each, total = mosaics_per_class[0], sum(mosaics_per_class)
+    return (
+        f"\n\n**Mosaics**: every stored image has {tiles}×{tiles} parts, row by row, which are images of its class at "
+        f"1/{tiles} of their side (box averaging). {each} stored images a class of {width}×{height} pixels, "
+        f"{each * tiles**2} parts: the pixel budget is that of {each} images a class, {total * width * height:,} "
+        "pixels in all. Split them, and enlarge the parts, before training; `parts` in the metadata says which image "
+        "each is."
+    )
+
+
 def _licence(method: Method, source: str, prior: str) -> str:
     if isinstance(method, Selection):
         return f"The images belong to: {source}."
     return f"The images are derived from: {source}. The prior `{prior}` may bring terms of its own."
 
 
-def _loading(layout: Layout, columns: list[dict[str, Any]], image_format: str) -> str:
+def _loading(layout: Layout, columns: list[dict[str, Any]], description: Description) -> str:
     """A few lines of Python for each library that opens the layout."""
     blocks = []
     if layout.data_files:
@@ -101,14 +120,18 @@ def _loading(layout: Layout, columns: list[dict[str, Any]], image_format: str) -
             f'image, label = dataset[0]["{image}"], dataset[0]["{label}"]'
         )
     if layout.snippet:
-        blocks.append(layout.snippet.format(image_format=image_format))
+        blocks.append(layout.snippet.format(image_format=description.image_format))
+    if description.tiles > 1:
+        blocks.append(layout.parts_snippet.format(tiles=description.tiles))
     return "\n\n".join(f"```python\n{block}\n```" for block in blocks)
 
 
 def _class_table(description: Description, images_per_class: list[int]) -> str:
+    tiles = description.tiles
+    counts = (counted(n * tiles**2, tiles) for n in images_per_class)
     rows = [
-        (i, info.name, info.wnid or "", "" if info.prior_index is None else info.prior_index, n)
-        for i, (info, n) in enumerate(zip(description.classes, images_per_class, strict=True))
+        (i, info.name, info.wnid or "", "" if info.prior_index is None else info.prior_index, count)
+        for i, (info, count) in enumerate(zip(description.classes, counts, strict=True))
     ]
     more = len(rows) - CLASSES_SHOWN
     return _rows(*rows[:CLASSES_SHOWN]) + (f"\n\n… and {more} more, in `index.json`." if more > 0 else "")
@@ -173,8 +196,9 @@ def read_results(path: Path) -> str:
         ]
         for score in evaluation["scores"]:
             last, best = (_points(score[key]) for key in ("top1", "top1_best_epoch"))
-            lines.append(f"| {_inline(score['name'])} | {score['images']:d} | {last} | {best} |")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            images = counted(index(score["images"]), index(score.get("tiles", 1)))
+            lines.append(f"| {_inline(score['name'])} | {images} | {last} | {best} |")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise ArtifactError(
             f"{path} is not the JSON of an evaluation ({type(error).__name__}: {error}); "
             "make it with dmgd evaluate --json"

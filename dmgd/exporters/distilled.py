@@ -5,27 +5,33 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy import ndarray
 
 from dmgd.classes.info import ClassInfo
-from dmgd.errors import ArtifactError, DmgdError, UsageError
-from dmgd.exporters.folder import INDEX, read_index
+from dmgd.errors import ArtifactError, DmgdError, UsageError, visible
+from dmgd.exporters.example import Example
+from dmgd.exporters.folder import INDEX, TILES, read_index
 from dmgd.exporters.formats import layout_named
 from dmgd.files import file_problem, sha256_bytes
 from dmgd.guard import GUARD
-from dmgd.images import LOSSLESS
+from dmgd.images import LOSSLESS, encode
+from dmgd.runs.columns import COLUMN_TYPES, features
 from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.runs.manifest import specs_of
+from dmgd.runs.record import image_key
 from dmgd.specs import PriorSpec, SourceSpec, require_no_url
+
+if TYPE_CHECKING:  # slow to import
+    from datasets import Dataset
 
 EXTRA = "is not part of the export"  # how the line ends that names a file beside those of the index
 # What git and the Hub client put beside the files of a dataset.
 FOREIGN = {".git", ".gitattributes", ".cache", GUARD}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DistilledSet:
     """A `run`, or an export with its `index`; `manifest` is the run's in both."""
 
@@ -35,8 +41,9 @@ class DistilledSet:
     index: dict[str, Any] | None = None
 
     @classmethod
-    def open(cls, path: Path) -> "DistilledSet":
+    def open(cls, path: Path | str) -> "DistilledSet":
         """The run or export at `path`. Raises UsageError if it is neither, ArtifactError if it has another format."""
+        path = Path(path)
         if (path / MANIFEST).is_file():
             run = RunDirectory.open(path)
             return cls(path, run.manifest, run=run)
@@ -44,6 +51,11 @@ class DistilledSet:
             index = read_index(path)
             return cls(path, index["run"], index=index)
         raise UsageError(f"{path} is neither a run (no {MANIFEST}) nor an export (no {INDEX})")
+
+    @property
+    def tiles(self) -> int:
+        """1, or how many parts the mosaics of an export have along a side."""
+        return (self.index or {}).get(TILES, 1)
 
     @property
     def specs(self) -> tuple[SourceSpec, PriorSpec]:
@@ -54,26 +66,56 @@ class DistilledSet:
         return tuple(ClassInfo.from_json(fields) for fields in self.manifest["classes"])
 
     def images(self) -> Iterator[tuple[int, int, ndarray]]:
-        """(class index, image index, uint8 pixels (h, w, c)) of every image, in order. Raises ArtifactError for an
-        unfinished run, and for missing, damaged or mislabelled images."""
+        """(class index, image index, uint8 pixels (h, w, c)) of every image, in order; of mosaics, of every part.
+        Raises ArtifactError for an unfinished run, and for missing, damaged or mislabelled images."""
         if self.run is not None:
             for record in self.run.complete_records():
                 yield record.class_index, record.image_index, self.run.pixels(record)
-        elif self.index is not None:
-            names = {label: info.name for label, info in enumerate(self.classes)}
-            try:
-                for example in layout_named(self.index["layout"]).read(self.path, self.index):
-                    label, class_name = example.label, example.metadata["class_name"]
-                    if label not in names or names[label] != class_name:
-                        raise ArtifactError(
-                            f"{self.path} calls class {label} both {names.get(label)!r} and {class_name!r}; "
-                            "its labels cannot be trusted"
-                        )
-                    yield label, example.metadata["image_index"], example.pixels
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise ArtifactError(
-                    f"{self.path} is damaged ({error}); dmgd verify {self.path} names the files"
-                ) from error
+        for label, fields, pixels in self._exported():
+            yield label, fields["image_index"], pixels
+
+    def to_dataset(self) -> "Dataset":
+        """The images as a Hugging Face dataset with the columns of a Parquet export; of mosaics a row for every part,
+        at its own size, which has no file and no `sha256`. Raises ArtifactError as `images`."""
+        if self.run is not None:
+            return self.run.to_dataset()
+        from datasets import Dataset
+
+        rows, classes = [], self.classes
+        for label, fields, pixels in self._exported():
+            known = {**vars(classes[label]), "class_name": classes[label].name, **fields}
+            image = {"bytes": encode(pixels), "path": f"{fields['key']}.png"}
+            rows.append({"image": image, "label": label, **{name: known.get(name) for name in COLUMN_TYPES}})
+        return Dataset.from_list(rows, features=features(classes))
+
+    def _exported(self) -> Iterator[tuple[int, dict[str, Any], ndarray]]:
+        """(class index, metadata, pixels) of every image of an export; of mosaics, of every part. Raises ArtifactError
+        as `images`."""
+        if self.index is None:
+            return
+        names = {label: info.name for label, info in enumerate(self.classes)}
+        try:
+            for example in layout_named(self.index["layout"]).read(self.path, self.index):
+                label, class_name = example.label, example.metadata["class_name"]
+                if label not in names or names[label] != class_name:
+                    raise ArtifactError(
+                        f"{self.path} calls class {label} both {names.get(label)!r} and {class_name!r}; "
+                        "its labels cannot be trusted"
+                    )
+                for fields, pixels in example.images(self.tiles):
+                    yield label, fields, pixels
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{self.path} is damaged ({error}); dmgd verify {self.path} names the files") from error
+
+    def __repr__(self) -> str:
+        if self.run is not None:
+            return repr(self.run)
+        index = self.index or {}
+        images = f"{index['images']} {'images' if self.tiles == 1 else f'mosaics of {self.tiles}×{self.tiles}'}"
+        return visible(f"DistilledSet('{self.path}', {index['layout']}, {images}, {len(self.classes)} classes)")
+
+
+open_export = DistilledSet.open
 
 
 def require_outside_sets(out: Path) -> None:
@@ -103,7 +145,7 @@ def export_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
 
 def _content_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
     names = dict(enumerate(info["name"] for info in index["run"]["classes"]))
-    is_lossless = index["image_format"] in LOSSLESS
+    is_lossless, tiles, ipc = index["image_format"] in LOSSLESS, index.get(TILES, 1), index["run"]["config"]["ipc"]
     counts, keys = Counter[int](), set()
     for example in layout_named(index["layout"]).read(folder, index):
         key, class_name = example.key, example.metadata["class_name"]
@@ -117,8 +159,28 @@ def _content_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
             yield f"{key}: its file is not the one of its metadata"
         elif is_lossless and sha256_bytes(example.pixels.tobytes()) != example.metadata["pixels_sha256"]:
             yield f"{key}: its pixels are not those of its metadata"
+        if tiles > 1:
+            yield from _part_problems(example, tiles, is_lossless)
     for label, count in enumerate(index["images_per_class"]):
         if counts[label] != count:
             yield f"class {label}: has {counts[label]} images, {INDEX} says {count}"
+    if others := sorted({count * tiles**2 for count in index["images_per_class"]} - {ipc}):
+        yield f"{INDEX}: a class has {others[0]} images, the run has {ipc} of each"
     if sum(counts.values()) != index["images"] or sum(file["images"] for file in index["files"]) != index["images"]:
         yield f"{INDEX}: the numbers of images do not add up to {index['images']}"
+
+
+def _part_problems(mosaic: Example, tiles: int, is_lossless: bool) -> Iterator[str]:
+    """One line per part of the mosaic that is not the one of its metadata, or whose place is another's."""
+    try:
+        parts = mosaic.images(tiles)
+        first = mosaic.metadata["image_index"] * tiles**2
+    except (KeyError, ValueError) as error:
+        yield f"{mosaic.key}: is no mosaic of {tiles}×{tiles} ({error})"
+        return
+    for place, (metadata, pixels) in enumerate(parts):
+        key, index = image_key(mosaic.label, first + place), metadata["image_index"]
+        if (metadata["key"], index) != (key, first + place):
+            yield f"{mosaic.key}: its part {place + 1} is called {metadata['key']} (image {index}), not {key}"
+        elif is_lossless and sha256_bytes(pixels.tobytes()) != metadata["pixels_sha256"]:
+            yield f"{key}: part {place + 1} of {mosaic.key} does not have the pixels of its metadata"

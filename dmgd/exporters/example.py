@@ -1,24 +1,34 @@
 """What layouts write and read back: the images of a set with their metadata; and the description of the set."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy import ndarray
 
 from dmgd.classes.info import ClassInfo
 from dmgd.files import sha256_bytes
 from dmgd.images import decode, encode
+from dmgd.mosaics import shrunk, split, stitched
 from dmgd.progress import Task
-from dmgd.runs.columns import COLUMN_TYPES, label_names, metadata
+from dmgd.runs.columns import (
+    COLUMN_TYPES,
+    MOSAIC_TYPES,
+    PART_TYPES,
+    PARTS,
+    label_names,
+    metadata,
+    mosaic_metadata,
+)
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.record import ImageRecord
 from dmgd.sources.decode import in_order
 
 READERS, READ_AHEAD = 2, 4
+Item = TypeVar("Item")
 CHUNK = 16  # images that are read at a time: to hand over each alone takes as long as to read it
 
 
@@ -32,20 +42,21 @@ class Limits:
 
 @dataclass(frozen=True)
 class Description:
-    """The set to write: its classes in order, the images' file format, the shards' limits, and whether it has soft
-    labels."""
+    """The set to write: its classes in order, the images' file format, the shards' limits, whether it has soft labels,
+    and with `tiles` above 1 that its images are mosaics."""
 
     classes: tuple[ClassInfo, ...]
     image_format: str = "png"
     limits: Limits = Limits()
     soft_labels: bool = False
+    tiles: int = 1
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image of an export: its label, its `metadata` (see `dmgd.runs.columns`), and the bytes of its file, or uint8
-    pixels (h, w, c) when read from a layout without image files. `logits` (classes,), float32, are a teacher's soft
-    label; they are not read back."""
+    """One stored image of an export: its label, its `metadata` (see `dmgd.runs.columns`), and the bytes of its file, or
+    uint8 pixels (h, w, c) when read from a layout without image files. `logits` (classes,), float32, are a teacher's
+    soft label; they are not read back."""
 
     label: int
     metadata: dict[str, Any]
@@ -65,6 +76,13 @@ class Example:
     def pixels(self) -> ndarray:
         """The decoded pixels, uint8 (h, w, c)."""
         return decode(self.image) if isinstance(self.image, bytes) else self.image
+
+    def images(self, tiles: int) -> list[tuple[dict[str, Any], ndarray]]:
+        """The metadata and pixels of the images in it: its own, or those of its parts. Raises KeyError or ValueError if
+        it is no mosaic of tiles × tiles."""
+        if tiles == 1:
+            return [(self.metadata, self.pixels)]
+        return list(zip(self.metadata[PARTS], split(self.pixels, tiles), strict=True))
 
 
 def shards(examples: Iterable[Example], limits: Limits) -> Iterator[tuple[int, Iterator[Example]]]:
@@ -93,9 +111,14 @@ def columns(description: Description, label: Any = None) -> list[dict[str, Any]]
     return [
         {"name": "image", "dtype": "image"},
         {"name": "label", "dtype": label or {"class_label": {"names": names}}},
-        *({"name": name, "dtype": kind} for name, kind in COLUMN_TYPES.items()),
+        *_dtypes(COLUMN_TYPES if description.tiles == 1 else MOSAIC_TYPES),
+        *([{"name": PARTS, "list": _dtypes(PART_TYPES)}] if description.tiles > 1 else []),
         *([{"name": "logits", "sequence": "float32"}] if description.soft_labels else []),
     ]
+
+
+def _dtypes(types: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"name": name, "dtype": kind} for name, kind in types.items()]
 
 
 def examples(
@@ -116,11 +139,32 @@ def examples(
         fields = metadata(record, classes[record.class_index], sha256)
         return Example(record.class_index, fields, data, logits[record.key] if logits else None)
 
-    def read_all(chunk: Sequence[ImageRecord]) -> list[Example]:
-        return [read(record) for record in chunk]
+    return _read_ahead(read, records, task)
 
-    chunks = (records[first : first + CHUNK] for first in range(0, len(records), CHUNK))
-    # A few are read, checked and encoded while earlier ones are written.
+
+def mosaic_examples(
+    run: RunDirectory, records: Sequence[ImageRecord], image_format: str, tiles: int, task: Task
+) -> Iterator[Example]:
+    """The run's images in order as mosaics of tiles × tiles, filled by those of a class; each image is checked against
+    its record when read."""
+    classes, each = run.classes, tiles * tiles
+
+    def read(own: Sequence[ImageRecord]) -> Example:
+        label, parts = own[0].class_index, [shrunk(run.pixels(record), tiles) for record in own]
+        pixels = stitched(parts, tiles)
+        data = encode(pixels, image_format)
+        return Example(label, mosaic_metadata(own, classes[label], sha256_bytes(data), pixels, parts), data)
+
+    return _read_ahead(read, [records[first : first + each] for first in range(0, len(records), each)], task)
+
+
+def _read_ahead(read: Callable[[Item], Example], items: Sequence[Item], task: Task) -> Iterator[Example]:
+    """What is read of the items, in order: a few are read, checked and encoded while earlier ones are written."""
+
+    def read_all(chunk: Sequence[Item]) -> list[Example]:
+        return [read(item) for item in chunk]
+
+    chunks = (items[first : first + CHUNK] for first in range(0, len(items), CHUNK))
     with ThreadPoolExecutor(READERS) as pool:
         for chunk in in_order(pool, read_all, chunks, READ_AHEAD):
             yield from chunk

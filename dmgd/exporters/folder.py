@@ -17,6 +17,7 @@ from dmgd.progress import Progress
 
 FORMAT = 4
 INDEX, CARD = "index.json", "README.md"
+TILES = "tiles"  # in the index of mosaics only
 STAGING = ".dmgd-unfinished"
 BLOCK = 1 << 20
 
@@ -30,6 +31,8 @@ def read_index(folder: Path) -> dict[str, Any]:
     for file in index["files"]:
         if not is_inside(file["path"]):
             raise ArtifactError(f"{folder / INDEX} was forged: {file['path']!r} is not in the folder; {remedy}")
+    if TILES in index and not (type(index[TILES]) is int and index[TILES] > 1):
+        raise ArtifactError(f"{folder / INDEX} was forged: mosaics have no {index[TILES]!r} tiles; {remedy}")
     return index
 
 
@@ -87,7 +90,7 @@ def same_export(out: Path, wanted: dict[str, Any], progress: Progress) -> dict[s
     """The index of the export at `out`. Raises MismatchError if it is not the one wanted, ArtifactError if a file of it
     is missing or was changed."""
     index = read_index(out)
-    if differing := sorted(key for key in wanted if index.get(key) != wanted[key]):
+    if differing := sorted(key for key in {*wanted, TILES} if index.get(key) != wanted.get(key)):
         raise MismatchError(
             f"{out} contains another export (other {', '.join(differing)}); choose another --out folder"
         )

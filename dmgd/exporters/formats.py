@@ -12,6 +12,15 @@ if TYPE_CHECKING:  # the command line lists the layouts without the libraries th
     from dmgd.exporters.example import Description, Example
 
 
+PARTS_OF_AN_IMAGE = """\
+from PIL import Image
+def parts(image, tiles={tiles}):  # of a mosaic, each as large as the mosaic; all have its label
+    width, height = image.width // tiles, image.height // tiles
+    corners = [(x * width, y * height) for y in range(tiles) for x in range(tiles)]
+    cut = [image.crop((x, y, x + width, y + height)) for x, y in corners]
+    return [part.resize(image.size, Image.Resampling.BICUBIC) for part in cut]"""
+
+
 @dataclass(frozen=True)
 class Layout:
     """How an export is stored on disk.
@@ -22,7 +31,8 @@ class Layout:
     The rest is for the dataset card. `data_files` are the file patterns for `load_dataset` (none: it cannot read the
     layout), `columns(description)` the columns it then has, image and label first (None: those of
     `dmgd.exporters.example.columns`). `snippet` is Python that opens the export, at FOLDER, with another library. In
-    patterns and snippet, {image_format} is replaced by the images' suffix.
+    patterns and snippet, {image_format} is replaced by the images' suffix. `parts_snippet` is Python that splits what
+    was opened, mosaics of {tiles} × {tiles}, and enlarges the parts.
     """
 
     write: "Callable[[Path, Iterable[Example], Description], list[dict[str, Any]]]"
@@ -30,6 +40,7 @@ class Layout:
     data_files: tuple[str, ...] = ()
     columns: "Callable[[Description], list[dict[str, Any]]] | None" = None
     snippet: str = ""
+    parts_snippet: str = PARTS_OF_AN_IMAGE
 
 
 # A new layout is one more entry: itself, or where to import it from when it is used.

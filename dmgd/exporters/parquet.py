@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from dmgd.exporters.example import Description, Example, shards
 from dmgd.exporters.folder import HashedFile, hashed_file
 from dmgd.exporters.formats import Layout
-from dmgd.runs.columns import COLUMN_TYPES, features
+from dmgd.runs.columns import COLUMN_TYPES, MOSAIC_TYPES, PART_TYPES, PARTS, features
 
 ROWS_PER_GROUP = 100  # what readers fetch at once; the default of `datasets`
 
@@ -20,14 +20,14 @@ def write(folder: Path, examples: Iterable[Example], description: Description) -
     """Write `data/train-00000-of-00002.parquet`, … in `folder`."""
     from datasets import Sequence, Value
 
-    columns = features(description.classes)
+    columns = features(description.classes, description.tiles)
     if description.soft_labels:
         columns["logits"] = Sequence(Value("float32"))
     files = []
     for number, shard in shards(examples, description.limits):
         with hashed_file(folder, path := f"data/{number:05d}") as file:
             # The schema has the metadata in which `datasets` stores its Image and ClassLabel types.
-            images = _write_shard(file, shard, columns.arrow_schema, description.image_format)
+            images = _write_shard(file, shard, columns.arrow_schema, description)
         files.append(file.entry(path, images))
     # File names contain the number of shards, which is known only now.
     for number, entry in enumerate(files):
@@ -36,14 +36,16 @@ def write(folder: Path, examples: Iterable[Example], description: Description) -
     return files
 
 
-def _write_shard(file: HashedFile, shard: Iterator[Example], schema: pa.Schema, image_format: str) -> int:
+def _write_shard(file: HashedFile, shard: Iterator[Example], schema: pa.Schema, description: Description) -> int:
     """Write one shard and return its number of images. Images are already compressed."""
     count, columns = 0, ["label", *COLUMN_TYPES]
+    if description.tiles > 1:
+        columns = ["label", *MOSAIC_TYPES, *(f"{PARTS}.list.element.{name}" for name in PART_TYPES)]
     compression = {**dict.fromkeys([*columns, "image.path"], "snappy"), "image.bytes": "none"}
     options: dict[str, Any] = {"compression": compression, "use_dictionary": columns, "write_statistics": columns}
     with pa.PythonFile(file, mode="w") as sink, pq.ParquetWriter(sink, schema, **options) as writer:
         while group := list(islice(shard, ROWS_PER_GROUP)):
-            written = [row(example, image_format) for example in group]
+            written = [row(example, description.image_format) for example in group]
             writer.write_table(pa.Table.from_pylist(written, schema=schema))
             count += len(group)
     return count

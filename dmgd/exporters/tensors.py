@@ -21,6 +21,13 @@ import torch
 images = torch.load("FOLDER/images.pt", weights_only=True)  # (n, channels, h, w), from 0 to 1
 labels = torch.load("FOLDER/labels.pt", weights_only=True)"""
 
+PARTS = """\
+from torch.nn.functional import interpolate
+h, w = (side // {tiles} for side in images.shape[-2:])
+parts = images.unfold(2, h, h).unfold(3, w, w).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+parts = interpolate(parts, images.shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
+labels = labels.repeat_interleave({tiles} * {tiles})"""
+
 
 def write(folder: Path, examples: Iterable[Example], description: Description) -> list[dict[str, Any]]:
     """Write in `folder` `images.pt` (n, c, h, w), float32 in [0, 1], `labels.pt` (n,), int64, `metadata.jsonl`, a line
@@ -68,4 +75,4 @@ def _read(path: Path) -> Tensor:
     return tensor
 
 
-LAYOUT = Layout(write, read, snippet=SNIPPET)
+LAYOUT = Layout(write, read, snippet=SNIPPET, parts_snippet=PARTS)

@@ -26,13 +26,15 @@ _OF_A_CLASS = {"name": str, "wnid": str | None, "images": int, "pixels_sha256": 
 _SHAPE = {"tolerance": int | float, "config": dict, "prior": str, "classes": [_OF_A_CLASS]}
 
 
-def make_lock(manifest: dict[str, Any], images: Iterable[tuple[int, ndarray]]) -> dict[str, Any]:
-    """The lock file's content for a manifest and (class index, uint8 pixels (h, w, c)) of every image, in order."""
+def make_lock(manifest: dict[str, Any], images: Iterable[tuple[int, ndarray]], tiles: int = 1) -> dict[str, Any]:
+    """The lock file's content for a manifest and (class index, uint8 pixels (h, w, c)) of every image, in order; with
+    `tiles` above 1 they are parts of mosaics."""
     spec, identity = manifest["specs"]["prior"], manifest["prior"]
     names = {  # without local paths
         "source": manifest["statistics"]["source"]["name"],
         "prior": spec["name"] if identity["revision"] else identity["id"],
         "precision": spec["precision"],
+        **({"tiles": tiles} if tiles > 1 else {}),
     }
     digests = [hashlib.sha256() for _ in manifest["classes"]]
     sketches: list[list[ndarray]] = [[] for _ in manifest["classes"]]

@@ -28,7 +28,7 @@ class ImageRecord:
     @property
     def key(self) -> str:
         """The name of the image in every export, for example `c0003-i00007`."""
-        return f"c{self.class_index:04d}-i{self.image_index:05d}"
+        return image_key(self.class_index, self.image_index)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -36,3 +36,13 @@ class ImageRecord:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "ImageRecord":
         return cls(**fields)
+
+
+def image_key(class_index: int, image_index: int) -> str:
+    """The name in every export of an image of a run."""
+    return f"c{class_index:04d}-i{image_index:05d}"
+
+
+def mosaic_key(class_index: int, index: int) -> str:
+    """The name of a mosaic, the one with this `index` among those of its class."""
+    return f"c{class_index:04d}-m{index:05d}"

@@ -75,7 +75,7 @@ def evaluate(
     config, progress = configured(EvaluateConfig, config, settings), listener(progress)
     engine = as_engine(device)
     device = str(torch_device(engine.device))
-    sets = _read(sets)
+    sets = _read(sets, config.tiles)
     source = as_source(source or source_of(sets), progress)
     for remark in source.remarks("test"):
         progress.warn(remark)
@@ -88,7 +88,7 @@ def evaluate(
     # The images in one shape, with labels in the test source's order; runs that differ in their seeds together.
     groups = by_recipe(sets)
     source_size, channels = usual_shape(source, "test")
-    own_size = min(source_size, *sets[0].check().images[0].size)
+    own_size = min(source_size, sets[0].check().side)
     chosen = config.chosen()
     if config.probes and not config.size:
         chosen = replace(chosen, size=own_size, resize=own_size)
@@ -100,13 +100,16 @@ def evaluate(
     prepared = [[prepared_set(one, source.classes, training_shape, config.matching) for one in own] for own in groups]
     own = prepared[0][0]
     test = source_set(source, "test", "test", shape, progress=progress)
-    refuse_test_images((prepared_set(one, source.classes, shape, config.matching) for one in sets), test, progress)
+    for one in sets:
+        stored_shape = shape.in_mosaics(one.side, one.tiles)
+        alike = test if one.tiles == 1 else source_set(source, "test", "test", stored_shape, progress=progress)
+        refuse_test_images([prepared_set(one, source.classes, shape, config.matching)], alike, progress)
 
     # The settings of the training.
     seeds = range(config.seed, config.seed + config.repeats)
     header = {
         **(described_probe(features, own) if features and config.probes else described(protocol, own, config.seed)),
-        "set": {"name": own.name, "images": len(own), "images_per_class": own.counts},
+        "set": {"name": own.name, "images": len(own), "images_per_class": own.counts, **own.stored_as},
         "source": {"name": source.name, "variant": source.variant, "test_images": len(test)},
         "classes": [info.to_json() for info in source.classes],
         "seeds": list(seeds),
@@ -122,7 +125,7 @@ def evaluate(
     # The training.
     baselines = choose_baselines(config.against, source, own.counts, seeds, prior, engine=engine, progress=progress)
     contenders = [in_turn(own, "other" if number else "set", seeds) for number, own in enumerate(prepared)]
-    contenders += baselines.at(training_shape, seeds, progress=progress)
+    contenders += baselines.at(training_shape.in_mosaics(sets[0].side, own.tiles), seeds, progress=progress)
     reference = None
     if features and config.probes:
         reference = open_reference(features, source, measuring_shape, progress=progress)
@@ -141,7 +144,7 @@ def evaluate(
         done = all_trainings(wanted, work, kept, engine, progress)
         trainings = [[done[number, seed] for seed in seeds] for number in range(len(contenders))]
     scores = tuple(
-        Score(data.name, contender.kind, len(data), tuple(own))
+        Score(data.name, contender.kind, len(data), tuple(own), data.stored_as)
         for contender, data, own in zip(contenders, trained_on, trainings, strict=True)
     )
 
@@ -155,7 +158,8 @@ def evaluate(
         if measuring_shape != training_shape:
             first = [group[0] for group in groups]
             seen = [prepared_set(one, source.classes, measuring_shape, config.matching) for one in first]
-            seen += [one.of_seed(config.seed) for one in baselines.at(measuring_shape, seeds[:1], progress=progress)]
+            stored_shape = measuring_shape.in_mosaics(sets[0].side, own.tiles)
+            seen += [one.of_seed(config.seed) for one in baselines.at(stored_shape, seeds[:1], progress=progress)]
         measured = measure(seen, reference, progress=progress)
     if config.report and prior:
         real = source_set(source, "train", "real", training_shape, progress=progress)
@@ -163,14 +167,14 @@ def evaluate(
     return Evaluation(header, scores, measured, trained_on, points, time.perf_counter() - started)
 
 
-def _read(sets: SetLike | Sequence[SetLike]) -> Sequence[RawSet]:
-    """The sets, read from disk where needed; sets that were read already come first."""
+def _read(sets: SetLike | Sequence[SetLike], tiles: int | None) -> Sequence[RawSet]:
+    """The sets, read from disk where needed, in mosaics of these tiles; sets that were read already come first."""
     several = [sets] if isinstance(sets, SetLike) else sets
     if not several:
         raise UsageError("there is no set to evaluate; give at least one")
     read = [one for one in several if isinstance(one, RawSet)]
     paths = [one.path if isinstance(one, RunDirectory) else Path(one) for one in several if not isinstance(one, RawSet)]
-    return [*read, *(read_sets(paths) if paths else [])]
+    return [one.in_mosaics(tiles) for one in (*read, *(read_sets(paths) if paths else []))]
 
 
 def _fit_probes(contender: Contender, reference: Reference, seeds: range, progress: Progress) -> list[Training]:

@@ -5,16 +5,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dmgd.config import configured
 from dmgd.errors import DmgdError
 from dmgd.exporters.card import card, read_results
 from dmgd.exporters.distilled import require_outside_sets
-from dmgd.exporters.example import Description, Limits, examples
-from dmgd.exporters.folder import CARD, FORMAT, INDEX, output_folder, same_export, staged, write_hashed
+from dmgd.exporters.example import Description, examples, mosaic_examples
+from dmgd.exporters.export_config import ExportConfig
+from dmgd.exporters.folder import CARD, FORMAT, INDEX, TILES, output_folder, same_export, staged, write_hashed
 from dmgd.exporters.formats import layout_named
 from dmgd.exporters.remote import require_writable, send
 from dmgd.exporters.soft_labels import read_soft_labels
 from dmgd.files import scratch_folder, sha256_bytes, write_sealed
-from dmgd.images import check_image_format
+from dmgd.mosaics import require_mosaics
 from dmgd.progress import Progress, listener
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.manifest import published
@@ -25,65 +27,66 @@ def export(
     run: RunDirectory | Path | str,
     layout: str,
     out: Path | str,
+    config: ExportConfig | None = None,
     *,
-    image_format: str = "png",
-    limits: Limits = Limits(),
-    teacher: Path | str | None = None,
-    evaluation: Path | str | None = None,
     progress: Progress | bool = False,
+    **settings: Any,
 ) -> dict[str, Any]:
-    """Write the run to `out`, a folder or a URL that fsspec writes to, and return the export's index. The same run and
-    settings give the same bytes.
+    """Write the run to `out`, a folder or a URL that fsspec writes to, and return the export's index, by a
+    configuration or its `settings`, such as image_format="webp". The same run and settings give the same bytes.
 
-    `layout` is "webdataset", "parquet", "imagefolder" or "tensors", `image_format` "png", "webp" or "jpg". `teacher` is
-    a folder of soft labels, see dmgd.exporters.soft_labels; `evaluation` is a JSON of `dmgd evaluate`, whose scores are
-    added to the card.
+    `layout` is "webdataset", "parquet", "imagefolder" or "tensors".
 
     If `out` already contains this export, nothing is written. Raises ArtifactError for an unfinished or damaged run,
-    UsageError if `out` contains something else, MismatchError if it contains another export.
+    UsageError if `out` contains something else, or the images do not fill the mosaics, MismatchError if it contains
+    another export.
     """
     run = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
+    config = configured(ExportConfig, config, settings)
     if url := url_of(out):
         require_writable(url)
         with scratch_folder() as folder:
-            settings: dict[str, Any] = {
-                "image_format": image_format,
-                "limits": limits,
-                "teacher": teacher,
-                "evaluation": evaluation,
-            }
-            index = export(run, layout, folder / "export", progress=progress, **settings)
+            index = export(run, layout, folder / "export", config, progress=progress)
             send(folder / "export", index, url, listener(progress))
         return index
-    out, progress, found = Path(out), listener(progress), layout_named(layout)
-    check_image_format(image_format)
+    out, progress, found, tiles = Path(out), listener(progress), layout_named(layout), config.tiles
     records = run.complete_records()
-    logits = read_soft_labels(Path(teacher), [one.key for one in records], len(run.classes)) if teacher else None
-    results = read_results(Path(evaluation)) if evaluation else None
+    if tiles > 1:
+        height, width, _ = run.pixels(records[0]).shape
+        require_mosaics(str(run.path), {"each class": run.config.ipc}, (width, height), tiles)
+    keys, teacher = [record.key for record in records], config.teacher
+    logits = read_soft_labels(Path(teacher), keys, len(run.classes)) if teacher else None
+    results = read_results(Path(config.evaluation)) if config.evaluation else None
     # What identifies the export: the run and the settings.
     wanted = {
         "format": FORMAT,
         "layout": layout,
-        "image_format": image_format,
-        "limits": asdict(limits),
+        "image_format": config.image_format,
+        "limits": asdict(config.limits),
         "soft_labels": logits and sha256_bytes(b"".join(logits[key].tobytes() for key in sorted(logits))),
         "results": results and sha256_bytes(results.encode()),
         "run": published(run.manifest),
+        **({TILES: tiles} if tiles > 1 else {}),
     }
     require_outside_sets(out)
     with output_folder(out):
         if (out / INDEX).exists():
             return same_export(out, wanted, progress)
-        with staged(out) as folder, progress.task("export", len(records), "images") as task:
-            description = Description(run.classes, image_format, limits, soft_labels=logits is not None)
-            files = found.write(folder, examples(run, records, image_format, logits, task), description)
-            if (written := sum(file["images"] for file in files)) != len(records):
-                raise DmgdError(f"the layout {layout} wrote {written} of {len(records)} images; nothing was exported")
+        count = len(records) // tiles**2
+        with staged(out) as folder, progress.task("export", count, "images") as task:
+            description = Description(run.classes, config.image_format, config.limits, logits is not None, tiles)
+            if tiles > 1:
+                stored = mosaic_examples(run, records, config.image_format, tiles, task)
+            else:
+                stored = examples(run, records, config.image_format, logits, task)
+            files = found.write(folder, stored, description)
+            if (written := sum(file["images"] for file in files)) != count:
+                raise DmgdError(f"the layout {layout} wrote {written} of {count} images; nothing was exported")
             counts = Counter(record.class_index for record in records)
-            per_class = [counts[c] for c in range(len(run.classes))]
+            per_class = [counts[c] // tiles**2 for c in range(len(run.classes))]
             text = card(run, description, found, per_class, sum(file["bytes"] for file in files), results)
             files.append(write_hashed(folder, CARD, text.encode()))
             files.sort(key=lambda file: file["path"])
-            index = {**wanted, "images": len(records), "images_per_class": per_class, "files": files}
+            index = {**wanted, "images": count, "images_per_class": per_class, "files": files}
             write_sealed(folder / INDEX, index)
     return index

@@ -18,6 +18,7 @@ from dmgd.generation.regeneration import StoredLatents, regenerate, spread
 from dmgd.generation.selecting import selected_batches
 from dmgd.images import LOSSLESS
 from dmgd.matching.selections import Selection
+from dmgd.mosaics import shrunk
 from dmgd.priors.load import as_prior, torch_device
 from dmgd.priors.prior import Prior
 from dmgd.progress import Progress, listener
@@ -89,12 +90,14 @@ def verify(
             again = _chosen_again(indices, plan, loaded, source or own_source, progress)
         else:
             again = regenerate(indices, plan, loaded, statistics, _stored_latents(target))
+        if target.tiles > 1:
+            again = ((c, i, shrunk(pixels, target.tiles)) for c, i, pixels in again)
         _compare_regenerated(target, indices, again, config.tolerance, report, progress)
     return report
 
 
 def _lock_of(target: DistilledSet) -> dict[str, Any]:
-    return make_lock(target.manifest, ((c, pixels) for c, _, pixels in target.images()))
+    return make_lock(target.manifest, ((c, pixels) for c, _, pixels in target.images()), target.tiles)
 
 
 def _require_exact_pixels(target: DistilledSet) -> None:
