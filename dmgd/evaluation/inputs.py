@@ -1,8 +1,8 @@
 """Reading the set to evaluate: a run, an export, or another tool's set, which is read as sources are."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ _NUMBERED = re.compile(r"(\d{3,})-(.+)")
 class RawSet:
     """A set as it was read. `labels` are indices into `classes`, which are as in the files. `numbered` is False where
     the order of the classes means nothing (folders without numbers). `specs` are the source and the prior that
-    the set was made with, where they are recorded. `remarks` say what was left out."""
+    the set was made with, where they are recorded; `made_by` the names of its "method" and "prior". `remarks` say what
+    was left out."""
 
     name: str
     images: list[Image.Image]
@@ -34,6 +35,7 @@ class RawSet:
     classes: tuple[ClassInfo, ...]
     numbered: bool = True
     specs: tuple[SourceSpec, PriorSpec] | None = None
+    made_by: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
     def check(self) -> "RawSet":
@@ -75,7 +77,8 @@ def _read_distilled(path: Path) -> RawSet:
             raise ArtifactError(f"{path} is damaged ({problem}); dmgd verify {path} lists all differences")
         own = list(distilled.images())
         images, labels = [to_image(pixels) for _, _, pixels in own], [label for label, _, _ in own]
-        return RawSet(path.name, images, labels, distilled.classes, specs=distilled.specs)
+        made_by = {"method": distilled.manifest["config"]["method"]["name"], "prior": distilled.specs[1].name}
+        return RawSet(path.name, images, labels, distilled.classes, specs=distilled.specs, made_by=made_by)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # values of other types in its JSON
         raise ArtifactError(
             f"{path} is damaged ({type(error).__name__}: {error}); distil or export it again to a new folder"
