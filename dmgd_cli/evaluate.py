@@ -11,7 +11,7 @@ from dmgd.evaluation.protocols import BASELINES, PROTOCOLS, EvaluateConfig
 from dmgd_cli import options
 from dmgd_cli.engine import engine_of
 from dmgd_cli.options import optional
-from dmgd_cli.output import print_json, print_line, print_table
+from dmgd_cli.output import print_json, print_line, print_table, typed_command
 
 DEFAULTS = EvaluateConfig()
 
@@ -119,6 +119,7 @@ def command(
             progress=display,
             on_header=lambda settings: show_header(settings, display),
         )
+    evaluation.settings["command"] = typed_command()
     result = evaluation.to_json()
     if json:
         print_json(result)

@@ -1,6 +1,7 @@
 """Results on stdout: tables for people, JSON for machines."""
 
 import json
+import shlex
 import sys
 from collections.abc import Collection, Sequence
 from textwrap import fill
@@ -17,6 +18,11 @@ UNLIMITED, NARROW = 10_000, 80  # columns
 def print_json(value: Any) -> None:
     """In ASCII, which every terminal and every encoding can show."""
     print(json.dumps(value, indent=2))
+
+
+def typed_command() -> str:
+    """The command that is running, as it was typed but for credentials in URLs."""
+    return visible(shlex.join(["dmgd", *sys.argv[1:]]))
 
 
 def print_line(text: str) -> None:

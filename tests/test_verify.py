@@ -12,8 +12,10 @@ from PIL import Image
 from source_stand_ins import as_folder, pictures
 
 from dmgd.generation.regeneration import spread
+from dmgd.images import decode, encode
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.lockfile import compare_locks, make_lock
+from dmgd.runs.preview import NAMES, contact_sheet, images_of
 from dmgd.workflows.export import export
 
 LAYOUTS = ("webdataset", "parquet", "imagefolder", "tensors")
@@ -101,6 +103,41 @@ def test_a_preview_may_be_compressed_in_another_way(run, inline):
     inline("verify", run.path)
     preview.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(run.path / "preview.png")
     assert "does not show the run's images" in inline("verify", run.path, code=1).stdout
+
+
+def test_a_preview_has_pages_with_the_names_of_a_hundred_classes(tmp_path, inline):
+    """In any script and of any length; their pixels depend on Pillow and are not compared."""
+    names = [
+        "Welsh springer spaniel, a dog of the hills, valleys and farms of Wales",
+        "école",
+        "日本の猫",
+        *map(str, range(99)),
+    ]
+    run = make_run(tmp_path / "run", names, ipc=1)
+    assert tree(make_run(tmp_path / "again", names, ipc=1).path) == tree(run.path)
+    pages = sorted(run.path.glob("preview*.png"))
+    assert [page.name for page in pages] == ["preview-2.png", "preview-3.png", "preview-4.png", "preview.png"]
+    sheets = [decode(page.read_bytes()) for page in pages]
+    assert {sheet.shape for sheet in sheets} == {(25 * 68 + 4, NAMES + 72, 3)}
+    ink = [(sheets[-1][68 * row : 68 * row + 68, :NAMES] < 100).sum() for row in range(3)]
+    assert ink[0] > ink[1] > ink[2] == 0  # three lines, one, and no letter that could be drawn
+    inline("verify", run.path)
+    sheets[-1][:, :NAMES] = 255
+    pages[-1].write_bytes(encode(sheets[-1]))
+    inline("verify", run.path)
+    pages[1].unlink()
+    assert "preview-3.png: is missing" in inline("verify", run.path, code=1).stdout
+
+
+def test_a_preview_of_an_earlier_version_is_as_good(tmp_path, inline):
+    run = make_run(tmp_path / "run", list(map(str, range(30))))
+    for page in run.path.glob("preview*.png"):
+        page.unlink()
+    assert "preview.png: is missing" in inline("verify", run.path, code=1).stdout
+    (run.path / "preview.png").write_bytes(encode(contact_sheet(images_of(run, range(20)))))
+    inline("verify", run.path)
+    (run.path / "preview.png").write_bytes(encode(contact_sheet(images_of(run, range(1, 21)))))
+    assert "preview.png: does not show" in inline("verify", run.path, code=1).stdout
 
 
 def test_images_labels_and_counts_must_agree_with_the_index(run, tmp_path, inline):

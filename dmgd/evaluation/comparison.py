@@ -8,11 +8,15 @@ import numpy as np
 from numpy import ndarray
 
 from dmgd.errors import visible
+from dmgd.evaluation.examples import Examples
 from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.significance import corrected, mean_and_std, paired_difference, plus_minus, rounded, statement
 from dmgd.evaluation.train import Training
 from dmgd.html import table
 from dmgd.mosaics import counted
+
+MATRIX_CLASSES = 100  # of more, the confusion matrix is left out: a million numbers for each set
+CONFUSED_PAIRS = 20
 
 
 @dataclass(frozen=True)
@@ -51,16 +55,36 @@ class Score:
 
 
 def details(trainings: Sequence[Training]) -> dict[str, Any]:
-    """For JSON: accuracy in % of each class and the confusion matrix, over all trainings; the curve of each."""
+    """For JSON: accuracy in % of each class, the pairs of classes that are "most_confused", and the confusion matrix,
+    over all trainings; the curve of each. The matrix is None for more than 100 classes."""
     confusion = np.sum([training.confusion.numpy() for training in trainings], axis=0)
     return {
         "per_class": rounded(100 * confusion.diagonal() / confusion.sum(1).clip(min=1)),
-        "confusion": confusion.tolist(),
+        "most_confused": _most_confused(confusion),
+        "confusion": confusion.tolist() if len(confusion) <= MATRIX_CLASSES else None,
         "curves": [
             [{"epoch": e, "top1": round(a, 3), "loss": round(loss, 5)} for e, a, loss in training.curve]
             for training in trainings
         ],
     }
+
+
+def _most_confused(confusion: ndarray) -> list[dict[str, int]]:
+    """The pairs (true, predicted) with the largest shares of the true class' test images, at most 20, largest first."""
+    shares = confusion / confusion.sum(1).clip(min=1)[:, None]
+    np.fill_diagonal(shares, 0)
+    most = np.argsort(-shares, axis=None, kind="stable")[:CONFUSED_PAIRS]
+    pairs = [(int(i) // len(shares), int(i) % len(shares)) for i in most]
+    return [
+        {
+            "true": true,
+            "predicted": predicted,
+            "count": int(confusion[true, predicted]),
+            "of": int(confusion[true].sum()),
+        }
+        for true, predicted in pairs
+        if confusion[true, predicted]
+    ]
 
 
 def accuracy_table(scores: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
@@ -106,13 +130,13 @@ def ddranking_lines(result: dict[str, Any]) -> list[str]:
 @dataclass(frozen=True)
 class Evaluation:
     """The scores of all sets, the evaluated one first; the `sets` themselves (for the first seed); the settings; and
-    for a report the `points`: coordinates (n, 2) and labels of the real images and of the set's."""
+    for a report the `examples`."""
 
     settings: dict[str, Any]
     scores: tuple[Score, ...]
     metrics: dict[str, dict[str, float]]
     sets: tuple[ImageSet, ...]
-    points: tuple[tuple[ndarray, ndarray], ...]
+    examples: Examples | None
     seconds: float
 
     def to_json(self) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from dmgd.evaluation.students import student_orders
 from dmgd.html import table
 
 FORMAT = 1
-MOST_CONFUSED = 100  # classes: a larger confusion matrix is left out
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,5 @@ class Comparison:
             "seconds": seconds(row),
             "published": published(row, self.settings["source"]["name"], len(self.classes)),
             "budget": budget(row),
-            **self._details(row),
+            **details([result.training for result in row.results]),
         }
-
-    def _details(self, row: Row) -> dict[str, Any]:
-        found = details([result.training for result in row.results])
-        return found if len(self.classes) <= MOST_CONFUSED else {**found, "confusion": None}

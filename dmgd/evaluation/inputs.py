@@ -1,8 +1,8 @@
 """Reading the set to evaluate: a run, an export, or another tool's set, which is read as sources are."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class RawSet:
     """A set as it was read. `labels` are indices into `classes`, which are as in the files. `numbered` is False where
     the order of the classes means nothing (folders without numbers). `specs` are the source and the prior that
     the set was made with, where they are recorded; `recipe` is a digest of all that it was made with but its seed, and
-    the seed. `remarks` say what was left out."""
+    the seed; `made_by` the names of its "method" and "prior". `remarks` say what was left out."""
 
     name: str
     images: list[Image.Image]
@@ -38,6 +38,7 @@ class RawSet:
     numbered: bool = True
     specs: tuple[SourceSpec, PriorSpec] | None = None
     recipe: tuple[str, int] | None = None
+    made_by: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     tiles: int = 1  # above 1 the images are the parts of mosaics of tiles × tiles, see dmgd.mosaics
 
@@ -102,7 +103,9 @@ def _read_distilled(path: Path) -> RawSet:
         own = list(distilled.images())
         images, labels = [to_image(pixels) for _, _, pixels in own], [label for label, _, _ in own]
         recipe, tiles = recipe_of(distilled.manifest), distilled.tiles
-        return RawSet(path.name, images, labels, distilled.classes, specs=distilled.specs, recipe=recipe, tiles=tiles)
+        made_by = {"method": distilled.manifest["config"]["method"]["name"], "prior": distilled.specs[1].name}
+        known: dict[str, Any] = {"specs": distilled.specs, "recipe": recipe, "made_by": made_by, "tiles": tiles}
+        return RawSet(path.name, images, labels, distilled.classes, **known)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # values of other types in its JSON
         raise ArtifactError(
             f"{path} is damaged ({type(error).__name__}: {error}); distil or export it again to a new folder"

@@ -13,13 +13,12 @@ from jaxtyping import Float, Int, Int64
 from numpy import ndarray
 from torch import Tensor
 
-from dmgd.evaluation.features import BATCH, Features, latents_of
+from dmgd.evaluation.features import BATCH, Features
 from dmgd.evaluation.imageset import ImageSet, Shape, source_set
 from dmgd.evaluation.metrics import set_metrics
 from dmgd.evaluation.protocols import PROBE
 from dmgd.evaluation.train import Training
 from dmgd.evaluation.validation import confusion_matrix, top1
-from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.detail import detail
 from dmgd.sources.source import Source
@@ -153,12 +152,3 @@ def measure(
             }
             task.advance()
     return measured
-
-
-def projection(real: ImageSet, synthetic: ImageSet, prior: Prior) -> tuple[tuple[ndarray, ndarray], ...]:
-    """Coordinates (n, 2) and labels of both sets' images: the first two principal components of the real latents."""
-    rows = [latents_of(prior).rows(data) for data in (real, synthetic)]
-    mean = rows[0].mean(0)
-    _, _, directions = np.linalg.svd(rows[0] - mean, full_matrices=False)
-    coordinates = [(part - mean) @ directions[:2].T for part in rows]
-    return (coordinates[0], real.labels.numpy()), (coordinates[1], synthetic.labels.numpy())

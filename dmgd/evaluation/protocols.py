@@ -237,9 +237,9 @@ class EvaluateConfig:
 
     @property
     def needs_prior(self) -> bool:
-        """Whether a prior is used: by baselines, metrics or a probe in its latent space, or a report's scatter."""
-        measured = (self.metrics or self.probes) and not self.features
-        return bool(set(self.against) & set(NEED_PRIOR)) or measured or self.report
+        """Whether a prior is used: by baselines, or by metrics, a probe or a report's map in its latent space."""
+        measured = (self.metrics or self.probes or self.report) and not self.features
+        return bool(set(self.against) & set(NEED_PRIOR)) or measured
 
     def chosen(self) -> Protocol:
         """The protocol with the overrides. Raises UsageError for an unknown protocol."""

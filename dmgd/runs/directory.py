@@ -1,6 +1,6 @@
 """The run directory: distilled images, their records and what made them.
 
-    preview.png                   the first images at a glance
+    preview.png, preview-2.png …  the first images at a glance, 25 classes on a page
     run.json                      specs, configuration, plan, classes, digests, versions, status
     images/<class>-<name>/<i>.png
     batches/<batch>.safetensors   the latents of the batch's images, float32

@@ -3,18 +3,20 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from numpy import ndarray
 
 from dmgd.config import configured
 from dmgd.distribution.engine import Engine, as_engine
 from dmgd.errors import UsageError
 from dmgd.evaluation.baselines import Contender, choose_baselines, in_turn
-from dmgd.evaluation.comparison import Evaluation, Score
-from dmgd.evaluation.features import open_features
+from dmgd.evaluation.comparison import Evaluation, Score, details
+from dmgd.evaluation.examples import evaluation_examples, shown_classes, with_map
+from dmgd.evaluation.features import latents_of, open_features
 from dmgd.evaluation.imageset import (
     ImageSet,
     Shape,
@@ -27,7 +29,7 @@ from dmgd.evaluation.imageset import (
     usual_shape,
 )
 from dmgd.evaluation.inputs import RawSet
-from dmgd.evaluation.measure import Reference, described_probe, measure, open_reference, projection, train_probe
+from dmgd.evaluation.measure import Reference, described_probe, measure, open_reference, train_probe
 from dmgd.evaluation.overlap import refuse_test_images
 from dmgd.evaluation.protocols import EvaluateConfig, resolved
 from dmgd.evaluation.scores import Scores, Wanted, all_trainings
@@ -109,13 +111,19 @@ def evaluate(
     seeds = range(config.seed, config.seed + config.repeats)
     header = {
         **(described_probe(features, own) if features and config.probes else described(protocol, own, config.seed)),
-        "set": {"name": own.name, "images": len(own), "images_per_class": own.counts, **own.stored_as},
+        "set": {
+            **{"name": own.name, "images": len(own), "images_per_class": own.counts},
+            **own.stored_as,
+            **sets[0].made_by,
+        },
         "source": {"name": source.name, "variant": source.variant, "test_images": len(test)},
         "classes": [info.to_json() for info in source.classes],
         "seeds": list(seeds),
         "against": list(config.against),
         "device": device,
         "torch": torch.__version__,
+        "dmgd": version("dmgd"),
+        "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
     }
     teacher = open_teacher(config.teacher, protocol, own) if protocol.loss == "soft" else None
     if teacher:
@@ -148,9 +156,9 @@ def evaluate(
         for contender, data, own in zip(contenders, trained_on, trainings, strict=True)
     )
 
-    # The set metrics, and the coordinates for the report.
+    # The set metrics, and the images for the report.
     measured: dict[str, dict[str, float]] = {}
-    points: tuple[tuple[ndarray, ndarray], ...] = ()
+    examples = None
     if config.metrics and features:
         reference = reference or open_reference(features, source, measuring_shape, progress=progress)
         header |= {"features": features.name, "measured_size": measuring_shape.size}
@@ -161,10 +169,14 @@ def evaluate(
             stored_shape = measuring_shape.in_mosaics(sets[0].side, own.tiles)
             seen += [one.of_seed(config.seed) for one in baselines.at(stored_shape, seeds[:1], progress=progress)]
         measured = measure(seen, reference, progress=progress)
-    if config.report and prior:
-        real = source_set(source, "train", "real", training_shape, progress=progress)
-        points = projection(real, trained_on[0], prior)
-    return Evaluation(header, scores, measured, trained_on, points, time.perf_counter() - started)
+    if config.report:
+        own_shape = Shape(own_size, own_size, shape.channels)
+        classes = shown_classes(details(scores[0].trainings)["per_class"])
+        first = [group[0] for group in groups]
+        examples = evaluation_examples(trained_on, first, baselines, classes, own_shape, config.seed, progress)
+        if space := features or (latents_of(prior) if prior else None):
+            examples = with_map(examples, space)
+    return Evaluation(header, scores, measured, trained_on, examples, time.perf_counter() - started)
 
 
 def _read(sets: SetLike | Sequence[SetLike], tiles: int | None) -> Sequence[RawSet]:
