@@ -16,6 +16,7 @@ from made_run import make_run, tree
 from PIL import Image
 from safetensors.numpy import save_file
 
+from dmgd.exporters.distilled import DistilledSet
 from dmgd.exporters.example import Limits
 
 LAYOUTS = ("webdataset", "parquet", "imagefolder", "tensors")
@@ -310,3 +311,13 @@ def test_images_are_stored_as_they_are(run, tmp_path):
     stored = [sample["png"] for sample in wds.WebDataset(str(shard), shardshuffle=False)]
     assert stored == [run.image_bytes(record) for record in run.records()]
     assert Image.open(io.BytesIO(stored[0])).format == "PNG"
+
+
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_grey_images_are_verified_as_webp_too(tmp_path, inline, tiles):
+    """WebP has three channels, always."""
+    made = make_run(tmp_path / "run", ipc=4, channels=1)
+    out = tmp_path / "out"
+    inline("export", made.path, "--format", "webdataset", "--image-format", "webp", "--tiles", tiles, "--out", out)
+    inline("verify", out)
+    assert {image.shape for _, _, image in DistilledSet.open(out).images()} == {(8 // tiles, 8 // tiles, 1)}

@@ -157,7 +157,7 @@ def _content_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
             yield f"{key}: has label {example.label}, but is of class {class_name!r}"
         if isinstance(example.image, bytes) and sha256_bytes(example.image) != example.metadata["sha256"]:
             yield f"{key}: its file is not the one of its metadata"
-        elif is_lossless and sha256_bytes(example.pixels.tobytes()) != example.metadata["pixels_sha256"]:
+        elif is_lossless and sha256_bytes(example.recorded.tobytes()) != example.metadata["pixels_sha256"]:
             yield f"{key}: its pixels are not those of its metadata"
         if tiles > 1:
             yield from _part_problems(example, tiles, is_lossless)

@@ -77,12 +77,24 @@ class Example:
         """The decoded pixels, uint8 (h, w, c)."""
         return decode(self.image) if isinstance(self.image, bytes) else self.image
 
+    @property
+    def recorded(self) -> ndarray:
+        """The pixels with the channels that were recorded."""
+        return _as_recorded(self.metadata, self.pixels)
+
     def images(self, tiles: int) -> list[tuple[dict[str, Any], ndarray]]:
         """The metadata and pixels of the images in it: its own, or those of its parts. Raises KeyError or ValueError if
         it is no mosaic of tiles × tiles."""
         if tiles == 1:
-            return [(self.metadata, self.pixels)]
-        return list(zip(self.metadata[PARTS], split(self.pixels, tiles), strict=True))
+            return [(self.metadata, self.recorded)]
+        parts = zip(self.metadata[PARTS], split(self.pixels, tiles), strict=True)
+        return [(fields, _as_recorded(fields, pixels)) for fields, pixels in parts]
+
+
+def _as_recorded(metadata: dict[str, Any], pixels: ndarray) -> ndarray:
+    """The pixels, of one channel if that is what was recorded: WebP has three also for grey images."""
+    grey = pixels[..., :1]
+    return grey if sha256_bytes(grey.tobytes()) == metadata["pixels_sha256"] and (pixels == grey).all() else pixels
 
 
 def shards(examples: Iterable[Example], limits: Limits) -> Iterator[tuple[int, Iterator[Example]]]:
