@@ -51,6 +51,7 @@ from dmgd.images import to_square
 from dmgd.priors.codec import AutoencoderCodec
 from dmgd.priors.load import load_prior
 from dmgd.priors.prior import PriorDefaults
+from dmgd.progress import SILENT, Progress
 from dmgd.sources.detail import detail
 from dmgd.sources.open import open_source
 from dmgd.sources.source import Source
@@ -65,7 +66,7 @@ TRAINED_ROWS = [*REAL, *COMPARED]
 AGAINST = ("dit", "dmgd-paper")
 
 
-class ExactDenoiser:
+class ExactDenoiser:  # what sampling asks of a Prior, without weights
     """A prior that is the posterior mean over `latents`, the images (n, c, h, w) of each class.
 
     A condition is one-hot, the null condition zero.
@@ -86,6 +87,9 @@ class ExactDenoiser:
 
     def match_classes(self, classes: Sequence[ClassInfo]) -> tuple[ClassInfo, ...]:
         return tuple(replace(info, prior_index=c) for c, info in enumerate(classes))
+
+    def prepare(self, classes: Sequence[ClassInfo], progress: Progress = SILENT) -> None:
+        pass
 
     def condition(self, classes: Sequence[ClassInfo]) -> Condition:
         return Condition({"label": torch.eye(len(self._ends) - 1)[[info.prior_index or 0 for info in classes]]})
