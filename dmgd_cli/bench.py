@@ -7,7 +7,7 @@ import typer
 
 from dmgd.display import Display
 from dmgd.errors import UsageError
-from dmgd.evaluation.bench_config import REAL, BenchConfig
+from dmgd.evaluation.bench_config import FULL, BenchConfig
 from dmgd.evaluation.protocols import PROTOCOLS
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
@@ -22,7 +22,7 @@ DEFAULTS = BenchConfig()
 def command(
     source: options.Source,
     methods: Annotated[
-        str, typer.Option(help=f"Compare, comma-separated: {{methods}}, or real images: {', '.join(REAL)}.")
+        str, typer.Option(help=f"Compare, comma-separated: {{methods}}; or {FULL}, all training images.")
     ] = ",".join(DEFAULTS.methods),
     ipc: Annotated[str, typer.Option(help="Images per class, comma-separated.")] = ",".join(map(str, DEFAULTS.ipc)),
     seeds: Annotated[int, typer.Option(help="Sets of each method, with the seeds 0, 1, …")] = DEFAULTS.seeds,
@@ -108,7 +108,7 @@ def command(
         print_json(result)
     else:
         show(result)
-        print_line(f"wrote {out / 'table.md'}, and beside it .tex, .csv and bench.json")
+        print_line(f"wrote {out / 'report.html'}, and beside it table.md, .tex, .csv and bench.json")
 
 
 def show(result: dict[str, Any]) -> None:

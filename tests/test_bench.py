@@ -3,6 +3,8 @@
 import json
 import re
 from dataclasses import replace
+from datetime import date
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -54,7 +56,8 @@ def tree(folder):
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_a_bench_that_is_repeated_trains_nothing_and_writes_the_same(inline, tmp_path, trained):
+def test_a_bench_that_is_repeated_trains_nothing_and_writes_the_same(inline, tmp_path, trained, monkeypatch):
+    """On another day, too; the report is not drawn again."""
     out = tmp_path / "bench"
     first = inline(*COMMAND, "--out", out)
     assert re.search(r"^about \d.*: 4 trainings \(", first.stderr, re.MULTILINE)
@@ -65,6 +68,8 @@ def test_a_bench_that_is_repeated_trains_nothing_and_writes_the_same(inline, tmp
         ("full, all images", 1),
     ]
     assert trained == [(name, "convnet-2-w64", seed) for name, seed in drawn]
+    monkeypatch.setattr("dmgd.workflows.bench.date", SimpleNamespace(today=lambda: date(2100, 1, 1)))
+    monkeypatch.setattr("dmgd.evaluation.bench_files.write_bench_report", None)
     before, again = tree(out), inline(*COMMAND, "--out", out)
     assert "all runs and trainings are there" in again.stderr
     assert (again.stdout, tree(out), len(trained)) == (first.stdout, before, 4)
@@ -72,7 +77,7 @@ def test_a_bench_that_is_repeated_trains_nothing_and_writes_the_same(inline, tmp
     assert [(row["method"], row["ipc"], row["images"], row["pixels"]) for row in result["rows"]] == [
         ("random", 1, 10, 640), ("full", None, 1257, 80448)]  # fmt: skip
     assert "--methods random,full --ipc 1 --seeds 2 --epochs 1" in result["settings"]["command"]
-    assert {"table.md", "table.csv", "table.tex"} <= {path.name for path in before}
+    assert {"table.md", "table.csv", "table.tex", "report.html"} <= {path.name for path in before}
 
 
 def test_a_bench_that_is_killed_again_and_again_does_nothing_twice(tmp_path, trained, monkeypatch, whole):

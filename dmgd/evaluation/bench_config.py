@@ -166,7 +166,7 @@ def _method(by: Method | str) -> Method | str:
     if isinstance(by, Method) or by in REAL:
         return by
     if by not in METHODS:
-        raise unknown_choice("method", by, (*METHODS, *REAL))
+        raise unknown_choice("method", by, tuple(dict.fromkeys((*METHODS, *REAL))))
     return method_named(by)
 
 

@@ -19,6 +19,8 @@ from dmgd.evaluation.bench_terms import Terms, open_terms
 from dmgd.evaluation.comparison_table import Comparison
 from dmgd.evaluation.cores import fitting_threads
 from dmgd.evaluation.estimate import Estimate, estimated
+from dmgd.evaluation.examples import Examples, comparison_examples, with_map
+from dmgd.evaluation.features import latents_of
 from dmgd.evaluation.overlap import refuse_test_images
 from dmgd.evaluation.results import Result
 from dmgd.evaluation.scores import all_trainings
@@ -93,8 +95,8 @@ def bench(
 
         # The tables and the report.
         comparison = Comparison(tuple(results), source.classes, _described(config, sets, terms))
-        write_comparison(comparison, out)
-    return comparison
+        shown = partial(_examples, comparison, planned, sets, terms, progress)
+        return write_comparison(comparison, out, shown)
 
 
 def _distilled(
@@ -121,6 +123,19 @@ def _distilled(
                 taken["sampling"] = (time.perf_counter() - started) * count / (count - before)
             found[one] = sets.keep_run(one, run, {name: round(s, 3) for name, s in taken.items() if s is not None})
     return found
+
+
+def _examples(
+    comparison: Comparison, planned: Sequence[PlannedSet], sets: BenchSets, terms: Sequence[Terms], progress: Progress
+) -> Examples | None:
+    """What the report shows: images of the sets of the largest IPC and the first seed. None if all have all images."""
+    largest = max((one.ipc for one in planned if one.ipc), default=None)
+    shape = max((term.shape for term in terms), key=lambda shape: shape.size)
+    own = {one.row: sets.at(one, shape) for one in planned if one.ipc and (one.ipc, one.seed) == (largest, 0)}
+    if not own:
+        return None
+    examples = comparison_examples(comparison.to_json(), largest, own, sets.source, progress)
+    return with_map(examples, latents_of(sets.prior), progress) if sets.prior else examples
 
 
 def _described(config: BenchConfig, sets: BenchSets, terms: Sequence[Terms]) -> dict[str, Any]:
