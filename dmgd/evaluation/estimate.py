@@ -88,7 +88,7 @@ def estimated(planned: Sequence[PlannedSet], config: BenchConfig, terms: Sequenc
             rate = replace(protocol, epochs=None)
             rates[rate] = rates.get(rate) or _rate(protocol, images, term)
             times.append(_training_time(protocol, images, count, len(term.test), *rates[rate]))
-    runs = [one.distillation for one in absent if one.distillation]
+    runs = list({sets.run_path(one): one.distillation for one in absent if one.distillation}.values())
     seconds = _sampling_seconds(sets.prior, sets.source.classes, runs) if sets.prior and runs else 0.0
     return Estimate(len(runs), seconds, tuple(times))
 
