@@ -31,10 +31,12 @@ def write_comparison(comparison: Comparison, out: Path, examples: Callable[[], E
     if unchanged:
         comparison = replace(comparison, settings=settings)
         result = comparison.to_json()
-    for name, text in comparison_files(result).items():
-        write_bytes(out / name, text.encode())
+    if not unchanged:
+        (out / RESULT).unlink(missing_ok=True)  # until the report is of this comparison, too
     if not unchanged or not (out / REPORT).is_file():
         write_bench_report(result, out, examples())
+    for name, text in comparison_files(result).items():
+        write_bytes(out / name, text.encode())
     write_json(out / RESULT, result)
     return comparison
 

@@ -20,14 +20,14 @@ from dmgd.distribution.engine import Engine
 from dmgd.errors import ArtifactError, UsageError
 from dmgd.evaluation.baselines import random_readable, select_by_latents
 from dmgd.evaluation.bench_config import PlannedSet
-from dmgd.evaluation.imageset import ImageSet, Shape, numbered_set, prepared_set, source_set, usual_shape
+from dmgd.evaluation.imageset import ImageSet, Shape, numbered_set, prepared_set, source_set
 from dmgd.evaluation.inputs import read_raw_set
 from dmgd.evaluation.overlap import refuse_test_images
 from dmgd.evaluation.results import SetFacts
 from dmgd.files import canonical_json, is_temporary, misfit, read_sealed, sha256_bytes, write_sealed
 from dmgd.generation.config import short_name
 from dmgd.guard import GUARD
-from dmgd.images import read_image, square_pixels, stored
+from dmgd.images import pixels_of, read_image, square_pixels, stored
 from dmgd.mosaics import stored_sizes
 from dmgd.priors.prior import Prior
 from dmgd.progress import OnlyWarnings, Progress
@@ -63,17 +63,22 @@ class Made:
 
 
 class BenchSets:
-    """The sets of a bench of this source in the folder `out`; the `prior` is None if none of them needs it."""
+    """The sets of a bench of this source in the folder `out`; the `prior` is None if none of them needs it. Mosaics of
+    real images have these `channels`, and all the side of the prior's images, without a prior `source_size` pixels."""
 
-    def __init__(self, out: Path, source: Source, prior: Prior | None, engine: Engine, progress: Progress):
+    def __init__(
+        self,
+        out: Path,
+        source: Source,
+        prior: Prior | None,
+        source_size: int,
+        channels: int,
+        engine: Engine,
+        progress: Progress,
+    ):
         self.out, self.source, self.prior = out, source, prior
         self._engine, self._progress = engine, progress
-        self._source_size, self._channels = usual_shape(source, "test")
-
-    @property
-    def side(self) -> int:
-        """The side of a mosaic, in pixels: that of the prior's images, without one that of the source's."""
-        return self.prior.image_size if self.prior else self._source_size
+        self.side, self._channels = prior.image_size if prior else source_size, channels
 
     def run_path(self, one: PlannedSet) -> Path:
         return self.out / RUNS / one.name(self.source.name)
@@ -174,8 +179,10 @@ class BenchSets:
         """The pixels and bytes of every stored image of a set that has these images."""
         if one.tiles == 1:
             return [stored(image) for image in images]
-        squares = [square_pixels(read_image(image), self.side, self._channels) for image in images]
-        return stored_sizes(squares, one.tiles)
+        decoded = map(read_image, images)
+        if one.distillation:
+            return stored_sizes([pixels_of(image) for image in decoded], one.tiles)
+        return stored_sizes([square_pixels(image, self.side, self._channels) for image in decoded], one.tiles)
 
     @cached_property
     def _latents(self) -> Latents:

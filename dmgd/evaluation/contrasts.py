@@ -12,8 +12,8 @@ RANDOM, STRONGEST, PLAIN = "random", "strongest selection", "without mosaics"
 
 @dataclass(frozen=True)
 class Contrasts:
-    """`against` holds for every key the differences to `RANDOM` and `STRONGEST`, of mosaics to those in equal mosaics,
-    and to the same method as it is (`PLAIN`). They are as of `paired_difference`, with the
+    """`against` holds for every key the differences to `RANDOM` and `STRONGEST`, of mosaics to those in equal mosaics
+    and to the same method without them, `PLAIN`. They are as of `paired_difference`, with the
     "name" of the other row and "p_holm", which is corrected for the number of `tests`."""
 
     against: Mapping[Key, Mapping[str, dict[str, Any]]]
@@ -45,9 +45,8 @@ class Contrasts:
 def contrasts(rows: Rows) -> Contrasts:
     """The paired differences of all rows, by the seeds that both have (means over the trainings of a seed).
 
-    A selection is compared with random alone, and all images with nothing; mosaics with equal mosaics, and with what
-    they are without them. Where random is the strongest selection, the
-    comparison counts once.
+    A selection is compared with random alone, and all images with nothing; mosaics with equal mosaics, and with the
+    same method without them. Where random is the strongest selection, the comparison counts once.
     """
     made: list[dict[str, Any]] = []
     places: dict[Key, dict[str, int]] = {}

@@ -15,6 +15,7 @@ from dmgd.display import duration
 from dmgd.evaluation.bench_config import BenchConfig, PlannedSet
 from dmgd.evaluation.bench_sets import BenchSets
 from dmgd.evaluation.bench_terms import Terms
+from dmgd.evaluation.cores import fitting_threads
 from dmgd.evaluation.protocols import CURVE_IMAGES, Protocol, validated_epochs
 from dmgd.evaluation.scores import known_trainings
 from dmgd.evaluation.train import train
@@ -133,8 +134,9 @@ def _sampling_seconds(prior: Prior, classes: Sequence[ClassInfo], configs: Seque
     """The time that the network takes for runs of these classes."""
     own = prior.match_classes(classes)
     prior.prepare(own)
-    per_image = _call_seconds(prior, own, 1)
-    per_image = _call_seconds(prior, own, MANY) / MANY if per_image < SLOW else per_image
+    with fitting_threads(prior.image_size, prior.device):  # as for the runs
+        per_image = _call_seconds(prior, own, 1)
+        per_image = _call_seconds(prior, own, MANY) / MANY if per_image < SLOW else per_image
     steps = sum(
         len(own) * config.ipc * (getattr(config.method, "steps", None) or prior.defaults.steps) for config in configs
     )

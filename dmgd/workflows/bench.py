@@ -69,7 +69,8 @@ def bench(
         # The terms: each protocol with each network, and the test images in its size.
         terms = open_terms(config, source, on, progress)
         loaded = as_prior(prior or default_prior(source.name), on, source.classes) if config.needs_prior else None
-        sets, planned = BenchSets(out, source, loaded, engine, progress), config.sets()
+        size, channels = terms[0].source_size, terms[0].test_shape.channels
+        sets, planned = BenchSets(out, source, loaded, size, channels, engine, progress), config.sets()
         for tiles in config.tiles:
             require_mosaics("bench", {}, (sets.side, sets.side), tiles)
 
