@@ -33,11 +33,11 @@ SECTIONS = {
     "small": "accuracy images learning classes confusion map set-metrics settings",
     "large": "accuracy images learning classes confusion map settings",
     "bench": "accuracy images tables students learning classes confusion settings",
-    "real": "accuracy images tables learning classes confusion map settings",
+    "real": "accuracy images tables classes confusion map settings",
 }
 # Of real images, and of every set but the whole.
 IMAGES = {"small": 10 * 4, "large": 100 * 4, "bench": 10 * 4, "real": 10 * 5}
-CHARTS = {"small": 1 + 1, "large": 2 + 1, "bench": 4, "real": 1 + 1}  # of curves, and the map
+CHARTS = {"small": 1 + 1, "large": 2 + 1, "bench": 4, "real": 1}  # of curves, and the map
 # What a page looks like; the lowest contrast is that of text with the background that it is on.
 PROBE = """(() => {
   const parts = (colour) => (colour.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
