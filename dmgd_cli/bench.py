@@ -7,7 +7,7 @@ import typer
 
 from dmgd.display import Display
 from dmgd.errors import UsageError
-from dmgd.evaluation.bench_config import REAL, BenchConfig
+from dmgd.evaluation.bench_config import FULL, BenchConfig
 from dmgd.evaluation.protocols import PROTOCOLS
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
@@ -22,9 +22,12 @@ DEFAULTS = BenchConfig()
 def command(
     source: options.Source,
     methods: Annotated[
-        str, typer.Option(help=f"Compare, comma-separated: {{methods}}, or real images: {', '.join(REAL)}.")
+        str, typer.Option(help=f"Compare, comma-separated: {{methods}}; or {FULL}, all training images.")
     ] = ",".join(DEFAULTS.methods),
     ipc: Annotated[str, typer.Option(help="Images per class, comma-separated.")] = ",".join(map(str, DEFAULTS.ipc)),
+    tiles: Annotated[
+        str, typer.Option(help="Comma-separated: 1 as they are, 2 also in mosaics of 2×2 in the same pixels, …")
+    ] = ",".join(map(str, DEFAULTS.tiles)),
     seeds: Annotated[int, typer.Option(help="Sets of each method, with the seeds 0, 1, …")] = DEFAULTS.seeds,
     repeats: Annotated[int, typer.Option(help="Trainings on every set, each with another seed.")] = DEFAULTS.repeats,
     networks: Annotated[
@@ -74,7 +77,8 @@ def command(
     """
     config = BenchConfig(
         methods=listed(methods),
-        ipc=tuple(number(text) for text in listed(ipc)),
+        ipc=numbers("ipc", ipc),
+        tiles=numbers("tiles", tiles),
         seeds=seeds,
         repeats=repeats,
         networks=listed(networks or ""),
@@ -108,7 +112,7 @@ def command(
         print_json(result)
     else:
         show(result)
-        print_line(f"wrote {out / 'table.md'}, and beside it .tex, .csv and bench.json")
+        print_line(f"wrote {out / 'report.html'}, and beside it table.md, .tex, .csv and bench.json")
 
 
 def show(result: dict[str, Any]) -> None:
@@ -128,8 +132,8 @@ def listed(text: str) -> tuple[str, ...]:
     return tuple(part for part in (part.strip() for part in text.split(",")) if part)
 
 
-def number(text: str) -> int:
-    """The number. Raises UsageError for another text."""
-    if not text.isdecimal():
-        raise UsageError(f"ipc must be whole numbers, comma-separated, not {text!r}")
-    return int(text)
+def numbers(name: str, text: str) -> tuple[int, ...]:
+    """The numbers of a comma-separated text. Raises UsageError for another text."""
+    if others := [part for part in listed(text) if not part.isdecimal()]:
+        raise UsageError(f"{name} must be whole numbers, comma-separated, not {others[0]!r}")
+    return tuple(map(int, listed(text)))

@@ -3,6 +3,8 @@
 import json
 import re
 from dataclasses import replace
+from datetime import date
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -54,7 +56,8 @@ def tree(folder):
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_a_bench_that_is_repeated_trains_nothing_and_writes_the_same(inline, tmp_path, trained):
+def test_a_bench_that_is_repeated_trains_nothing_and_writes_the_same(inline, tmp_path, trained, monkeypatch):
+    """On another day, too; the report is not drawn again."""
     out = tmp_path / "bench"
     first = inline(*COMMAND, "--out", out)
     assert re.search(r"^about \d.*: 4 trainings \(", first.stderr, re.MULTILINE)
@@ -65,6 +68,8 @@ def test_a_bench_that_is_repeated_trains_nothing_and_writes_the_same(inline, tmp
         ("full, all images", 1),
     ]
     assert trained == [(name, "convnet-2-w64", seed) for name, seed in drawn]
+    monkeypatch.setattr("dmgd.workflows.bench.date", SimpleNamespace(today=lambda: date(2100, 1, 1)))
+    monkeypatch.setattr("dmgd.evaluation.bench_files.write_bench_report", None)
     before, again = tree(out), inline(*COMMAND, "--out", out)
     assert "all runs and trainings are there" in again.stderr
     assert (again.stdout, tree(out), len(trained)) == (first.stdout, before, 4)
@@ -72,7 +77,7 @@ def test_a_bench_that_is_repeated_trains_nothing_and_writes_the_same(inline, tmp
     assert [(row["method"], row["ipc"], row["images"], row["pixels"]) for row in result["rows"]] == [
         ("random", 1, 10, 640), ("full", None, 1257, 80448)]  # fmt: skip
     assert "--methods random,full --ipc 1 --seeds 2 --epochs 1" in result["settings"]["command"]
-    assert {"table.md", "table.csv", "table.tex"} <= {path.name for path in before}
+    assert {"table.md", "table.csv", "table.tex", "report.html"} <= {path.name for path in before}
 
 
 def test_a_bench_that_is_killed_again_and_again_does_nothing_twice(tmp_path, trained, monkeypatch, whole):
@@ -151,6 +156,41 @@ def test_ars_trains_with_and_without_augmentation(inline, tmp_path):
     assert all(row["ars"] and row["top1_without_augmentation"]["n"] == 1 for row in rows)
 
 
+def test_mosaics_stand_beside_plain_sets_of_the_same_storage(inline, tmp_path, trained):
+    out, plain_and_mosaics = tmp_path / "bench", {**SMALL, "ipc": (1, 4), "tiles": (1, 2), "seeds": 1}
+    result = dmgd.bench("digits", out=out, **plain_and_mosaics).to_json()
+    sizes = {
+        (row["method"], row["ipc"]): (row["images"], row["stored_images"], row["pixels"]) for row in result["rows"]
+    }
+    assert len(sizes) == 12
+    for method in ("plain", "random", "kmeans-real"):
+        assert sizes[method, 4] == (40, 40, 40 * 64)
+        assert sizes[f"{method} 2×2", 4] == (160, 40, 40 * 64)
+    against = {row["method"]: row["against"] for row in result["rows"] if row["ipc"] == 4}
+    assert {title: one["name"] for title, one in against["plain 2×2"].items()}.items() >= {
+        ("random", "random 2×2"), ("without mosaics", "plain")}  # fmt: skip
+    assert against["plain 2×2"]["strongest selection"]["name"].endswith(" 2×2")
+    assert {title: one["name"] for title, one in against["random 2×2"].items()} == {"without mosaics": "random"}
+    assert not any("2×2" in one["name"] for one in against["plain"].values())
+    assert "| plain 2×2 | 4 | 160 parts in 40 | 2,560 |" in (out / "table.md").read_text()
+    runs = sorted(path.name for path in (out / "runs").iterdir())
+    assert [name.split("-")[1] for name in runs] == ["ipc1", "ipc16", "ipc4"]
+    # The same as evaluate trains on.
+    trained.clear()
+    run = next(path for path in (out / "runs").iterdir() if re.search("-ipc16-.*-seed0", path.name))
+    inline("evaluate", run, "--tiles", 2, "--against", "random,kmeans-real", "--epochs", 1, "--repeats", 1)
+    assert trained == []
+
+
+def test_mosaics_that_images_of_a_class_do_not_fill_are_refused(inline, tmp_path):
+    large = ("--methods", "random", "--ipc", 50, "--tiles", 2, "--seeds", 1)
+    error = inline("bench", "--source", "digits", *large, "--out", tmp_path / "bench", code=2).stderr
+    said = (
+        r"error: random 2×2, IPC 50, seed 0 needs 200 images of each class, and there are \d+ of 0; choose an IPC of at"
+    )
+    assert re.search(said, error)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -159,6 +199,8 @@ def test_ars_trains_with_and_without_augmentation(inline, tmp_path):
         (("--methods", ","), "methods must not be empty"),
         (("--ipc", "1,ten"), "ipc must be whole numbers, comma-separated, not 'ten'"),
         (("--ipc", "0"), "ipc must be at least 1, not 0"),
+        (("--tiles", "0"), "tiles must be at least 1, not 0"),
+        (("--tiles", "3"), "images of 8×8 pixels, which have no 3×3 parts of whole pixels"),
         (("--seeds", "0"), "seeds must be at least 1"),
         (("--networks", "convnet-2,probe"), "dmgd evaluate --network probe"),
         (("--networks", "vgg"), "unknown network 'vgg'"),

@@ -12,6 +12,7 @@ import pytest
 import torch
 from browser import CHROMIUM, browser_tab
 
+import dmgd
 from dmgd.classes.info import ClassInfo
 from dmgd.evaluation.comparison import Evaluation, Score, details
 from dmgd.evaluation.comparison_table import Comparison
@@ -21,6 +22,7 @@ from dmgd.evaluation.protocols import PROTOCOLS, EvaluateConfig, resolved
 from dmgd.evaluation.report import write_bench_report, write_report
 from dmgd.evaluation.results import Result, SetFacts
 from dmgd.evaluation.train import Training
+from dmgd.matching.methods import METHODS
 from dmgd.progress import SILENT
 from dmgd.sources.open import open_source
 
@@ -31,9 +33,11 @@ SECTIONS = {
     "small": "accuracy images learning classes confusion map set-metrics settings",
     "large": "accuracy images learning classes confusion map settings",
     "bench": "accuracy images tables students learning classes confusion settings",
+    "real": "accuracy images tables classes confusion map settings",
 }
-IMAGES = {"small": 10 * 4, "large": 100 * 4, "bench": 10 * 4}  # of real images, and of every set but the whole
-CHARTS = {"small": 1 + 1, "large": 2 + 1, "bench": 4}  # of curves, and the map
+# Of real images, and of every set but the whole.
+IMAGES = {"small": 10 * 4, "large": 100 * 4, "bench": 10 * 4, "real": 10 * 5}
+CHARTS = {"small": 1 + 1, "large": 2 + 1, "bench": 4, "real": 1}  # of curves, and the map
 # What a page looks like; the lowest contrast is that of text with the background that it is on.
 PROBE = """(() => {
   const parts = (colour) => (colour.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
@@ -145,7 +149,7 @@ def made_up_comparison():
 
 @pytest.fixture(scope="module")
 def reports(small, tmp_path_factory):
-    """The three pages by name."""
+    """The pages by name: those of made-up results, and of what the commands write."""
     folder = tmp_path_factory.mktemp("pages")
     write_report(imagenet_sized(), folder / "large")
     result, source = made_up_comparison(), open_source("digits")
@@ -153,10 +157,10 @@ def reports(small, tmp_path_factory):
     data = ImageSet("made", images, torch.arange(100) // 10, source.classes)
     examples = comparison_examples(result, 10, {"dmgd": data, "dit": data, "random": data}, source, SILENT)
     write_bench_report(result, folder / "bench", examples)
-    return {
-        name: path / "report.html"
-        for name, path in {"small": small, "large": folder / "large", "bench": folder / "bench"}.items()
-    }
+    methods = {"short": replace(METHODS["dit"](), steps=2, solver="ddim"), "random": "random"}
+    dmgd.bench("digits", out=folder / "real", methods=methods, ipc=(1,), tiles=(1, 2), seeds=2, epochs=1)
+    written = {"small": small, **{name: folder / name for name in ("large", "bench", "real")}}
+    return {name: path / "report.html" for name, path in written.items()}
 
 
 def test_a_page_is_self_contained_and_not_too_large(reports):

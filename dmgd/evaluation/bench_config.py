@@ -21,13 +21,25 @@ REPEAT = 1000  # between the seeds of the trainings on one set: more than there 
 
 @dataclass(frozen=True)
 class PlannedSet:
-    """A set to compare: `ipc` images of each class (None: all), made by a method or chosen by a selection, which the
-    table calls `row`, with this seed."""
+    """A set to compare: `ipc` stored images of each class (None: all), made by a method or chosen by a selection, which
+    is called `method`, with this seed. With `tiles` above 1 each is a mosaic of tiles × tiles parts, see dmgd.mosaics:
+    a set of more images in the same pixels."""
 
-    row: str
+    method: str
     by: Method | str
     ipc: int | None
     seed: int
+    tiles: int = 1
+
+    @property
+    def row(self) -> str:
+        """What the table calls it."""
+        return in_mosaics(self.method, self.tiles)
+
+    @property
+    def parts(self) -> int | None:
+        """The images of each class that are made or chosen, and trained on."""
+        return None if self.ipc is None else self.ipc * self.tiles**2
 
     def __str__(self) -> str:
         return f"{self.row}, all images" if self.ipc is None else f"{self.row}, IPC {self.ipc}, seed {self.seed}"
@@ -35,23 +47,26 @@ class PlannedSet:
     @property
     def distillation(self) -> DistillConfig | None:
         """How the set is distilled; None for real images."""
-        return DistillConfig(self.ipc or 1, self.seed, self.by) if isinstance(self.by, Method) else None
+        return DistillConfig(self.parts or 1, self.seed, self.by) if isinstance(self.by, Method) else None
 
     def name(self, source: str) -> str:
-        """The name of its files: that of a run, with a digest of the settings where they are not the method's usual
-        ones. All images are the same for all seeds."""
+        """The name of its images: that of a run, with a digest of the settings where they are not the method's usual
+        ones. All images are the same for all seeds; mosaics are those of the run that has as many images."""
         if self.ipc is None:
             return f"{short_name(source)}-{FULL}"
         made_by = self.by if isinstance(self.by, str) else self.by.name
         if isinstance(self.by, Method) and self.by != METHODS[made_by]():
             made_by += f"-{sha256_bytes(canonical_json(self.by.to_json()).encode())[:12]}"
-        return f"{short_name(source)}-ipc{self.ipc}-{safe_name(made_by)}-seed{self.seed}"
+        return f"{short_name(source)}-ipc{self.parts}-{safe_name(made_by)}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """What `bench` compares: every one of the `methods` for every `ipc` and with `seeds` distillation seeds, 0, 1, …,
-    by every protocol with every network.
+    """What `bench` compares: every one of the `methods` for every `ipc`, in all `tiles`, and with `seeds` distillation
+    seeds, 0, 1, …, by every protocol with every network.
+
+    `ipc` counts stored images: with tiles 2, IPC 10 has 40 images of each class in mosaics of 2 × 2, in the pixels of
+    10. All images (FULL) are never in mosaics.
 
     A method is the name of one of METHODS or of REAL; or `methods` maps names for the table to such names or to
     methods with other settings. `networks` empty: each protocol's own. On every set `repeats` networks are trained:
@@ -62,6 +77,7 @@ class BenchConfig:
 
     methods: Mapping[str, Method | str] | tuple[str, ...] = ("dmgd", "dit", "mgd3", "random", "kmeans-real")
     ipc: tuple[int, ...] = setting((1, 10), at_least=1, at_most=100_000)
+    tiles: tuple[int, ...] = setting((1,), at_least=1, at_most=16)
     seeds: int = setting(3, at_least=1, at_most=REPEAT)
     repeats: int = setting(1, at_least=1)
     networks: tuple[str, ...] = ()
@@ -77,9 +93,9 @@ class BenchConfig:
             if isinstance(getattr(self, name), str):
                 raise UsageError(f"{name} must be several names, not {getattr(self, name)!r}")
         self.rows  # noqa: B018 - checked
-        for name in ("ipc", "networks", "protocols"):
+        for name in ("ipc", "tiles", "networks", "protocols"):
             object.__setattr__(self, name, tuple(_distinct(name, getattr(self, name))))
-        for name in ("methods", "ipc", "protocols"):
+        for name in ("methods", "ipc", "tiles", "protocols"):
             if not getattr(self, name):
                 raise UsageError(f"{name} must not be empty")
         if PROBE in self.networks:
@@ -113,7 +129,12 @@ class BenchConfig:
             one
             for seed in range(self.seeds)
             for one in (
-                *(PlannedSet(row, by, ipc, seed) for ipc in self.ipc for row, by in by_ipc),
+                *(
+                    PlannedSet(row, by, ipc, seed, tiles)
+                    for ipc in self.ipc
+                    for tiles in self.tiles
+                    for row, by in by_ipc
+                ),
                 *(PlannedSet(row, FULL, None, seed) for row in full),
             )
         ]
@@ -142,11 +163,16 @@ class BenchConfig:
     def to_json(self) -> dict[str, Any]:
         methods = {row: by if isinstance(by, str) else by.to_json() for row, by in self.rows.items()}
         own = {name: getattr(self, name) for name in ("seeds", "repeats", "epochs", "size", "teacher", "ars")}
-        several = {name: list(getattr(self, name)) for name in ("ipc", "networks", "protocols")}
+        several = {name: list(getattr(self, name)) for name in ("ipc", "tiles", "networks", "protocols")}
         return {"methods": methods, **several, **own}
 
     def _teacher_of(self, protocol: str) -> str | None:
         return self.teacher if protocol in PROTOCOLS and PROTOCOLS[protocol].loss == "soft" else None
+
+
+def in_mosaics(name: str, tiles: int, between: str = " ") -> str:
+    """What the sets of a method are called in mosaics, such as "dmgd 2×2"."""
+    return name if tiles == 1 else f"{name}{between}{tiles}×{tiles}"
 
 
 def without_augmentation(protocol: Protocol) -> Protocol:
@@ -166,7 +192,7 @@ def _method(by: Method | str) -> Method | str:
     if isinstance(by, Method) or by in REAL:
         return by
     if by not in METHODS:
-        raise unknown_choice("method", by, (*METHODS, *REAL))
+        raise unknown_choice("method", by, tuple(dict.fromkeys((*METHODS, *REAL))))
     return method_named(by)
 
 
@@ -182,7 +208,11 @@ def bench_command(config: BenchConfig, source: SourceSpec, prior: PriorSpec | No
     named = {row: by if isinstance(by, str) else by["name"] for row, by in own["methods"].items()}
     plain = {row for row, by in config.rows.items() if row == named[row] and by == _method(row)}
     given |= {"methods": ",".join(row for row in named if row in plain), "ipc": ",".join(map(str, config.ipc))}
-    given |= {name: ",".join(own[name]) for name in ("networks", "protocols") if own[name] != usual.to_json()[name]}
+    given |= {
+        name: ",".join(map(str, own[name]))
+        for name in ("tiles", "networks", "protocols")
+        if own[name] != usual.to_json()[name]
+    }
     given |= {
         name: own[name]
         for name in ("seeds", "repeats", "epochs", "size", "teacher")

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
+from dmgd.evaluation.bench_config import in_mosaics
 from dmgd.evaluation.comparison_rows import Key, Row, Rows, place
 from dmgd.evaluation.protocols import Protocol
 
@@ -61,7 +62,8 @@ def _more_steps_on_all_images(rows: Rows) -> Iterable[str]:
         full = rows.full(row)
         own, most = budget(row)["steps"], budget(full)["steps"] if full else 0
         if full and max(own, most) > STEPS_APART * min(own, most):
-            steps.setdefault((row.key.protocol, most), {})[f"{own:,} on a set of IPC {row.key.ipc}"] = None
+            size = in_mosaics(f"IPC {row.key.ipc}", row.tiles, " of ")
+            steps.setdefault((row.key.protocol, most), {})[f"{own:,} on a set of {size}"] = None
     for (protocol, most), sets in steps.items():
         steps_of = ", ".join([f"{most:,} steps on all images", *sets])
         yield f"unequal budgets, {protocol}: {steps_of}; HLR and % of full compare them"

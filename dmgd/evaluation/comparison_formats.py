@@ -9,11 +9,12 @@ from typing import Any
 
 from dmgd.errors import visible
 from dmgd.evaluation.comparison_views import tables
-from dmgd.evaluation.contrasts import RANDOM, STRONGEST
+from dmgd.evaluation.contrasts import PLAIN, RANDOM, STRONGEST
 from dmgd.evaluation.table_layout import Table
 
 BOLD = "Bold is the highest mean of its IPC, significant or not."
 POOLED = ("top1", "top1_best_epoch", "top1_without_augmentation", "hlr", "ior", "lrs", "ars")
+SIZES = ("tiles", "images", "stored_images", "pixels", "image_bytes", "label_bytes")
 AGAINST = ("name", "difference", "p", "p_holm", "seeds")
 
 
@@ -51,7 +52,8 @@ def as_latex(result: dict[str, Any]) -> str:
 def as_csv(result: dict[str, Any]) -> str:
     """A line for every method, IPC, protocol and network, with all numbers. Empty: all images, as IPC; else
     unknown."""
-    return _csv([dict(_fields(row)) for row in result["rows"]])
+    titles = [RANDOM, STRONGEST, *([PLAIN] if any(PLAIN in row["against"] for row in result["rows"]) else [])]
+    return _csv([dict(_fields(row, titles)) for row in result["rows"]])
 
 
 def trainings_csv(result: dict[str, Any]) -> str:
@@ -61,14 +63,14 @@ def trainings_csv(result: dict[str, Any]) -> str:
     return _csv([{**{name: row[name] for name in names}, **one} for row in result["rows"] for one in row["by_seed"]])
 
 
-def _fields(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name in ("method", "ipc", "protocol", "network", "images", "pixels", "image_bytes", "label_bytes"):
+def _fields(row: dict[str, Any], opponents: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    for name in ("method", "ipc", "protocol", "network", *SIZES):
         yield name, row[name]
     for name in POOLED:
         for part in ("mean", "std", "n"):
             yield f"{name}_{part}", row[name] and row[name][part]
     yield "of_full", row["of_full"]
-    for title in (RANDOM, STRONGEST):
+    for title in opponents:
         one = row["against"].get(title)
         prefix = f"against_{title.replace(' ', '_')}"
         for name in AGAINST:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dmgd.evaluation.bench_config import in_mosaics
 from dmgd.evaluation.results import Result
 from dmgd.evaluation.significance import mean_and_std
 
@@ -16,7 +17,7 @@ STAGES = ("statistics", "sampling", "labelling")
 
 
 class Key(NamedTuple):
-    """What the trainings of a row have in common. `ipc` None: all images."""
+    """What the trainings of a row have in common. `method` is its name in the table; `ipc` None: all images."""
 
     method: str
     ipc: int | None
@@ -47,6 +48,16 @@ class Row:
         return _by_seed(self.plain)
 
     @property
+    def method(self) -> str:
+        """The method, however its images are stored."""
+        return self.results[0].facts.method
+
+    @property
+    def tiles(self) -> int:
+        """How many parts each stored image has along a side; 1 without mosaics."""
+        return self.results[0].facts.tiles
+
+    @property
     def mean(self) -> float:
         """The mean over the seeds, in %."""
         return float(np.mean(list(self.by_seed.values())))
@@ -66,8 +77,12 @@ class Rows:
         return iter(self.by_key.values())
 
     def of(self, row: Row, method: str) -> Row | None:
-        """The row of another method in the same place of the table."""
-        return self.by_key.get(row.key._replace(method=method))
+        """The row of another method in the same place of the table, and in equal mosaics."""
+        return self.by_key.get(row.key._replace(method=in_mosaics(method, row.tiles)))
+
+    def without_mosaics(self, row: Row) -> Row | None:
+        """Of a row in mosaics that of the same method in the same pixels without them."""
+        return self.by_key.get(row.key._replace(method=row.method)) if row.tiles > 1 else None
 
     def full(self, row: Row) -> Row | None:
         """The row of all images under the same terms."""
@@ -75,7 +90,7 @@ class Rows:
         return next(same, None)
 
     def strongest_selection(self, row: Row) -> Row | None:
-        """The selection of real images with the highest mean under the same terms."""
+        """The selection of real images with the highest mean under the same terms, in equal mosaics."""
         there = [other for name in SELECTIONS if (other := self.of(row, name))]
         return max(there, key=lambda other: other.mean, default=None)
 
@@ -93,7 +108,7 @@ def rows_of(results: Sequence[Result]) -> Rows:
     by_key: dict[Key, Row] = {}
     for result in results:
         facts, protocol = result.facts, result.protocol
-        key = Key(facts.method, facts.ipc, protocol.name, protocol.network)
+        key = Key(facts.row, facts.ipc, protocol.name, protocol.network)
         row = by_key.setdefault(key, Row(key))
         is_plain = not result.is_augmented and (protocol.name, protocol.network) in augmented
         (row.plain if is_plain else row.results).append(result)

@@ -33,8 +33,9 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """The content of bench.json: a row for every method, IPC, protocol and network.
 
-        "ipc" is None for all images, "confusion" for more than 100 classes. Accuracies, "of_full", "lrs" and "ars" are
-        in %, differences, "hlr" and "ior" in points, sizes in bytes, times in seconds.
+        "ipc" is None for all images, "confusion" for more than 100 classes; "images" counts parts if "tiles" is above
+        1. Accuracies, "of_full", "lrs" and "ars" are in %, differences, "hlr" and "ior" in points, sizes in bytes,
+        times in seconds.
         """
         rows = rows_of(self.results)
         compared, students = contrasts(rows), student_orders(rows)
@@ -46,7 +47,7 @@ class Comparison:
             "rows": [self._row(row, rows, compared.against[row.key]) for row in rows],
             "students": students,
             "tests": {"count": compared.tests, "level": LEVEL, "correction": "Holm"},
-            "summary": compared.summary(list(dict.fromkeys(row.key.method for row in rows))),
+            "summary": compared.summary(rows),
             "statements": [*compared.statements(), *ordering],
             "warnings": warnings(rows),
         }
@@ -66,7 +67,9 @@ class Comparison:
         full = rows.full(row)
         return {
             **row.key._asdict(),
+            "tiles": row.tiles,
             "images": facts[0].images,
+            "stored_images": facts[0].images // row.tiles**2,
             "pixels": facts[0].pixels,
             "image_bytes": round(sum(one.image_bytes for one in facts) / len(facts)),
             "label_bytes": round(sum(one.label_bytes for one in facts) / len(facts)),

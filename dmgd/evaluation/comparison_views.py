@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dmgd.evaluation.bench_config import in_mosaics
 from dmgd.evaluation.contrasts import RANDOM, STRONGEST
 from dmgd.evaluation.significance import LEVEL, is_significant, shown_p
 from dmgd.evaluation.table_layout import (
@@ -24,6 +25,11 @@ MEASURES = {
     "best epoch": "Top-1 %, best epoch",
     "% of full": "Top-1 in % of that of all images",
 }
+MOSAICS = (
+    "2×2: a stored image is a mosaic of 2×2 images at half their side, on which networks are trained one by one. IPC "
+    "counts stored images. Mosaics are compared with selections in equal mosaics, and with what the same method is "
+    "without them."
+)
 SCORES = {"hlr": "HLR ↓", "ior": "IOR ↑", "lrs": "LRS % ↑", "ars": "ARS % ↑"}
 
 
@@ -68,7 +74,9 @@ def _accuracies(result: dict[str, Any]) -> list[Table]:
         if tests
         else "No difference could be tested."
     )
-    notes = (f"Mean ± population standard deviation over n = {usual} trainings, unless another n is given.", tested)
+    notes = [f"Mean ± population standard deviation over n = {usual} trainings, unless another n is given.", tested]
+    if any(row["tiles"] > 1 for row in rows):
+        notes.append(MOSAICS)
     return [replace(made[0], notes=(*notes, *_budgets(rows))), *made[1:]]
 
 
@@ -104,7 +112,8 @@ def _budgets(rows: Sequence[JsonRow]) -> list[str]:
         if one["teacher"]:
             terms += f" of {one['teacher']['name']} ({one['teacher']['top1']:.1f} %)"
         length = f"{one['epochs']:,} epochs, {one['steps']:,} steps of {one['batch']}"
-        lengths.setdefault(f"{row['protocol']}: {terms}", {})[f"IPC {shown_ipc(row['ipc'])}: {length}"] = None
+        of = in_mosaics(f"IPC {shown_ipc(row['ipc'])}", row["tiles"], " of ")
+        lengths.setdefault(f"{row['protocol']}: {terms}", {})[f"{of}: {length}"] = None
     return [f"{terms}; {'; '.join(each)}." for terms, each in lengths.items()]
 
 
@@ -166,12 +175,16 @@ def _sizes(rows: Sequence[JsonRow]) -> Table:
     own = [largest[line] for line in dict.fromkeys((row["method"], row["ipc"]) for row in rows)]
     lines = tuple(
         (
-            *(row["method"], shown_ipc(row["ipc"]), f"{row['images']:,}", f"{row['pixels']:,}"),
+            *(row["method"], shown_ipc(row["ipc"]), _images(row), f"{row['pixels']:,}"),
             *(shown_bytes(row["image_bytes"]), shown_bytes(row["label_bytes"])),
         )
         for row in own
     )
     return Table("Size of a set", ("method", "IPC", "images", "pixels", "image files", "soft labels"), lines)
+
+
+def _images(row: JsonRow) -> str:
+    return f"{row['images']:,}" if row["tiles"] == 1 else f"{row['images']:,} parts in {row['stored_images']:,}"
 
 
 def _seconds(rows: Sequence[JsonRow]) -> list[Table]:

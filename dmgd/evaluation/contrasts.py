@@ -7,12 +7,13 @@ from typing import Any
 from dmgd.evaluation.comparison_rows import SELECTIONS, Key, Row, Rows, place
 from dmgd.evaluation.significance import corrected, is_significant, paired_difference, statement
 
-RANDOM, STRONGEST = "random", "strongest selection"
+RANDOM, STRONGEST, PLAIN = "random", "strongest selection", "without mosaics"
 
 
 @dataclass(frozen=True)
 class Contrasts:
-    """`against` holds for every key the differences to `RANDOM` and `STRONGEST`, as of `paired_difference`, with the
+    """`against` holds for every key the differences to `RANDOM` and `STRONGEST`, of mosaics to those in equal mosaics
+    and to the same method without them, `PLAIN`. They are as of `paired_difference`, with the
     "name" of the other row and "p_holm", which is corrected for the number of `tests`."""
 
     against: Mapping[Key, Mapping[str, dict[str, Any]]]
@@ -26,16 +27,16 @@ class Contrasts:
             for one in _distinct(both)
         ]
 
-    def summary(self, methods: Sequence[str]) -> list[str]:
+    def summary(self, rows: Rows) -> list[str]:
         """Of every method, how often it is above its opponents, and how often significantly."""
         lines = []
-        for method in methods:
+        for method, tiles in {row.key.method: row.tiles for row in rows}.items():
             own = [both for key, both in self.against.items() if key.method == method]
-            opponents = {RANDOM: RANDOM, STRONGEST: f"the {STRONGEST}"}
+            strongest = f"the {STRONGEST}" if tiles == 1 else f"the {STRONGEST} in {tiles}×{tiles}"
             said = [
-                _counted([both[title] for both in own if title in both], name)
-                for title, name in opponents.items()
-                if any(title in both for both in own)
+                _counted(there, strongest if title == STRONGEST else there[0]["name"])
+                for title in (RANDOM, STRONGEST, PLAIN)
+                if (there := [both[title] for both in own if title in both])
             ]
             lines += [f"{method} is {', '.join(said)}"] if said else []
         return lines
@@ -44,8 +45,8 @@ class Contrasts:
 def contrasts(rows: Rows) -> Contrasts:
     """The paired differences of all rows, by the seeds that both have (means over the trainings of a seed).
 
-    A selection is compared with random alone, and all images with nothing. Where random is the strongest selection, the
-    comparison counts once.
+    A selection is compared with random alone, and all images with nothing; mosaics with equal mosaics, and with the
+    same method without them. Where random is the strongest selection, the comparison counts once.
     """
     made: list[dict[str, Any]] = []
     places: dict[Key, dict[str, int]] = {}
@@ -53,7 +54,7 @@ def contrasts(rows: Rows) -> Contrasts:
         own = places[row.key] = {}
         for title, other in _opponents(row, rows).items():
             common = sorted(set(row.by_seed) & set(other.by_seed))
-            if title == STRONGEST and other.key.method == RANDOM and RANDOM in own:
+            if title == STRONGEST and other.method == RANDOM and RANDOM in own:
                 own[title] = own[RANDOM]
             elif common:
                 pair = paired_difference([row.by_seed[s] for s in common], [other.by_seed[s] for s in common])
@@ -68,8 +69,9 @@ def _opponents(row: Row, rows: Rows) -> dict[str, Row]:
     if row.key.ipc is None:
         return {}
     found = {
-        RANDOM: rows.of(row, "random") if row.key.method != "random" else None,
-        STRONGEST: rows.strongest_selection(row) if row.key.method not in SELECTIONS else None,
+        RANDOM: rows.of(row, RANDOM) if row.method != RANDOM else None,
+        STRONGEST: rows.strongest_selection(row) if row.method not in SELECTIONS else None,
+        PLAIN: rows.without_mosaics(row),
     }
     return {title: other for title, other in found.items() if other}
 

@@ -15,6 +15,7 @@ from dmgd.display import duration
 from dmgd.evaluation.bench_config import BenchConfig, PlannedSet
 from dmgd.evaluation.bench_sets import BenchSets
 from dmgd.evaluation.bench_terms import Terms
+from dmgd.evaluation.cores import fitting_threads
 from dmgd.evaluation.protocols import CURVE_IMAGES, Protocol, validated_epochs
 from dmgd.evaluation.scores import known_trainings
 from dmgd.evaluation.train import train
@@ -88,7 +89,7 @@ def estimated(planned: Sequence[PlannedSet], config: BenchConfig, terms: Sequenc
             rate = replace(protocol, epochs=None)
             rates[rate] = rates.get(rate) or _rate(protocol, images, term)
             times.append(_training_time(protocol, images, count, len(term.test), *rates[rate]))
-    runs = [one.distillation for one in absent if one.distillation]
+    runs = list({sets.run_path(one): one.distillation for one in absent if one.distillation}.values())
     seconds = _sampling_seconds(sets.prior, sets.source.classes, runs) if sets.prior and runs else 0.0
     return Estimate(len(runs), seconds, tuple(times))
 
@@ -133,8 +134,9 @@ def _sampling_seconds(prior: Prior, classes: Sequence[ClassInfo], configs: Seque
     """The time that the network takes for runs of these classes."""
     own = prior.match_classes(classes)
     prior.prepare(own)
-    per_image = _call_seconds(prior, own, 1)
-    per_image = _call_seconds(prior, own, MANY) / MANY if per_image < SLOW else per_image
+    with fitting_threads(prior.image_size, prior.device):  # as for the runs
+        per_image = _call_seconds(prior, own, 1)
+        per_image = _call_seconds(prior, own, MANY) / MANY if per_image < SLOW else per_image
     steps = sum(
         len(own) * config.ipc * (getattr(config.method, "steps", None) or prior.defaults.steps) for config in configs
     )

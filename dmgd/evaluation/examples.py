@@ -12,7 +12,7 @@ from dmgd.evaluation.baselines import Baselines
 from dmgd.evaluation.features import Features
 from dmgd.evaluation.imageset import ImageSet, Shape, numbered_set, stack_images
 from dmgd.evaluation.inputs import RawSet
-from dmgd.progress import Progress
+from dmgd.progress import SILENT, Progress
 from dmgd.sources.source import Source
 
 SHOWN_CLASSES = 100
@@ -99,11 +99,13 @@ def comparison_examples(
     return Examples(real.get("real"), tuple(made), ipc)
 
 
-def with_map(examples: Examples, features: Features) -> Examples:
+def with_map(examples: Examples, features: Features, progress: Progress = SILENT) -> Examples:
     """The examples with the map of the real ones and of the first set."""
     if not examples.real or len(examples.real) < 3:
         return examples
-    real, made = (features.rows(data) for data in (examples.real, examples.sets[0]))
+    shown = examples.real, examples.sets[0]
+    with progress.task("place on the map", sum(map(len, shown)), "images") as task:
+        real, made = (features.rows(data, task.advance) for data in shown)
     mean = real.mean(0)
     _, values, directions = np.linalg.svd(real - mean, full_matrices=False)
     first, second = (values[:2] ** 2 / max(float((values**2).sum()), 1e-12)).tolist()

@@ -19,11 +19,13 @@ from dmgd.evaluation.bench_terms import Terms, open_terms
 from dmgd.evaluation.comparison_table import Comparison
 from dmgd.evaluation.cores import fitting_threads
 from dmgd.evaluation.estimate import Estimate, estimated
-from dmgd.evaluation.overlap import refuse_test_images
+from dmgd.evaluation.examples import Examples, comparison_examples, with_map
+from dmgd.evaluation.features import latents_of
 from dmgd.evaluation.results import Result
 from dmgd.evaluation.scores import all_trainings
 from dmgd.exporters.distilled import require_outside_sets
 from dmgd.guard import guarded
+from dmgd.mosaics import require_mosaics
 from dmgd.priors.load import as_prior, torch_device
 from dmgd.priors.prior import Prior
 from dmgd.progress import PartOf, Progress, listener
@@ -67,7 +69,10 @@ def bench(
         # The terms: each protocol with each network, and the test images in its size.
         terms = open_terms(config, source, on, progress)
         loaded = as_prior(prior or default_prior(source.name), on, source.classes) if config.needs_prior else None
-        sets, planned = BenchSets(out, source, loaded, engine, progress), config.sets()
+        size, channels = terms[0].source_size, terms[0].test_shape.channels
+        sets, planned = BenchSets(out, source, loaded, size, channels, engine, progress), config.sets()
+        for tiles in config.tiles:
+            require_mosaics("bench", {}, (sets.side, sets.side), tiles)
 
         # What is missing, and how long that takes.
         on_estimate(estimated(planned, config, terms, sets))
@@ -76,9 +81,9 @@ def bench(
         test, shape = terms[0].test, terms[0].test_shape
         real, distilled = ([one for one in planned if bool(one.distillation) == wanted] for wanted in (False, True))
         made = {one: sets.made(one) or sets.select(one) for one in real}
-        refuse_test_images((sets.at(one, shape) for one in real), test, progress)
+        sets.refuse_test_images(real, test, shape)
         made |= _distilled(distilled, sets, engine, progress)
-        refuse_test_images((sets.at(one, shape) for one in distilled), test, progress)
+        sets.refuse_test_images(distilled, test, shape)
 
         # The trainings.
         results: list[Result] = []
@@ -93,15 +98,19 @@ def bench(
 
         # The tables and the report.
         comparison = Comparison(tuple(results), source.classes, _described(config, sets, terms))
-        write_comparison(comparison, out)
-    return comparison
+        shown = partial(_examples, comparison, planned, sets, terms, progress)
+        return write_comparison(comparison, out, shown)
 
 
 def _distilled(
     planned: Sequence[PlannedSet], sets: BenchSets, engine: Engine, progress: Progress
 ) -> dict[PlannedSet, Made]:
-    """The runs, each made, continued or checked by `distill`; their statistics are fitted first."""
-    configs = {one: one.distillation for one in planned if one.distillation}
+    """The runs, each made, continued or checked by `distill`; their statistics are fitted first. A run may be that of
+    several sets: as it is, and in mosaics."""
+    sharing: dict[Path, list[PlannedSet]] = {}
+    for one in planned:
+        sharing.setdefault(sets.run_path(one), []).append(one)
+    configs = {own[0]: own[0].distillation for own in sharing.values() if own[0].distillation}
     if not configs or not (prior := sets.prior):
         return {}
     seconds: dict[int, float | None] = {}
@@ -109,7 +118,8 @@ def _distilled(
         wanted = StatisticsConfig(k)
         fit = partial(fit_statistics, sets.source, prior, wanted, device=engine, progress=progress)
         seconds[k] = sets.statistics_seconds(wanted, fit)
-    found, total = {}, sum(map(sets.images_of, configs))
+    found: dict[PlannedSet, Made] = {}
+    total = sum(map(sets.images_of, configs))
     with progress.task("distil", total, "images") as bar, fitting_threads(prior.image_size, prior.device):
         for one, config in configs.items():
             bar.describe(str(one))
@@ -119,8 +129,23 @@ def _distilled(
             taken = {"statistics": seconds[config.k] if config.method.uses_points else None}
             if before < count:  # what an earlier attempt has made is added at the same rate
                 taken["sampling"] = (time.perf_counter() - started) * count / (count - before)
-            found[one] = sets.keep_run(one, run, {name: round(s, 3) for name, s in taken.items() if s is not None})
+            known = {name: round(s, 3) for name, s in taken.items() if s is not None}
+            found |= {same: sets.keep_run(same, run, known) for same in sharing[sets.run_path(one)]}
     return found
+
+
+def _examples(
+    comparison: Comparison, planned: Sequence[PlannedSet], sets: BenchSets, terms: Sequence[Terms], progress: Progress
+) -> Examples | None:
+    """What the report shows: images, or parts of mosaics, of the sets of the largest IPC and the first seed; None if
+    all have all images."""
+    largest = max((one.ipc for one in planned if one.ipc), default=None)
+    shape = max((term.shape for term in terms), key=lambda shape: shape.size)
+    own = {one.row: sets.at(one, shape) for one in planned if one.ipc and (one.ipc, one.seed) == (largest, 0)}
+    if not own:
+        return None
+    examples = comparison_examples(comparison.to_json(), largest, own, sets.source, progress)
+    return with_map(examples, latents_of(sets.prior), progress) if sets.prior else examples
 
 
 def _described(config: BenchConfig, sets: BenchSets, terms: Sequence[Terms]) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def evaluate(
         first = [group[0] for group in groups]
         examples = evaluation_examples(trained_on, first, baselines, classes, own_shape, config.seed, progress)
         if space := features or (latents_of(prior) if prior else None):
-            examples = with_map(examples, space)
+            examples = with_map(examples, space, progress)
     return Evaluation(header, scores, measured, trained_on, examples, time.perf_counter() - started)
 
 

@@ -46,7 +46,7 @@ def bars(rows: Sequence[Row], scale: Sequence[float], caption: str) -> str:
             marks += f'<i class="published" style="left:{at(row.published)}"></i>'
             said += f", published {row.published:.1f} %"
         lines.append(
-            f'<tr><th scope="row">{escape(row.name)}<small>{row.images:,} images</small></th>'
+            f'<tr><th scope="row">{escape(row.name)}<small>{row.counted}</small></th>'
             f'<td><div class="track" role="img" aria-label="{escape(said)}" title="{escape(said)}">{marks}</div></td>'
             f'<td class="value"><b>{mean:.1f}</b> ± {row.top1["std"]:.1f}{_versus(row.versus)}</td></tr>'
         )

@@ -103,10 +103,11 @@ def _best(groups: Groups) -> list[Tile]:
 
 def _tables(result: dict[str, Any]) -> str:
     """All tables, and the link that downloads their numbers."""
-    shown = "".join(
-        f"<div>{grid(one.columns, one.rows, caption=one.title, best=one.best, notes=one.notes)}</div>"
+    grids = [
+        grid(one.columns, one.rows, caption=one.title, best=one.best, notes=one.notes, ends=one.section_ends)
         for one in tables(result)
-    )
+    ]
+    shown = "".join(f"<div>{one}</div>" for one in grids)
     return f'<div class="columns">{shown}</div>{csv_link(as_csv(result), "bench.csv")}'
 
 

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +13,8 @@ from string import Template
 from typing import Any
 
 from dmgd.errors import visible
+
+_MINUS = re.compile(r"(?<![\w.-])-(?=\d)")  # a hyphen that stands for one
 
 
 @dataclass(frozen=True)
@@ -99,18 +102,21 @@ def grid(
     caption: str = "",
     best: frozenset[tuple[int, int]] = frozenset(),
     notes: Sequence[str] = (),
+    ends: frozenset[int] = frozenset(),
 ) -> str:
     """A table of text that scrolls in itself where it is too wide, with notes under it. The first cell of a row is its
-    header; cells at `best`, (row, column), are emphasised."""
+    header; cells at `best`, (row, column), are emphasised; under the rows `ends` is a darker line."""
 
     def cell(i: int, j: int, text: str) -> str:
-        shown = f"<strong>{escape(text)}</strong>" if (i, j) in best else escape(text)
+        shown = escape(_MINUS.sub("−", text) if j else text)
+        shown = f"<strong>{shown}</strong>" if (i, j) in best else shown
         if j == 0:
             return f'<th scope="row" class="text">{shown}</th>' if len(text) > LONG else f'<th scope="row">{shown}</th>'
         return f'<td class="text">{shown}</td>' if len(text) > LONG else f"<td>{shown}</td>"
 
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
-    body = "".join(f"<tr>{''.join(cell(i, j, c) for j, c in enumerate(row))}</tr>" for i, row in enumerate(rows))
+    lines = ["".join(cell(i, j, c) for j, c in enumerate(row)) for i, row in enumerate(rows)]
+    body = "".join(f'<tr class="end">{line}</tr>' if i in ends else f"<tr>{line}</tr>" for i, line in enumerate(lines))
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     table = f"{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
     said = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)

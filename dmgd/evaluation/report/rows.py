@@ -10,6 +10,7 @@ import numpy as np
 
 from dmgd.errors import visible
 from dmgd.evaluation.significance import LEVEL, is_significant
+from dmgd.mosaics import counted
 
 FULL = "full"
 FULL_COLOUR, COLOURS = 7, 8
@@ -33,6 +34,12 @@ class Row:
     versus: str
     json: Json
     published: float | None = None
+
+    @property
+    def counted(self) -> str:
+        """How many images, such as "100 images", or "400 parts in 100 images" of mosaics."""
+        tiles = self.json.get("tiles", 1)
+        return f"{self.images:,} images" if tiles == 1 else counted(self.images, tiles)
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
@@ -91,7 +98,7 @@ def _comparison_row(row: Json, colours: Mapping[str, int]) -> Row:
         row["images"],
         row["top1"],
         mean_interval(values),
-        compared(against, "random") if against else "",
+        compared(against, against["name"]) if against else "",
         row,
         published[0] if published else None,
     )

@@ -67,4 +67,4 @@ def choice(names: Sequence[str], shown: Sequence[int]) -> str:
 
 
 def trainings(row: Row) -> str:
-    return f"{row.top1['n']} training{'s' if row.top1['n'] > 1 else ''} on {row.images:,} images"
+    return f"{row.top1['n']} training{'s' if row.top1['n'] > 1 else ''} on {row.counted}"
