@@ -1,7 +1,7 @@
 """`dmgd bench`"""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ from dmgd_cli import options
 from dmgd_cli.announce import opened_if_here
 from dmgd_cli.engine import engine_of
 from dmgd_cli.options import optional
-from dmgd_cli.output import print_json, print_line, print_table
+from dmgd_cli.output import print_comparison, print_json, print_line
 
 DEFAULTS = BenchConfig()
 
@@ -111,20 +111,8 @@ def command(
     if json:
         print_json(result)
     else:
-        show(result)
-        print_line(f"wrote {out / 'report.html'}, and beside it table.md, .tex, .csv and bench.json")
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the tables with their notes, what they say, and the warnings."""
-    from dmgd.evaluation.comparison_views import tables
-
-    for table in tables(result):
-        print_table(table.title, table.columns, table.rows)
-        for note in table.notes:
-            print_line(note)
-    for line in (*result["summary"], *(f"warning: {line}" for line in result["warnings"])):
-        print_line(line)
+        print_comparison(result)
+        print_line(f"wrote {out / 'report.html'}, and beside it all tables: table.md, .tex, .csv; bench.json")
 
 
 def listed(text: str) -> tuple[str, ...]:

@@ -44,10 +44,10 @@ def print_table(
 
 
 def print_comparison(result: dict[str, Any]) -> None:
-    """Print the JSON of a comparison: its tables with their notes, a line for every method, and the warnings."""
-    from dmgd.evaluation.comparison_views import tables
+    """Print the JSON of a comparison: its main tables with their notes, a line for every method, and the warnings."""
+    from dmgd.evaluation.comparison_views import main_tables
 
-    for table in tables(result):
+    for table in main_tables(result):
         print_table(table.title, table.columns, table.rows, table.section_ends)
         print_wrapped(table.notes)
         print()

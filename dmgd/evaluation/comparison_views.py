@@ -33,6 +33,11 @@ MOSAICS = (
 SCORES = {"hlr": "HLR ↓", "ior": "IOR ↑", "lrs": "LRS % ↑", "ars": "ARS % ↑"}
 
 
+def main_tables(result: dict[str, Any]) -> list[Table]:
+    """Those of `tables` that answer the question: the accuracies, and the order of the students."""
+    return [table for table in [*_accuracies(result), *_students(result["students"])] if table.rows]
+
+
 def tables(result: dict[str, Any]) -> list[Table]:
     """The tables of a comparison, accuracies first. Those that would say nothing are left out."""
     rows = result["rows"]

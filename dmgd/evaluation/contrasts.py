@@ -81,14 +81,14 @@ def _distinct(both: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _counted(ones: Sequence[dict[str, Any]], other: str) -> str:
-    """Such as "above random (significant)", or for several "above random in 3 of 4 places (2 significant)"."""
+    """Such as "above random (significant)", or for several "above random in 3 of 4 settings (2 significant)"."""
     above, below = ([one for one in ones if sign * one["difference"] > 0] for sign in (1, -1))
     if len(ones) == 1:
         return f"{'above' if above else 'below' if below else 'equal to'} {other} ({_verdict(ones[0])})"
     if all(one["p"] is None for one in ones):
-        return f"above {other} in {len(above)} of {len(ones)} places (not tested)"
+        return f"above {other} in {len(above)} of {len(ones)} settings (not tested)"
     worse = f" and below in {len(below)} ({sum(map(is_significant, below))} significant)" if below else ""
-    return f"above {other} in {len(above)} of {len(ones)} places ({sum(map(is_significant, above))} significant){worse}"
+    return f"above {other} in {len(above)} of {len(ones)} settings ({sum(map(is_significant, above))} significant){worse}"
 
 
 def _verdict(one: dict[str, Any]) -> str:
