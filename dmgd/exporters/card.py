@@ -80,12 +80,13 @@ def _what(method: Method, source: str, images_per_class: list[int]) -> str:
     kind = "real" if isinstance(method, Selection) else "synthetic"
     number = f"{sum(images_per_class)} {kind} images of {len(images_per_class)} classes, {each}"
     if isinstance(method, RDED):
+        teacher = _inline(method.teacher)
         return (
             f"{number}, to train on in place of the whole {source} dataset. They are crops of images of its training "
             f"split, resized, chosen by `{method.name}`: of {method.crops} random crops of each of {method.pool} "
-            f"images of a class, drawn at random, the one whose class `{_inline(method.teacher)}` is surest of, and of "
-            f"these the {most} it is surest of; `source_index`, `source_name` and `source_crop` (left, top, right, bottom) say which. "
-            "Nothing was generated."
+            f"random images of a class the one whose class `{teacher}` is surest of, and of these the {most} it is "
+            "surest of; `source_index`, `source_name` and `source_crop` (left, top, right, bottom) say which. Nothing "
+            "was generated."
         )
     if isinstance(method, Selection):
         return (
