@@ -94,9 +94,15 @@ def test_boxes_are_squares_inside_of_all_sizes():
     assert box_of((300, 200), (0.9999, 0.9999, 0.9999)) == (100, 0, 300, 200)
 
 
-def test_they_are_cut_again_for_verification_without_the_teacher(run, inline, tmp_path):
-    moved = shutil.copytree(run.path, tmp_path / "run")
-    said = inline("verify", moved, "--regenerate", 30).stdout
+def test_they_are_cut_again_for_verification_without_the_teacher(run, teacher, inline, tmp_path):
+    moved, lock, hidden = tmp_path / "run", tmp_path / "lock.json", teacher[1].with_suffix(".hidden")
+    shutil.copytree(run.path, moved)
+    teacher[1].rename(hidden)
+    try:
+        said = inline("verify", moved, "--regenerate", 30, "--write-lock", lock).stdout
+    finally:
+        hidden.rename(teacher[1])
+    assert "secret-place" not in lock.read_text()
     assert "30 images regenerated: 30 with equal pixels" in said
     assert "the teacher does not judge them again" in said
 
@@ -112,6 +118,9 @@ def test_an_export_as_mosaics_says_whose_crops_they_are_and_nothing_of_local_pat
     assert "/secret-place" not in (card + index).replace("PATH/secret-place", "")
     row = dmgd.open_export(out).to_dataset()[0]
     assert (row["source_name"], row["source_crop"]) == (run.records()[0].source_name, run.records()[0].source_crop)
+    inline("verify", run.path, "--write-lock", tmp_path / "lock.json")
+    inline("export", run.path, "--format", layout, "--out", tmp_path / "plain")
+    inline("verify", tmp_path / "plain", "--lock", tmp_path / "lock.json")
     inline("verify", out, "--regenerate", 10)
 
 

@@ -14,13 +14,13 @@ def published(manifest: dict[str, Any]) -> dict[str, Any]:
     source, prior = specs_of(manifest)
     specs = {"source": source.published().to_json(), "prior": prior.published().to_json()}
     known = {key: value for key, value in manifest.items() if key != "status"}
-    return {**_with_teacher(known, published_place), "specs": specs}
+    return {**with_teacher(known, published_place), "specs": specs}
 
 
 def comparable(manifest: dict[str, Any]) -> dict[str, Any]:
     """The published manifest without what may change and the weights still be the same: their local paths and their
     labels. Digests say which they are."""
-    known = _with_teacher(published(manifest), lambda name: None)
+    known = with_teacher(published(manifest), lambda name: None)
     specs, statistics = known["specs"], known["statistics"]
     places = {key: value for key, value in specs["prior"].items() if not str(value).startswith(f"{ELSEWHERE}/")}
     weights = {kind: unlabelled(statistics[kind]) for kind in ("prior", "encoder") if kind in statistics}
@@ -32,8 +32,8 @@ def comparable(manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _with_teacher(manifest: dict[str, Any], change: Callable[[str], str | None]) -> dict[str, Any]:
-    """The manifest with the teacher of its method, where it has one, called otherwise."""
+def with_teacher(manifest: dict[str, Any], change: Callable[[str], str | None]) -> dict[str, Any]:
+    """The manifest with what `change` makes of the name of its method's teacher, where it has one."""
 
     def changed(part: dict[str, Any]) -> dict[str, Any]:
         method = part["method"]
