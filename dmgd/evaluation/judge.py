@@ -49,10 +49,11 @@ def _imagenet_judge(name: str, classes: Sequence[ClassInfo], prior: Prior) -> Ju
             "ImageNet's; give --teacher a checkpoint that was trained on these classes"
         )
     network, weights = load_efficientnet(name, "--teacher")
-    network.to(prior.device)
+    fast = torch.channels_last  # two to three times as fast on CPUs
+    network.to(prior.device, memory_format=fast)
 
     def logits(crops: Tensor) -> Tensor:
-        return network(efficientnet_input(crops, name).to(prior.device))[:, rows]
+        return network(efficientnet_input(crops, name).to(prior.device, memory_format=fast))[:, rows]
 
     return Judge(name, {"network": name, "sha256": sha256_file(weights)}, _judging(logits))
 
