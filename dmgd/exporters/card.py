@@ -15,8 +15,9 @@ from dmgd.exporters.command import distill_command
 from dmgd.exporters.example import Description, columns
 from dmgd.exporters.formats import Layout
 from dmgd.files import load_json
+from dmgd.generation.config import DistillConfig
 from dmgd.matching.method import Method
-from dmgd.matching.selections import Selection
+from dmgd.matching.selections import RDED, Selection
 from dmgd.mosaics import counted
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.manifest import published, specs_of
@@ -39,6 +40,8 @@ def card(
     manifest = published(run.manifest)
     source, prior = manifest["statistics"]["source"], manifest["prior"]
     source_spec, prior_spec = specs_of(manifest)
+    config = DistillConfig.from_json(manifest["config"])
+    method, teacher = config.method, manifest["plan"].get("teacher")
     settings = {
         "method": manifest["config"]["method"]["name"],
         "images per class": manifest["config"]["ipc"],
@@ -48,26 +51,25 @@ def card(
         "prior": prior["id"] + (f", revision {prior['revision']}" if prior["revision"] else ""),
         "digest of the prior's weights": f"`{prior['digest']}`",
         "precision, device": f"{prior_spec.precision}, {manifest['device']}",
+        **({"teacher": f"{teacher['network']}, digest `{teacher['sha256']}`"} if teacher else {}),
         "versions": ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items())),
     }
     shown = (layout.columns or columns)(description)
-    is_real = isinstance(run.config.method, Selection)
+    is_real = isinstance(method, Selection)
     title = f"{source['name']}, {'a selection' if is_real else 'distilled'}"
     tags = TAGS_REAL if is_real else TAGS
     head = _head(description, layout, shown, title, tags, sum(images_per_class), size)
     return Template(files(__package__).joinpath("card.md").read_text(encoding="utf-8")).substitute(
         head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True),
         title=_inline(title),
-        what=_what(run.config.method, _inline(source["name"]), [n * description.tiles**2 for n in images_per_class])
+        what=_what(method, _inline(source["name"]), [n * description.tiles**2 for n in images_per_class])
         + _budget(run, description.tiles, images_per_class),
         loading=_loading(layout, shown, description),
         settings=_rows(*settings.items()),
-        command=visible(
-            distill_command(run.config, source_spec, prior_spec, manifest["statistics"], manifest["device"])
-        ),
+        command=visible(distill_command(config, source_spec, prior_spec, manifest["statistics"], manifest["device"])),
         results=f"## Results\n\n{results}\n\n" if results else "",
         class_table=_class_table(description, images_per_class),
-        licence=_licence(run.config.method, _inline(source.get("licence") or OWN_TERMS), _inline(prior["id"])),
+        licence=_licence(method, _inline(source.get("licence") or OWN_TERMS), _inline(prior["id"])),
     )
 
 
@@ -77,6 +79,15 @@ def _what(method: Method, source: str, images_per_class: list[int]) -> str:
     each = f"{few} each" if few == most else f"{few}–{most} each"
     kind = "real" if isinstance(method, Selection) else "synthetic"
     number = f"{sum(images_per_class)} {kind} images of {len(images_per_class)} classes, {each}"
+    if isinstance(method, RDED):
+        teacher = _inline(method.teacher)
+        return (
+            f"{number}, to train on in place of the whole {source} dataset. They are crops of images of its training "
+            f"split, resized, chosen by `{method.name}`: of {method.crops} random crops of each of {method.pool} "
+            f"random images of a class the one whose class `{teacher}` is surest of, and of these the {most} it is "
+            "surest of; `source_index`, `source_name` and `source_crop` (left, top, right, bottom) say which. Nothing "
+            "was generated."
+        )
     if isinstance(method, Selection):
         return (
             f"{number}, to train on in place of the whole {source} dataset. They are members of its training split, "

@@ -74,6 +74,14 @@ class DistilledSet:
         for label, fields, pixels in self._exported():
             yield label, fields["image_index"], pixels
 
+    def described(self) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
+        """(class index, image index) and metadata of every image, see `dmgd.runs.columns`, in the order of `images`,
+        and raising what that does."""
+        for record in self.run.complete_records() if self.run else ():
+            yield (record.class_index, record.image_index), record.to_json()
+        for label, fields, _ in self._exported():
+            yield (label, fields["image_index"]), fields
+
     def to_dataset(self) -> "Dataset":
         """The images as a Hugging Face dataset with the columns of a Parquet export; of mosaics a row for every part,
         at its own size, which has no file and no `sha256`. Raises ArtifactError as `images`."""

@@ -24,7 +24,8 @@ class Plan:
 
     `config` can be typed again; its batch size is settled. `method` is its method as it acts: with the prior's own
     guidance, and with window and stages where the statistics put them. `source` and `prior` name data and weights,
-    `weights` is what the latter turned out to be, `statistics` the header and the digest of the support points.
+    `weights` is what the latter turned out to be, `statistics` the header and the digest of the support points;
+    `teacher` identifies the network that judges real crops, where one does.
     """
 
     config: DistillConfig
@@ -36,6 +37,7 @@ class Plan:
     statistics: dict[str, Any]
     device: str
     versions: dict[str, str]
+    teacher: dict[str, Any] | None = None
 
     @cached_property
     def batches(self) -> list[Batch]:
@@ -77,7 +79,7 @@ class Plan:
         return {
             "specs": {"source": self.source.to_json(), "prior": self.prior.to_json()},
             "config": self.config.to_json(),
-            "plan": {"method": self.method.to_json()},
+            "plan": {"method": self.method.to_json(), **({"teacher": self.teacher} if self.teacher else {})},
             "classes": [info.to_json() for info in self.classes],
             "prior": self.weights,
             "statistics": self.statistics,
@@ -97,6 +99,7 @@ class Plan:
             statistics=manifest["statistics"],
             device=manifest["device"],
             versions=manifest["versions"],
+            teacher=manifest["plan"].get("teacher"),
         )
 
 

@@ -1,6 +1,6 @@
 """How the images of a run are chosen from the source, for a method that selects real ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -12,9 +12,9 @@ from dmgd.generation.batches import Batch
 from dmgd.generation.plan import Plan
 from dmgd.generation.sampling_work import MadeBatch
 from dmgd.images import read_image, square_pixels
-from dmgd.matching.selections import Selection
+from dmgd.matching.selections import RDED, Selection
 from dmgd.priors.prior import Prior
-from dmgd.sources.source import Source
+from dmgd.sources.source import Source, SourceImage
 from dmgd.statistics.cache import Latents
 from dmgd.statistics.file import Statistics
 from dmgd.statistics.kmeans import class_seed
@@ -58,6 +58,18 @@ def require_enough(plan: Plan, statistics: Statistics) -> None:
                 f"the class {info.name} has {count} images, of which {plan.method.name} cannot choose "
                 f"{plan.config.ipc}; take --ipc {count} or less"
             )
+    if isinstance(plan.method, RDED) and plan.method.pool < plan.config.ipc:
+        raise UsageError(
+            f"{plan.method.name} keeps one crop of an image: of a pool of {plan.method.pool} it cannot choose "
+            f"{plan.config.ipc}; take --pool {plan.config.ipc} or more"
+        )
+
+
+def readable_images(source: Source, unreadable: Collection[str]) -> Iterator[tuple[int, int, SourceImage[int]]]:
+    """(ordinal among the readable images, position, image) of those of the training split whose name is not one of the
+    `unreadable`."""
+    found = ((position, one) for position, one in enumerate(source.images("train")) if one.name not in unreadable)
+    yield from ((ordinal, position, one) for ordinal, (position, one) in enumerate(found))
 
 
 def _read(
@@ -66,11 +78,7 @@ def _read(
     """The pixels of the wanted images, with their positions in the split and their names. What is wanted are ordinals
     among the readable images."""
     indices = {ordinal: index for index, ordinal in wanted.items()}
-    ordinal = -1
-    for position, one in enumerate(source.images("train")):
-        if one.name in unreadable:
-            continue
-        ordinal += 1
+    for ordinal, position, one in readable_images(source, unreadable):
         if ordinal in indices:
             pixels = square_pixels(read_image(one.image), prior.image_size, prior.image_channels)
             yield indices.pop(ordinal), (pixels, position, one.name)

@@ -18,7 +18,7 @@ from dmgd.matching.method import (
     speciation_step,
     window_by_data,
 )
-from dmgd.matching.selections import Herding, KMeansReal, Random
+from dmgd.matching.selections import RDED, Herding, KMeansReal, Random
 
 
 def dmgd_window(method: "DMGD", alpha_bar: Sequence[float], statistics: Any, ipc: int) -> Pair:
@@ -169,7 +169,7 @@ class MGD3(DistributionMatching):
         return mode_guide(statistics.support, statistics.mass, images, strength=self.rho)
 
 
-KINDS = (DMGD, DMGDPaper, DMGDReleased, MGD3, Sampled, Random, KMeansReal, Herding)
+KINDS = (DMGD, DMGDPaper, DMGDReleased, MGD3, Sampled, Random, KMeansReal, Herding, RDED)
 METHODS: dict[str, type[Method]] = {method.name: method for method in KINDS}
 """The registry of methods; `--help`, the command line's options and the list of known methods read it."""
 DEFAULT_METHOD = DMGD.name

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dmgd.errors import ArtifactError
 from dmgd.files import misfit, read_json
-from dmgd.runs.manifest import differences
+from dmgd.runs.manifest import differences, with_teacher
 
 FORMAT = 1
 OF_THE_MACHINE = ("batch_size", "compile")
@@ -36,6 +36,7 @@ def make_lock(manifest: dict[str, Any], images: Iterable[tuple[int, ndarray]], t
         "precision": spec["precision"],
         **({"tiles": tiles} if tiles > 1 else {}),
     }
+    config = with_teacher(manifest, lambda name: manifest["plan"]["teacher"]["sha256"])["config"]
     digests = [hashlib.sha256() for _ in manifest["classes"]]
     sketches: list[list[ndarray]] = [[] for _ in manifest["classes"]]
     for c, pixels in images:
@@ -44,7 +45,7 @@ def make_lock(manifest: dict[str, Any], images: Iterable[tuple[int, ndarray]], t
     return {
         "format": FORMAT,
         "tolerance": TOLERANCE,
-        "config": {key: value for key, value in manifest["config"].items() if key not in OF_THE_MACHINE} | names,
+        "config": {key: value for key, value in config.items() if key not in OF_THE_MACHINE} | names,
         "prior": identity["digest"],
         "versions": manifest["versions"],
         "classes": [

@@ -1,24 +1,26 @@
 """The manifest of a run (run.json): its published form, and the differences between two."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from dmgd.files import canonical_json, sha256_bytes
 from dmgd.matching.methods import method_from_json
-from dmgd.specs import ELSEWHERE, PriorSpec, SourceSpec, unlabelled
+from dmgd.specs import ELSEWHERE, PriorSpec, SourceSpec, published_place, unlabelled
 
 
 def published(manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest for publication: without the status and without local paths."""
     source, prior = specs_of(manifest)
     specs = {"source": source.published().to_json(), "prior": prior.published().to_json()}
-    return {**{key: value for key, value in manifest.items() if key != "status"}, "specs": specs}
+    known = {key: value for key, value in manifest.items() if key != "status"}
+    return {**with_teacher(known, published_place), "specs": specs}
 
 
 def comparable(manifest: dict[str, Any]) -> dict[str, Any]:
     """The published manifest without what may change and the weights still be the same: their local paths and their
     labels. Digests say which they are."""
-    known = published(manifest)
+    known = with_teacher(published(manifest), lambda name: None)
     specs, statistics = known["specs"], known["statistics"]
     places = {key: value for key, value in specs["prior"].items() if not str(value).startswith(f"{ELSEWHERE}/")}
     weights = {kind: unlabelled(statistics[kind]) for kind in ("prior", "encoder") if kind in statistics}
@@ -28,6 +30,16 @@ def comparable(manifest: dict[str, Any]) -> dict[str, Any]:
         "prior": unlabelled(known["prior"]),
         "statistics": {**statistics, **weights},
     }
+
+
+def with_teacher(manifest: dict[str, Any], change: Callable[[str], str | None]) -> dict[str, Any]:
+    """The manifest with what `change` makes of the name of its method's teacher, where it has one."""
+
+    def changed(part: dict[str, Any]) -> dict[str, Any]:
+        method = part["method"]
+        return {**part, "method": {**method, "teacher": change(method["teacher"])}} if "teacher" in method else part
+
+    return {**manifest, "config": changed(manifest["config"]), "plan": changed(manifest["plan"])}
 
 
 def recipe_of(manifest: dict[str, Any]) -> tuple[str, int]:

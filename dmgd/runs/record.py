@@ -10,8 +10,9 @@ class ImageRecord:
 
     `path` is relative to the run directory. `other_class` is the index of y* (None without soft labels), `ot_cost` the
     last transport cost during sampling (None without distribution matching). Of a real image, `source_index` is its
-    position in the source's training split and `source_name` its name there. `sha256` is of the file's bytes,
-    `pixels_sha256` of the decoded uint8 array, row by row.
+    position in the source's training split and `source_name` its name there; of a crop of one, `source_crop` is its box
+    in pixels, "left top right bottom". `sha256` is of the file's bytes, `pixels_sha256` of the decoded uint8 array, row
+    by row.
     """
 
     class_index: int
@@ -24,6 +25,7 @@ class ImageRecord:
     pixels_sha256: str
     source_index: int | None = None
     source_name: str | None = None
+    source_crop: str | None = None
 
     @property
     def key(self) -> str:

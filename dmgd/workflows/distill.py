@@ -11,14 +11,16 @@ from typing import Any
 from dmgd.config import StatisticsConfig, configured
 from dmgd.distribution.engine import Engine, as_engine
 from dmgd.errors import UsageError
+from dmgd.evaluation.judge import open_judge
 from dmgd.exporters.distilled import require_outside_sets
 from dmgd.generation.batches import Batch
 from dmgd.generation.config import DistillConfig
+from dmgd.generation.cropping import Judge, cropped_batches, crops_tried
 from dmgd.generation.plan import Plan, make_plan
 from dmgd.generation.sampling_work import MadeBatch, Sampling, sampling_chains
 from dmgd.generation.selecting import require_enough, selected_batches
-from dmgd.matching.method import Method
-from dmgd.matching.selections import Selection
+from dmgd.matching.method import Method, Sampled
+from dmgd.matching.selections import RDED, Selection
 from dmgd.priors.load import as_prior
 from dmgd.priors.prior import Prior
 from dmgd.progress import Progress, listener
@@ -84,6 +86,8 @@ def distill(
             f"{'compile' if config.compile else 'batch-size'} has no effect: {config.method.name} chooses real images, "
             "and samples none"
         )
+    classes, method = prior.match_classes(source.classes), config.method
+    judge = open_judge(method.teacher, classes, prior) if isinstance(method, RDED) else None
     if config.compile:
         prior.compiled()  # refused here, before anything is encoded, where it cannot be
     if config.batch_size is None and (out / MANIFEST).is_file():
@@ -94,6 +98,7 @@ def distill(
         wanted = config.with_statistics_of(statistics.header["k"]).k if config.method.uses_points else None
         check_statistics(statistics, source, prior, wanted, progress=progress)
     plan = make_plan(config, source.spec, prior, statistics, progress=progress)
+    plan = replace(plan, teacher=judge.identity if judge else None)
     chooses, threads = isinstance(plan.method, Selection), min(WRITERS, available_cores())
     if chooses:
         require_enough(plan, statistics)
@@ -105,7 +110,7 @@ def distill(
         whole = {batch for batch in plan.batches if _is_whole(run, batch, progress)}
         written: deque[Future[None]] = deque()  # batches in the writers' hands, while the next are made
         if chooses:
-            batches = _selected(plan, source, prior, whole, engine, progress)
+            batches = _selected(plan, source, prior, whole, judge, engine, progress)
         else:
             batches = _sampled(plan, prior, statistics, run, whole, engine, progress)
         for batch, made in batches:
@@ -141,11 +146,22 @@ def _sampled(
 
 
 def _selected(
-    plan: Plan, source: Source, prior: Prior, whole: Collection[Batch], engine: Engine, progress: Progress
+    plan: Plan,
+    source: Source,
+    prior: Prior,
+    whole: Collection[Batch],
+    judge: Judge | None,
+    engine: Engine,
+    progress: Progress,
 ) -> Iterator[tuple[Batch, MadeBatch]]:
-    """The batches of the plan that are not whole, chosen from the source."""
+    """The batches of the plan that are not whole, chosen from the source; as crops, where there is a judge."""
     latents = encode_source(source, prior, max_bad=1.0, engine=engine, progress=progress)  # statistics had the limit
     missing = [batch for batch in plan.batches if batch not in whole]
+    if judge:
+        total = crops_tried(plan, latents, {c for batch in missing for c in batch.classes})
+        with progress.task("judge", total, "crops") as task:
+            yield from cropped_batches(missing, plan, source, prior, latents, judge, task)
+        return
     with progress.task("choose", sum(map(len, plan.batches)), "images") as task:
         task.advance(sum(map(len, whole)))
         for batch, made in selected_batches(missing, plan, source, prior, latents):
@@ -166,7 +182,7 @@ def _is_whole(run: RunDirectory, batch: Batch, progress: Progress) -> bool:
 def _detail_warning(run: RunDirectory, of_source: float | None, method: Method) -> str | None:
     """What to say where the mean `detail` of the run's images is less than half of the source's; None where it is not,
     or where the statistics do not know the source's."""
-    if not of_source:
+    if not of_source or not isinstance(method, Sampled):
         return None
     made = fmean(float(detail(run.pixels(record))) for record in run.records())
     if made >= LEAST_DETAIL * of_source:

@@ -13,11 +13,12 @@ from dmgd.config import StatisticsConfig, VerifyConfig, configured
 from dmgd.errors import ArtifactError, MismatchError, UsageError
 from dmgd.exporters.distilled import DistilledSet, export_problems, require_outside_sets
 from dmgd.files import write_json
+from dmgd.generation.cropping import cut_again
 from dmgd.generation.plan import Plan
 from dmgd.generation.regeneration import StoredLatents, regenerate, spread
 from dmgd.generation.selecting import selected_batches
 from dmgd.images import LOSSLESS
-from dmgd.matching.selections import Selection
+from dmgd.matching.selections import RDED, Selection
 from dmgd.mosaics import shrunk
 from dmgd.priors.load import as_prior, torch_device
 from dmgd.priors.prior import Prior
@@ -86,7 +87,11 @@ def verify(
             statistics = _statistics_again(target, loaded, source or own_source, progress)
         plan = Plan.from_json(target.manifest)
         indices = spread(len(plan.classes), plan.config.ipc, config.regenerate)
-        if isinstance(plan.method, Selection):
+        if isinstance(plan.method, RDED):
+            report.checked.append("crops are cut again where the records say; the teacher does not judge them again")
+            boxes = {at: (one["source_name"], one["source_crop"]) for at, one in target.described() if at in indices}
+            again = cut_again(boxes, as_source(source or own_source, progress), loaded)
+        elif isinstance(plan.method, Selection):
             again = _chosen_again(indices, plan, loaded, source or own_source, progress)
         else:
             again = regenerate(indices, plan, loaded, statistics, _stored_latents(target))
