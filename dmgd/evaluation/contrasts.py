@@ -88,7 +88,8 @@ def _counted(ones: Sequence[dict[str, Any]], other: str) -> str:
     if all(one["p"] is None for one in ones):
         return f"above {other} in {len(above)} of {len(ones)} settings (not tested)"
     worse = f" and below in {len(below)} ({sum(map(is_significant, below))} significant)" if below else ""
-    return f"above {other} in {len(above)} of {len(ones)} settings ({sum(map(is_significant, above))} significant){worse}"
+    significant = sum(map(is_significant, above))
+    return f"above {other} in {len(above)} of {len(ones)} settings ({significant} significant){worse}"
 
 
 def _verdict(one: dict[str, Any]) -> str:
