@@ -11,7 +11,18 @@ import typer
 
 from dmgd import __version__
 from dmgd.errors import DmgdError, one_line, visible
-from dmgd_cli import bench, distill, evaluate, export, fit_stats, interrupts, options, train_prior, verify
+from dmgd_cli import (
+    bench,
+    distill,
+    evaluate,
+    export,
+    fit_stats,
+    interrupts,
+    options,
+    train_prior,
+    train_teacher,
+    verify,
+)
 from dmgd_cli.method_options import with_method_options
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -21,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export.command,
     "evaluate": evaluate.command,
     "bench": bench.command,
+    "train-teacher": train_teacher.command,
     "verify": verify.command,
 }
 

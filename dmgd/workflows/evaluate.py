@@ -127,7 +127,7 @@ def evaluate(
     }
     teacher = open_teacher(config.teacher, protocol, own) if protocol.loss == "soft" else None
     if teacher:
-        header["teacher"] = check_teacher(teacher, protocol, test, device)
+        header["teacher"] = check_teacher(teacher, test, device)
     on_header(header)
 
     # The training.
