@@ -19,6 +19,7 @@ from dmgd_cli import (
     fit_stats,
     interrupts,
     options,
+    relabel,
     train_prior,
     train_teacher,
     verify,
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.command,
     "bench": bench.command,
     "train-teacher": train_teacher.command,
+    "relabel": relabel.command,
     "verify": verify.command,
 }
 

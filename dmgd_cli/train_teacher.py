@@ -61,4 +61,4 @@ def command(
         print_line(
             f"trained {out}: {described['top1']:.1f} % top-1 on {tested} test images of {described['source']['name']}"
         )
-        print_line(f"next: dmgd evaluate RUN --protocol rded-soft --teacher {out}")
+        print_line(f"next: dmgd relabel RUN --teacher {out} --out LABELS")

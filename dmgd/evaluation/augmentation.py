@@ -6,6 +6,7 @@ they are the same on every device. Images are float, in [0, 1] before normalisat
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,16 @@ GREY_WEIGHTS = (0.299, 0.587, 0.114)
 _ATTEMPTS = 10
 
 
+@dataclass(frozen=True)
+class Operation:
+    """An operation on single images. `draw` (number of images, height, width, generator) gives its numbers, tensors
+    with a row for each image; `apply` (images, size, *numbers) gives the images, of `size` pixels if they are resized.
+    """
+
+    draw: Callable[[int, int, int, Generator], tuple[Tensor, ...]]
+    apply: Callable[..., Tensor]
+
+
 def augment(
     images: UInt8[Tensor, "b c h w"], protocol: Protocol, normalise: Normalise, generator: Generator
 ) -> tuple[Images, float, Int64[Tensor, " b"]]:
@@ -39,25 +50,16 @@ def augment(
     count, _, height, width = x.shape
     own, partners = 1.0, torch.arange(count)
     for name in protocol.augmentation:
-        if name == "affine":
-            x = affine(x, draw_affine(count, generator))
-        elif name == "patches":
-            x = shuffle_patches(x, draw_patches(count, generator))
-        elif name == "resized-crop":
-            x = resized_crop(x, draw_boxes(count, height, width, generator), protocol.size or height)
-        elif name == "flip":
-            x = flip(x, draw_flips(count, generator))
-        elif name == "jitter":
-            x = jitter(x, *draw_jitter(count, generator))
-        elif name == "lighting":
-            x = lighting(x, draw_lighting(count, generator))
-        elif name == "normalise":
+        if name == "normalise":
             x = normalise(x)
         elif name == "dsa":
             x = dsa(x, generator)
         elif name == "cutmix":
             partners, box = draw_cutmix(count, x.shape[2], x.shape[3], generator)
             x, own = cutmix(x, partners, box)
+        else:
+            operation = OPERATIONS[name]
+            x = operation.apply(x, protocol.size or height, *operation.draw(count, height, width, generator))
     return x, own, partners.to(x.device)
 
 
@@ -236,3 +238,17 @@ def cutmix(images: Images, partners: Int[Tensor, " b"], box: tuple[int, int, int
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
     return low + (high - low) * torch.rand(shape, generator=generator)
+
+
+OPERATIONS = {
+    "affine": Operation(lambda n, h, w, g: (draw_affine(n, g),), lambda x, size, maps: affine(x, maps)),
+    "patches": Operation(lambda n, h, w, g: (draw_patches(n, g),), lambda x, size, order: shuffle_patches(x, order)),
+    "resized-crop": Operation(
+        lambda n, h, w, g: (draw_boxes(n, h, w, g),), lambda x, size, boxes: resized_crop(x, boxes, size)
+    ),
+    "flip": Operation(lambda n, h, w, g: (draw_flips(n, g),), lambda x, size, flipped: flip(x, flipped)),
+    "jitter": Operation(
+        lambda n, h, w, g: draw_jitter(n, g), lambda x, size, factors, order: jitter(x, factors, order)
+    ),
+    "lighting": Operation(lambda n, h, w, g: (draw_lighting(n, g),), lambda x, size, alpha: lighting(x, alpha)),
+}

@@ -65,6 +65,13 @@ class DistilledSet:
     def classes(self) -> tuple[ClassInfo, ...]:
         return tuple(ClassInfo.from_json(fields) for fields in self.manifest["classes"])
 
+    @property
+    def image_bytes(self) -> int:
+        """The bytes of the images' files; of an export, of the files that they are in."""
+        if self.run is not None:
+            return sum((self.path / record.path).stat().st_size for record in self.run.records())
+        return sum(file["bytes"] for file in (self.index or {})["files"] if file["images"])
+
     def images(self) -> Iterator[tuple[int, int, ndarray]]:
         """(class index, image index, uint8 pixels (h, w, c)) of every image, in order; of mosaics, of every part.
         Raises ArtifactError for an unfinished run, and for missing, damaged or mislabelled images."""
