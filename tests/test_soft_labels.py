@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,14 +12,18 @@ from safetensors.numpy import load_file, save_file
 
 import dmgd
 from dmgd.errors import ArtifactError
-from dmgd.evaluation.augmentation import to_unit
+from dmgd.evaluation.augmentation import augment, channel_statistics, normaliser, to_unit
 from dmgd.evaluation.imageset import Shape, prepared_set, source_set
 from dmgd.evaluation.inputs import read_raw_set
 from dmgd.evaluation.protocols import PROTOCOLS, resolved
+from dmgd.evaluation.steps import augmented, scheduled
+from dmgd.evaluation.stored_labels import soft_labels
 from dmgd.evaluation.teacher import open_teacher
+from dmgd.evaluation.train import train
 from dmgd.evaluation.views import draw_views, stored_views
 from dmgd.exporters.logits import Coding, decode, probabilities
 from dmgd.exporters.soft_labels import open_labels
+from dmgd.files import sha256_file
 from dmgd.sources.open import open_source
 
 SOFT = resolved(PROTOCOLS["rded-soft"], num_images=100, num_classes=10, source_size=8)
@@ -128,8 +133,6 @@ def test_a_teacher_near_chance_labels_nothing(made, tmp_path, inline):
     shutil.copytree(made / "T", tmp_path / "T")
     weights = {name: one * 0 for name, one in load_file(tmp_path / "T" / "teacher.safetensors").items()}
     save_file(weights, tmp_path / "T" / "teacher.safetensors")
-    from dmgd.files import sha256_file
-
     forge(tmp_path / "T" / "teacher.json", lambda d: d.update(sha256=sha256_file(tmp_path / "T/teacher.safetensors")))
     said = inline("relabel", made / "run", "--teacher", tmp_path / "T", "--out", tmp_path / "L", code=1).stderr
     assert "chance is 10.0 %" in said
@@ -142,8 +145,77 @@ def test_changed_labels_and_missing_rows_are_named(made, tmp_path):
     save_file({"logits": load_file(file)["logits"][:-1]}, file, {"keys": json.dumps(["x"] * 39)})
     with pytest.raises(ArtifactError, match=r"are damaged \(soft_labels.safetensors: was changed"):
         open_labels(tmp_path / "L")
-    from dmgd.files import sha256_file
-
     forge(index, lambda content: content.update(sha256=sha256_file(file)))
     with pytest.raises(ArtifactError, match="has labels of 39 of its 40 images; make the labels again"):
         open_labels(tmp_path / "L")
+
+
+def test_training_on_stored_views_is_that_on_the_teachers_labels_of_them(made):
+    """Stored in half precision is what the teacher says of the batch itself, and trains to the same accuracy."""
+    data, teacher = labelled(made)
+    test = source_set(open_source("digits"), "test", "test", Shape(8, 8, 1))
+    soft = soft_labels(open_labels(made / "views"), data.classes)
+    stored = replace(data, soft=soft)
+    protocol = soft.protocol(replace(SOFT, network="convnet-1-w16", size=8, epochs=8, batch_size=10))
+    normalise = normaliser(data.images, protocol)
+    online = teacher.given(*channel_statistics(data.images, protocol))
+    batches = scheduled(40, 10, 0, 8, full=False)
+    for step, chosen in batches:
+        batch = augmented(stored, protocol, normalise, 0, torch.contiguous_format, (step, chosen))
+        assert torch.allclose(batch.logits, online(batch.images), atol=0.02)
+    assert soft.view_of(7) == 1
+
+    exact = torch.stack([teacher(soft.views.of(data.images, torch.arange(40), v, lambda x: x)) for v in range(3)], 1)
+    online = replace(data, soft=replace(soft, coded={"logits": exact.numpy()}))
+    one, other = (train(each, test, protocol, 0) for each in (stored, online))
+    assert abs(one.last - other.last) < 2
+    assert one.curve[-1][2] == pytest.approx(other.curve[-1][2], rel=0.01)
+
+
+def test_without_views_partners_share_their_labels_as_their_pixels(made):
+    data, _ = labelled(made)
+    soft = soft_labels(open_labels(made / "plain"), data.classes)
+    protocol = replace(SOFT, size=8, augmentation=("normalise", "cutmix"))
+    normalise, step = normaliser(data.images, protocol), (0, torch.arange(40))
+    batch = augmented(replace(data, soft=soft), protocol, normalise, 0, torch.contiguous_format, step)
+    _, own, partners = augment(data.images, protocol, normalise, torch.Generator().manual_seed(0))
+    target, parts = (one.div(20).softmax(1) for one in (batch.logits, soft.logits(torch.arange(40), None)))
+    assert 0 < own < 1
+    assert torch.allclose(target, own * parts + (1 - own) * parts[partners], atol=1e-6)
+
+
+def evaluated(inline, *arguments, code=0):
+    options = ("--network", "convnet-1-w8", "--epochs", 2, "--repeats", 1, "--json")
+    return inline("evaluate", *arguments, *options, code=code)
+
+
+def test_an_evaluation_trains_on_the_labels_of_its_sets(made, inline):
+    done = evaluated(inline, made / "run", "--labels", made / "views", "--against", "random")
+    result = json.loads(done.stdout)
+    assert [score["name"] for score in result["scores"]] == ["run (soft labels)", "random"]
+    assert (result["settings"]["protocol"]["loss"], result["settings"]["protocol"]["size"]) == ("soft", 8)
+    assert result["settings"]["labels"][0]["views"] == 3
+    assert "ior" not in result
+    assert "soft labels of 3 views of each image of run by T" in done.stderr
+    again = evaluated(inline, made / "run", "--labels", made / "views", "--against", "random")
+    assert "2 of the 2 trainings are known" in again.stderr
+    other = evaluated(inline, made / "run", "--labels", made / "plain", "--against", "")
+    assert "are known" not in other.stderr
+
+
+def test_labels_that_do_not_fit_are_refused_by_name(made, tmp_path, inline):
+    plain, views = (("--labels", made / name) for name in ("plain", "views"))
+    other = evaluated(inline, made / "other", *plain, code=1).stderr
+    assert f"{made / 'plain'} has the labels of another set than other; make labels of it with dmgd relabel" in other
+    assert (
+        "has labels of views of 8 pixels, not 16"
+        in evaluated(inline, made / "run", *views, "--size", 16, code=1).stderr
+    )
+    soft = ("--protocol", "rded-soft", "--size", 8, *plain)
+    assert "random has no stored labels" in evaluated(inline, made / "run", *soft, code=2).stderr
+    sgd = evaluated(inline, made / "run", "--protocol", "minimax-sgd", *plain, code=2).stderr
+    assert "the step sizes of minimax-sgd are those of hard labels" in sgd
+    assert "no soft labels" in evaluated(inline, made / "run", "--labels", tmp_path, code=2).stderr
+    dmgd.distill("digits", "digits", method="random", ipc=5, out=tmp_path / "five")
+    said = evaluated(inline, tmp_path / "five", *plain, code=1).stderr
+    assert "has the labels of another set than five, of 40 images and not 50" in said

@@ -63,6 +63,11 @@ def augment(
     return x, own, partners.to(x.device)
 
 
+def step_seed(seed: int, step: int) -> int:
+    """A seed for one step of one training; negative steps are for the order of each epoch."""
+    return (seed * 1_000_003 + step) % 2**63
+
+
 def to_unit(images: UInt8[Tensor, "b c h w"]) -> Images:
     return images.float().div_(255)
 

@@ -15,7 +15,7 @@ from dmgd.errors import ArtifactError, UsageError
 from dmgd.exporters import tensors
 from dmgd.exporters.distilled import EXTRA, DistilledSet, export_problems
 from dmgd.exporters.folder import CARD, INDEX
-from dmgd.exporters.soft_labels import set_digest
+from dmgd.exporters.soft_labels import StoredLabels, set_digest
 from dmgd.files import sha256_bytes
 from dmgd.images import BadImage, channels_of, pixels_of, read_image, to_image
 from dmgd.mosaics import require_mosaics, shrunk
@@ -46,6 +46,7 @@ class RawSet:
     made_by: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     tiles: int = 1  # above 1 the images are the parts of mosaics of tiles × tiles, see dmgd.mosaics
+    soft: StoredLabels | None = None  # a teacher's labels of the images
 
     @property
     def side(self) -> int:

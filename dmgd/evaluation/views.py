@@ -14,8 +14,7 @@ from numpy import ndarray
 from torch import Generator, Tensor
 
 from dmgd.errors import UsageError
-from dmgd.evaluation.augmentation import OPERATIONS, Normalise, to_unit
-from dmgd.evaluation.steps import step_seed
+from dmgd.evaluation.augmentation import OPERATIONS, Normalise, step_seed, to_unit
 
 CUTMIX, NORMALISE = "cutmix", "normalise"
 
