@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -219,3 +220,50 @@ def test_labels_that_do_not_fit_are_refused_by_name(made, tmp_path, inline):
     dmgd.distill("digits", "digits", method="random", ipc=5, out=tmp_path / "five")
     said = evaluated(inline, tmp_path / "five", *plain, code=1).stderr
     assert "has the labels of another set than five, of 40 images and not 50" in said
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "parquet", "imagefolder", "tensors"])
+def test_exports_carry_the_labels_and_verify_sees_a_changed_one(layout, made, tmp_path, inline):
+    views, out = open_labels(made / "views"), tmp_path / "views"
+    inline("export", made / "run", "--format", layout, "--labels", made / "views", "--out", out)
+    assert tree(made / "views").items() <= tree(out).items()
+    card = (out / "README.md").read_text()
+    assert f"the logits of 3 views of each image ({'+'.join(SOFT.augmentation)}) by T" in card
+    assert f"{views.index['bytes']:,} bytes beside {views.index['set']['image_bytes']:,} bytes of images" in card
+    assert json.loads(inline("verify", out, "--json").stdout)["equal"]
+    if layout != "tensors":
+        rows = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"))
+        assert len(rows) == 40
+    data = bytearray((out / "soft_labels.safetensors").read_bytes())
+    data[-1] ^= 1
+    (out / "soft_labels.safetensors").write_bytes(data)
+    assert "soft_labels.safetensors: was changed" in inline("verify", out, code=1).stdout
+
+
+def test_an_export_is_evaluated_with_its_own_labels_as_its_run_is(made, tmp_path, inline):
+    inline("export", made / "run", "--labels", made / "views", "--out", tmp_path / "E")
+    asked = ("--against", "")
+    run = evaluated(inline, made / "run", "--labels", made / "views", *asked)
+    own = evaluated(inline, tmp_path / "E", "--labels", "stored", *asked)
+    one, other = (json.loads(done.stdout)["scores"][0] for done in (run, own))
+    assert one["top1_by_seed"] == other["top1_by_seed"]
+    assert "1 of the 1 trainings are known" in own.stderr
+
+
+def test_labels_of_images_stand_beside_them_and_those_of_another_run_are_refused(made, tmp_path, inline):
+    inline("export", made / "run", "--format", "tensors", "--labels", made / "plain", "--out", tmp_path / "E")
+    beside = torch.load(tmp_path / "E" / "soft_labels.pt", weights_only=True).numpy()
+    assert np.array_equal(beside, open_labels(made / "plain").tensors["logits"].astype(np.float32))
+    other = ("export", made / "other", "--labels", made / "plain", "--out", tmp_path / "F")
+    assert "has the labels of another set than other" in inline(*other, code=1).stderr
+    inline("relabel", made / "other", "--teacher", made / "T", "--out", tmp_path / "others")
+    for name in ("soft_labels.safetensors", "soft_labels.json"):
+        shutil.copy(tmp_path / "others" / name, tmp_path / "E" / name)
+    digests = tree(tmp_path / "others")
+
+    def as_if_its_own(index):
+        for file in index["files"]:
+            file["sha256"] = digests.get(file["path"], file["sha256"])
+
+    forge(tmp_path / "E" / "index.json", as_if_its_own)
+    assert "has the labels of another set than this export" in inline("verify", tmp_path / "E", code=1).stdout

@@ -70,6 +70,19 @@ class StoredLabels:
         """Those of the views, by "NAME.i"."""
         return {name.removeprefix(VIEWS): one for name, one in self.tensors.items() if name.startswith(VIEWS)}
 
+    def described(self) -> str:
+        """Whose labels they are, and the bytes that they take, in words."""
+        teacher, asked, own = self.index["teacher"], self.index["asked"], self.index["set"]
+        of = (
+            f"{self.views} views of each image ({'+'.join(self.index['augmentation'])})" if self.views else "each image"
+        )
+        how = f"the {asked['top_k']} largest, " if asked["top_k"] else ""
+        return (
+            f"the logits of {of} by {teacher['name']} ({teacher['top1']:.1f} % top-1), {how}{asked['bits']} bits, in "
+            f"`{FILE}`: {self.index['bytes']:,} bytes beside {own['image_bytes']:,} bytes of images. "
+            "`dmgd evaluate FOLDER --labels stored` trains on them."
+        )
+
     def require_of(self, name: str, digest: str, keys: int) -> "StoredLabels":
         """The labels themselves. Raises MismatchError if they are not of the set `name`, of so many images, that has
         this digest."""
@@ -80,6 +93,33 @@ class StoredLabels:
                 f"{self.folder} has the labels of another set than {name}{less}; make labels of it with dmgd relabel"
             )
         return self
+
+
+@dataclass(frozen=True)
+class ExportedLabels:
+    """The soft labels of an export: the `logits` (classes,) by key that are beside each image, where there is one label
+    of each; the `files` by name that are added as they are; what identifies them, and what they are in words."""
+
+    logits: Mapping[str, ndarray] | None
+    files: dict[str, bytes]
+    digest: str
+    described: str
+
+
+def labels_to_export(
+    folder: Path, name: str, images: list[tuple[str, str]], keys: list[str], num_classes: int
+) -> ExportedLabels:
+    """The labels in `folder` for the run `name`, whose `images` are as `set_digest` takes them: labels of `relabel`,
+    or a file of logits alone. Raises what `open_labels`, `StoredLabels.require_of` and `read_soft_labels` raise."""
+    if not has_index(folder):
+        logits = read_soft_labels(folder, keys, num_classes)
+        digest = sha256_bytes(b"".join(logits[key].tobytes() for key in sorted(logits)))
+        size = (folder / FILE).stat().st_size
+        return ExportedLabels(logits, {}, digest, f"a teacher's logits of each image, {size:,} bytes.")
+    stored = open_labels(folder).require_of(name, set_digest(images), len(keys))
+    own = None if stored.views else read_soft_labels(folder, keys, num_classes)
+    files = {file: (folder / file).read_bytes() for file in (FILE, INDEX)}
+    return ExportedLabels(own, files, stored.index["sha256"], stored.described())
 
 
 def set_digest(images: Iterable[tuple[str, str]]) -> str:
