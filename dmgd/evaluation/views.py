@@ -63,7 +63,7 @@ def draw_views(images: int, count: int, augmentation: Sequence[str], size: int, 
         generator = Generator().manual_seed(step_seed(seed, view))
         for name in drawn:
             draw = _draw_cutmix if name == CUTMIX else OPERATIONS[name].draw
-            found[name].append([_small(one, images) for one in draw(images, size, size, generator)])
+            found[name].append([_small(one, size, images) for one in draw(images, size, size, generator)])
     numbers = {name: tuple(torch.stack(own, 1) for own in zip(*each, strict=True)) for name, each in found.items()}
     return Views(count, size, tuple(augmentation), numbers)
 
@@ -98,12 +98,13 @@ def _inside(boxes: Int[Tensor, "b 4"], size: int) -> Bool[Tensor, "b 1 s s"]:
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
-def _small(numbers: Tensor, images: int) -> Tensor:
-    """Whole numbers, pixels or images, in as many bytes as all of them need."""
+def _small(numbers: Tensor, size: int, images: int) -> Tensor:
+    """Whole numbers, pixels or (one for each image) images, in as few bytes as all of them need."""
     if numbers.dtype != torch.int64:
         return numbers
-    return numbers.to(torch.int16 if numbers.ndim > 1 or images < 2**15 else torch.int32)
+    largest = size if numbers.ndim > 1 else images
+    return numbers.to(torch.uint8 if largest < 2**8 else torch.int16 if largest < 2**15 else torch.int32)
 
 
 def _plain(numbers: Tensor) -> Tensor:
-    return numbers.long() if numbers.dtype in (torch.int16, torch.int32) else numbers
+    return numbers.long() if numbers.dtype in (torch.uint8, torch.int16, torch.int32) else numbers

@@ -4,7 +4,7 @@ The last axis is that of the classes. What is stored is
 
     logits    float16 (…, k), or uint8 with the row's `low` and `step`, float16 (…): logit = low + step × number
     indices   uint16 (…, k), the classes of the k largest logits, if not all are stored
-    rest      float16 (…), then the logit of every other class, with which all others together keep their probability
+    rest      float16 (…), then the logit of every other class
 """
 
 from collections.abc import Mapping
@@ -22,10 +22,12 @@ LARGEST = 60_000.0
 
 @dataclass(frozen=True)
 class Coding:
-    """How logits are stored: in 16 or 8 `bits`, the `top_k` largest of them (None: all)."""
+    """How logits are stored: in 16 or 8 `bits`, the `top_k` largest of them (None: all); then all others together keep
+    the probability that they have at the `temperature`."""
 
     bits: int = 16
     top_k: int | None = None
+    temperature: float = 1.0
 
     def encode(self, logits: ndarray) -> dict[str, ndarray]:
         """The arrays that stand for the logits. Raises UsageError if half precision cannot hold them."""
@@ -36,9 +38,11 @@ class Coding:
             order = np.argsort(-logits, -1, kind="stable")
             others = np.take_along_axis(logits, order[..., self.top_k :], -1)
             logits = np.take_along_axis(logits, order[..., : self.top_k], -1)
+            others = others / self.temperature
             most = others.max(-1, keepdims=True)
             found["indices"] = order[..., : self.top_k].astype(np.uint16)
-            found["rest"] = (np.log(np.exp(others - most).mean(-1)) + most[..., 0]).astype(np.float16)
+            rest = np.log(np.exp(others - most).mean(-1)) + most[..., 0]
+            found["rest"] = (rest * self.temperature).astype(np.float16)
         if self.bits == 16:
             return {**found, "logits": logits.astype(np.float16)}
         low = logits.min(-1).astype(np.float16)

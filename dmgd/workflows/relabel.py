@@ -92,7 +92,7 @@ def relabel(
                     network,
                     data,
                     views if config.views else None,
-                    Coding(config.bits, config.top_k),
+                    Coding(config.bits, config.top_k, protocol.temperature),
                     columns,
                     (1.0, protocol.temperature),
                     bar.advance,
