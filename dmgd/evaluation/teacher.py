@@ -175,9 +175,10 @@ def _columns(name: str, own: tuple[ClassInfo, ...], wanted: tuple[ClassInfo, ...
 
 
 def check_teacher(teacher: TeacherModel, test: ImageSet, device: str) -> dict[str, Any]:
-    """The teacher's identity and top-1 on the test images. Raises DmgdError if that is below 1.5 times chance."""
-    network = teacher.network.on_unit().to(device)
-    reached = top1(confusion_on(network, test, lambda images: images, device))
+    """The teacher's identity and top-1 on the test images; its network is moved to the device. Raises DmgdError if the
+    top-1 is below 1.5 times chance."""
+    network = teacher.network.to(device)
+    reached = top1(confusion_on(network.on_unit(), test, lambda images: images, device))
     chance = 100 / len(test.classes)
     if reached < NEAR_CHANCE * chance:
         raise DmgdError(

@@ -85,7 +85,7 @@ def relabel(
 
             # The labels.
             views = draw_views(len(data), config.views, protocol.augmentation, shape.size, config.seed)
-            network = opened.network.on_unit().to(on)
+            network = opened.network.on_unit()
             columns = match_labels(raw.name, raw.classes, source.classes, "name", numbered=raw.numbered)
             with progress.task("label", len(data) * max(1, config.views), "images") as bar:
                 coded, errors = teachers_logits(

@@ -54,7 +54,7 @@ def _facts(settings: dict[str, Any]) -> dict[str, object]:
     counts, teacher = own["images_per_class"], settings.get("teacher")
     stored = next((one for one in settings.get("labels", ()) if own["name"] == f"{one['set']} (soft labels)"), None)
     teacher = stored["teacher"] if stored else teacher
-    labels = f"soft, by {teacher['name']} ({teacher['top1']:.1f} %)" if teacher else "hard"
+    labels = f"soft labels by {teacher['name']} ({teacher['top1']:.1f} %)" if teacher else "hard labels"
     labels += f", stored in {stored['bytes']:,} bytes" if stored else ""
     return {
         "Source": f"{source['name']}, {source['variant']}" if source.get("variant") else source["name"],
@@ -63,7 +63,7 @@ def _facts(settings: dict[str, Any]) -> dict[str, object]:
         "Images per class": min(counts) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}",
         "Images": f"{own['images']:,} of {len(counts):,} classes",
         "Test images": f"{source['test_images']:,}",
-        "Protocol": f"{protocol['name']}, {labels} labels",
+        "Protocol": f"{protocol['name']}, {labels}",
         "Network": f"{protocol['network']}, {settings['parameters']:,} parameters",
         "Seeds": ", ".join(map(str, settings["seeds"])),
         "Date": settings.get("date"),
