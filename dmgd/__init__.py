@@ -18,7 +18,9 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from dmgd.workflows.evaluate import evaluate
     from dmgd.workflows.export import export
     from dmgd.workflows.fit_stats import fit_statistics
+    from dmgd.workflows.relabel import relabel
     from dmgd.workflows.train_prior import train_prior
+    from dmgd.workflows.train_teacher import train_teacher
     from dmgd.workflows.verify import verify
 
 if sys.platform == "win32":
@@ -36,7 +38,9 @@ __all__ = [
     "open_export",
     "open_run",
     "open_source",
+    "relabel",
     "train_prior",
+    "train_teacher",
     "verify",
 ]
 

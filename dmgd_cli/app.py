@@ -11,7 +11,19 @@ import typer
 
 from dmgd import __version__
 from dmgd.errors import DmgdError, one_line, visible
-from dmgd_cli import bench, distill, evaluate, export, fit_stats, interrupts, options, train_prior, verify
+from dmgd_cli import (
+    bench,
+    distill,
+    evaluate,
+    export,
+    fit_stats,
+    interrupts,
+    options,
+    relabel,
+    train_prior,
+    train_teacher,
+    verify,
+)
 from dmgd_cli.method_options import with_method_options
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -21,6 +33,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export.command,
     "evaluate": evaluate.command,
     "bench": bench.command,
+    "train-teacher": train_teacher.command,
+    "relabel": relabel.command,
     "verify": verify.command,
 }
 

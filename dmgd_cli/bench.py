@@ -39,7 +39,9 @@ def command(
     ),
     epochs: Annotated[int | None, optional("Training epochs. Default: the protocol's.")] = None,
     size: Annotated[int | None, optional("Image size in pixels of trainings. Default: the protocol's.")] = None,
-    teacher: Annotated[str | None, optional("Checkpoint or Hub id of the teacher, for rded-soft.")] = None,
+    teacher: Annotated[
+        str | None, optional("Teacher of rded-soft: a folder, checkpoint or Hub id, or efficientnet-lite0.")
+    ] = None,
     ars: Annotated[
         bool,
         typer.Option("--ars", help="Also train without augmentation, for the augmentation-robust score."),

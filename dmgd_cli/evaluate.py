@@ -41,7 +41,15 @@ def command(
         ),
     ] = None,
     size: Annotated[int | None, optional("Image size in pixels. Default: the protocol's.")] = None,
-    teacher: Annotated[str | None, optional("Checkpoint or Hub id of the teacher, for rded-soft.")] = None,
+    teacher: Annotated[
+        str | None, optional("Teacher of rded-soft: a folder, checkpoint or Hub id, or efficientnet-lite0.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        optional(
+            "Folders of dmgd relabel, comma-separated, to train on the sets that they are of; stored: those in RUN."
+        ),
+    ] = None,
     classes: Annotated[
         str, typer.Option(help="Match classes by name, index, or auto (by name; another order is refused).")
     ] = "auto",
@@ -89,7 +97,8 @@ def command(
             raise unknown_choice("baseline", str(path), (*BASELINES, "the path of another set"))
     baselines = tuple(name for name in names if name in BASELINES)
     training = protocol, repeats, seed, epochs, network, size, baselines, teacher, classes
-    config = EvaluateConfig(*training, metrics, features, report is not None, tiles)
+    folders = tuple(str(run) if name == "stored" else name for name in (labels or "").split(",") if name)
+    config = EvaluateConfig(*training, metrics, features, report is not None, tiles, folders)
     config.chosen()
     if (prior or vae or prompts or lora) and not config.needs_prior:
         raise UsageError(
@@ -139,6 +148,12 @@ def show_header(settings: dict[str, Any], display: Display) -> None:
         if key not in ("name", "network")
     )
     display.note(f"protocol {protocol['name']}: {protocol['network']}, {settings['parameters']:,} parameters, {listed}")
+    for one in settings.get("labels", ()):
+        of = f"{one['views']} views of each image of" if one["views"] else "the images of"
+        by = f"{one['teacher']['name']} ({one['teacher']['top1']:.1f} % top-1)"
+        display.note(
+            f"soft labels of {of} {one['set']} by {by}: {one['bytes']:,} bytes beside {one['image_bytes']:,} of images"
+        )
     if teacher := settings.get("teacher"):
         display.note(f"teacher {teacher['name']}: {teacher['top1']:.1f} % top-1 on the test images")
 

@@ -41,8 +41,11 @@ def command(
     ] = 1,
     shard_images: Annotated[int, typer.Option(help="Maximum images per shard.", min=1)] = 10_000,
     shard_mb: Annotated[int, typer.Option(help="Maximum megabytes of images per shard.", min=1)] = 500,
-    soft_labels: Annotated[
-        Path | None, optional("Teacher folder with soft_labels.safetensors, to include with the images.")
+    labels: Annotated[
+        Path | None,
+        optional(
+            "Folder of dmgd relabel, or with soft_labels.safetensors, to include.", None, "--labels", "--soft-labels"
+        ),
     ] = None,
     evaluation: Annotated[
         Path | None, optional("JSON of dmgd evaluate, to show its scores in the dataset card.")
@@ -85,7 +88,7 @@ def command(
         out,
         image_format=image_format,
         limits=Limits(shard_images, shard_mb * 1_000_000),
-        teacher=soft_labels,
+        labels=labels,
         evaluation=evaluation,
         tiles=tiles,
         progress=display,

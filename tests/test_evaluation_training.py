@@ -63,7 +63,7 @@ def teacher_file(path, classes=10):
 def test_teachers_are_checked(tmp_path):
     settings = {"network": "convnet-2-w64", "norm": "batch", "num_classes": 10, "channels": 1, "size": 8}
     assert load_teacher(str(teacher_file(tmp_path / "t.pt")), **settings).network_name == "convnet-2-w64"
-    with pytest.raises(MismatchError, match="has 7 classes, the test source has 10"):
+    with pytest.raises(MismatchError, match="has 7 classes, the data have 10"):
         load_teacher(str(teacher_file(tmp_path / "seven.pt", classes=7)), **settings)
     (tmp_path / "bad.pt").write_bytes(b"junk")
     with pytest.raises(ArtifactError, match="cannot be read as weights"):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 import dmgd
 from dmgd.classes.imagenet import imagenet_subset
 from dmgd.evaluation.augmentation import normaliser, to_unit
-from dmgd.evaluation.features import efficientnet_input, load_efficientnet
+from dmgd.evaluation.features import efficientnet_input, efficientnet_network
 from dmgd.evaluation.judge import open_judge
 from dmgd.evaluation.networks import make_network
 from dmgd.evaluation.protocols import PROTOCOLS
@@ -140,8 +141,9 @@ def test_a_run_goes_on_with_the_same_teacher_wherever_it_lies_and_with_no_other(
 def test_what_cannot_be_judged_is_refused_by_name(teacher, inline, tmp_path):
     few = ("--ipc", 4, "--pool", 4, "--out", tmp_path / "run")
     said = inline(*asked("efficientnet-lite0", *few), code=1).stderr
-    assert "the teacher efficientnet-lite0 does not know the classes 0, 1, 2, 3, 4, … (5 more)" in said
-    assert "unknown teacher 'efficientnet-lite9'" in inline(*asked("efficientnet-lite9", *few), code=2).stderr
+    assert "the teacher efficientnet-lite0 was trained on RGB images, those of the data are grey" in said
+    said = inline(*asked("efficientnet-lite9", *few), code=2).stderr
+    assert "the teacher efficientnet-lite9 is neither a checkpoint file nor a Hub id" in said
     seven = tmp_path / "seven.safetensors"
     save_file({**resnet().state_dict(), "fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)}, seven)
     assert "has 7 classes" in inline(*asked(seven, *few), code=1).stderr
@@ -157,10 +159,10 @@ def test_what_cannot_be_judged_is_refused_by_name(teacher, inline, tmp_path):
 
 
 def test_an_imagenet_teacher_knows_classes_by_their_rows_in_imagenet():
-    prior = dmgd.load_prior("digits")
+    prior = SimpleNamespace(image_channels=3, image_size=224, device=torch.device("cpu"))
     classes = imagenet_subset("imagewoof")  # which is not sorted
-    crops = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3), np.uint8)
-    network, _ = load_efficientnet("efficientnet-lite0", "--teacher")
+    crops = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    network, _ = efficientnet_network("efficientnet-lite0")
     with torch.no_grad():
         every = network(efficientnet_input(torch.from_numpy(crops).permute(0, 3, 1, 2), "efficientnet-lite0"))
     rows = [193, 182, 258, 162, 155, 167, 159, 273, 207, 229]

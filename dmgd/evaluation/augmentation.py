@@ -6,6 +6,7 @@ they are the same on every device. Images are float, in [0, 1] before normalisat
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,16 @@ GREY_WEIGHTS = (0.299, 0.587, 0.114)
 _ATTEMPTS = 10
 
 
+@dataclass(frozen=True)
+class Operation:
+    """An operation on single images. `draw` (number of images, height, width, generator) gives its numbers, tensors
+    with a row for each image; `apply` (images, size, *numbers) gives the images, of `size` pixels if they are resized.
+    """
+
+    draw: Callable[[int, int, int, Generator], tuple[Tensor, ...]]
+    apply: Callable[..., Tensor]
+
+
 def augment(
     images: UInt8[Tensor, "b c h w"], protocol: Protocol, normalise: Normalise, generator: Generator
 ) -> tuple[Images, float, Int64[Tensor, " b"]]:
@@ -39,26 +50,22 @@ def augment(
     count, _, height, width = x.shape
     own, partners = 1.0, torch.arange(count)
     for name in protocol.augmentation:
-        if name == "affine":
-            x = affine(x, draw_affine(count, generator))
-        elif name == "patches":
-            x = shuffle_patches(x, draw_patches(count, generator))
-        elif name == "resized-crop":
-            x = resized_crop(x, draw_boxes(count, height, width, generator), protocol.size or height)
-        elif name == "flip":
-            x = flip(x, draw_flips(count, generator))
-        elif name == "jitter":
-            x = jitter(x, *draw_jitter(count, generator))
-        elif name == "lighting":
-            x = lighting(x, draw_lighting(count, generator))
-        elif name == "normalise":
+        if name == "normalise":
             x = normalise(x)
         elif name == "dsa":
             x = dsa(x, generator)
         elif name == "cutmix":
             partners, box = draw_cutmix(count, x.shape[2], x.shape[3], generator)
             x, own = cutmix(x, partners, box)
+        else:
+            operation = OPERATIONS[name]
+            x = operation.apply(x, protocol.size or height, *operation.draw(count, height, width, generator))
     return x, own, partners.to(x.device)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A seed for one step of one training; negative steps are for the order of each epoch."""
+    return (seed * 1_000_003 + step) % 2**63
 
 
 def to_unit(images: UInt8[Tensor, "b c h w"]) -> Images:
@@ -68,18 +75,28 @@ def to_unit(images: UInt8[Tensor, "b c h w"]) -> Images:
 def normaliser(images: UInt8[Tensor, "n c h w"], protocol: Protocol) -> Normalise:
     """The normalisation of images in [0, 1] by the protocol's mean and standard deviation; those of a dataset are
     averaged over the channels for grey images."""
-    if protocol.normalisation == "own":
-        pixels = to_unit(images)
-        mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
-    else:
-        mean, std = map(torch.tensor, MEAN_AND_STD[protocol.normalisation])
-        if images.shape[1] == 1:
-            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+    mean, std = map(torch.tensor, channel_statistics(images, protocol))
 
     def normalise(x: Images) -> Images:
         return (x - mean.to(x.device)[:, None, None]) / std.to(x.device)[:, None, None]
 
     return normalise
+
+
+def channel_statistics(images: UInt8[Tensor, "n c h w"], protocol: Protocol) -> tuple[list[float], list[float]]:
+    """The mean and the standard deviation of each channel by which the protocol normalises images in [0, 1]."""
+    if protocol.normalisation != "own":
+        return dataset_statistics(protocol.normalisation, images.shape[1])
+    pixels = to_unit(images)
+    return pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).clamp(min=1e-3).tolist()
+
+
+def dataset_statistics(name: str, channels: int) -> tuple[list[float], list[float]]:
+    """The mean and the standard deviation of each channel of the dataset `name`, of MEAN_AND_STD."""
+    mean, std = map(torch.tensor, MEAN_AND_STD[name])
+    if channels == 1:
+        mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+    return mean.tolist(), std.tolist()
 
 
 def draw_boxes(count: int, height: int, width: int, generator: Generator) -> Int[Tensor, "b 4"]:
@@ -226,3 +243,17 @@ def cutmix(images: Images, partners: Int[Tensor, " b"], box: tuple[int, int, int
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
     return low + (high - low) * torch.rand(shape, generator=generator)
+
+
+OPERATIONS = {
+    "affine": Operation(lambda n, h, w, g: (draw_affine(n, g),), lambda x, size, maps: affine(x, maps)),
+    "patches": Operation(lambda n, h, w, g: (draw_patches(n, g),), lambda x, size, order: shuffle_patches(x, order)),
+    "resized-crop": Operation(
+        lambda n, h, w, g: (draw_boxes(n, h, w, g),), lambda x, size, boxes: resized_crop(x, boxes, size)
+    ),
+    "flip": Operation(lambda n, h, w, g: (draw_flips(n, g),), lambda x, size, flipped: flip(x, flipped)),
+    "jitter": Operation(
+        lambda n, h, w, g: draw_jitter(n, g), lambda x, size, factors, order: jitter(x, factors, order)
+    ),
+    "lighting": Operation(lambda n, h, w, g: (draw_lighting(n, g),), lambda x, size, alpha: lighting(x, alpha)),
+}

@@ -86,6 +86,6 @@ def open_terms(config: BenchConfig, source: Source, device: str, progress: Progr
                 PROTOCOLS[protocol.name], num_images=1, num_classes=len(source.classes), source_size=source_size
             )
             teacher = open_teacher(config.teacher, own, test)  # its network is the protocol's, whatever the students'
-            teachers[protocol.name] = teacher, check_teacher(teacher, own, test, device)
+            teachers[protocol.name] = teacher, check_teacher(teacher, test, device)
         found.append(Terms(protocol, test, shape, source_size, device, *teachers.get(protocol.name, ())))
     return found

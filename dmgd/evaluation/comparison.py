@@ -168,6 +168,7 @@ class Evaluation:
         own, measures = self.scores[0].last, {}
         if "full" in by_kind and self.settings["protocol"]["loss"] == "hard":
             measures["hlr"] = mean_and_std(np.subtract(by_kind["full"].last, own))
-        if "random" in by_kind:
+        alike = "labels" not in self.settings or "teacher" in self.settings  # random, too, has soft labels
+        if "random" in by_kind and alike:
             measures["ior"] = mean_and_std(np.subtract(own, by_kind["random"].last))
         return measures

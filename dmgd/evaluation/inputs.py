@@ -1,8 +1,10 @@
 """Reading the set to evaluate: a run, an export, or another tool's set, which is read as sources are."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ from dmgd.errors import ArtifactError, UsageError
 from dmgd.exporters import tensors
 from dmgd.exporters.distilled import EXTRA, DistilledSet, export_problems
 from dmgd.exporters.folder import CARD, INDEX
+from dmgd.exporters.soft_labels import StoredLabels, set_digest
+from dmgd.files import sha256_bytes
 from dmgd.images import BadImage, channels_of, pixels_of, read_image, to_image
 from dmgd.mosaics import require_mosaics, shrunk
 from dmgd.runs.directory import MANIFEST
 from dmgd.runs.manifest import recipe_of
+from dmgd.runs.record import image_key
 from dmgd.sources.layouts import open_layout
 from dmgd.sources.source import Layout, SourceImage
 from dmgd.specs import PriorSpec, SourceSpec
@@ -41,11 +46,28 @@ class RawSet:
     made_by: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     tiles: int = 1  # above 1 the images are the parts of mosaics of tiles × tiles, see dmgd.mosaics
+    soft: StoredLabels | None = None  # a teacher's labels of the images
 
     @property
     def side(self) -> int:
         """The shorter side of a stored image, in pixels."""
         return min(self.images[0].size) * self.tiles
+
+    @property
+    def keys(self) -> list[str]:
+        """The name of every image, as those of a run are called."""
+        counts = Counter[int]()
+        found = []
+        for label in self.labels:
+            found.append(image_key(label, counts[label]))
+            counts[label] += 1
+        return found
+
+    @cached_property
+    def digest(self) -> str:
+        """What soft labels are of, see `set_digest`: the classes and the pixels of the images, in their order."""
+        pixels = (sha256_bytes(pixels_of(image).tobytes()) for image in self.images)
+        return set_digest((self.classes[label].identity, own) for label, own in zip(self.labels, pixels, strict=True))
 
     def in_mosaics(self, tiles: int | None) -> "RawSet":
         """The set as it would be in mosaics of `tiles` × `tiles`, its images shrunk; mosaics stay what they are.

@@ -127,6 +127,15 @@ def protocol_named(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
+def chosen_protocol(name: str, size: int | None, epochs: int | None, network: str | None) -> Protocol:
+    """The protocol `name` with what overrides it. Raises UsageError for an unknown protocol."""
+    protocol = protocol_named(name)
+    if size:
+        margin = (protocol.resize or 1) / (protocol.size or 1)
+        protocol = replace(protocol, size=size, resize=round(size * margin))
+    return replace(protocol, epochs=epochs or protocol.epochs, network=network or protocol.network)
+
+
 def resolved(protocol: Protocol, *, num_images: int, num_classes: int, source_size: int) -> Protocol:
     """The protocol with all settings that depend on the set filled in; `source_size` is the source's image size."""
     ipc = math.ceil(num_images / num_classes)
@@ -194,7 +203,8 @@ class EvaluateConfig:
     `teacher`, a checkpoint or Hub id, provides the soft labels of rded-soft. `matching` of classes is by "name", by
     "index" or "auto". `metrics` adds the set metrics; they and the probe use the `features` of a network, or else the
     prior's latents. `report` keeps what `write_report` needs. `tiles` above 1 sets the images of the sets and of the
-    baselines in mosaics of tiles × tiles, see dmgd.mosaics; None: as the sets are stored.
+    baselines in mosaics of tiles × tiles, see dmgd.mosaics; None: as the sets are stored. `labels` are folders of
+    `relabel`: the sets that they are of are trained on them, by the loss of soft labels.
     """
 
     protocol: str = "quick"
@@ -210,9 +220,11 @@ class EvaluateConfig:
     features: str | None = None
     report: bool = False
     tiles: int | None = setting(None, at_least=1)
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_settings(self)
+        object.__setattr__(self, "labels", (self.labels,) if isinstance(self.labels, str) else self.labels)
         if isinstance(self.against, str):
             raise unknown_choice("baseline", self.against, BASELINES)
         if unknown := [name for name in self.against if name not in BASELINES]:
@@ -222,13 +234,19 @@ class EvaluateConfig:
         if self.size is not None and self.size < 4:
             raise UsageError(f"the image size must be at least 4 pixels, not {self.size}")
         if self.probes:
-            for name in ("epochs", "protocol", "teacher"):
+            for name in ("epochs", "protocol", "teacher", "labels"):
                 if getattr(self, name) != getattr(EvaluateConfig, name):
                     raise UsageError(f"{name} has no effect on the network probe, which is fitted until it converges")
         elif self.features and not self.metrics:
             raise UsageError(f"features ({self.features}) have no effect without metrics or the network probe")
         elif self.teacher and self.protocol in PROTOCOLS and PROTOCOLS[self.protocol].loss != "soft":
             raise UsageError(f"a teacher has no effect on the protocol {self.protocol}, which has hard labels")
+
+        if self.labels and self.protocol in PROTOCOLS and PROTOCOLS[self.protocol].optimizer == "sgd":
+            raise UsageError(
+                f"the step sizes of {self.protocol} are those of hard labels; with soft labels take an AdamW protocol: "
+                "rded-soft, quick or igd-adamw"
+            )
 
     @property
     def probes(self) -> bool:
@@ -243,8 +261,4 @@ class EvaluateConfig:
 
     def chosen(self) -> Protocol:
         """The protocol with the overrides. Raises UsageError for an unknown protocol."""
-        protocol = protocol_named(self.protocol)
-        if self.size:
-            margin = (protocol.resize or 1) / (protocol.size or 1)
-            protocol = replace(protocol, size=self.size, resize=round(self.size * margin))
-        return replace(protocol, epochs=self.epochs or protocol.epochs, network=self.network or protocol.network)
+        return chosen_protocol(self.protocol, self.size, self.epochs, self.network)

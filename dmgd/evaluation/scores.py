@@ -57,7 +57,7 @@ class Scores:
             "versions": [FORMAT, TRAINING, torch.__version__],
             "sets": [data.digest, self.test],
             "protocol": asdict(protocol),
-            "teacher": self.teacher if protocol.loss == "soft" else None,
+            "teacher": self.teacher if protocol.loss == "soft" and not data.soft else None,
             "seed": seed,
             "device": self.device,
         }

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Generator, Tensor, nn
 
-from dmgd.evaluation.augmentation import Normalise, augment
+from dmgd.evaluation.augmentation import Normalise, augment, step_seed
 from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.protocols import Protocol
 
@@ -20,21 +20,23 @@ Teacher = Callable[[Float[Tensor, "b c h w"]], Float[Tensor, "b k"]]
 @dataclass(frozen=True)
 class Batch:
     """Augmented images, their labels and those of their CutMix partners, of which each image has the fraction
-    1 − `own`; `share` is the fraction of the whole batch's images."""
+    1 − `own`; `share` is the fraction of the whole batch's images; `logits` are the images' stored soft labels."""
 
     images: Float[Tensor, "b c h w"]
     labels: Int64[Tensor, " b"]
     partner_labels: Int64[Tensor, " b"]
     own: float
     share: float = 1.0
+    logits: Float[Tensor, "b k"] | None = None
 
     def split(self, size: int) -> list["Batch"]:
         """The batch in as few parts of at most `size` images as there can be, of nearly equal size."""
         count = math.ceil(len(self.labels) / size)
         parts = (t.tensor_split(count) for t in (self.images, self.labels, self.partner_labels))
+        logits = [None] * count if self.logits is None else self.logits.tensor_split(count)
         return [
-            Batch(images, labels, partner_labels, self.own, len(labels) / len(self.labels))
-            for images, labels, partner_labels in zip(*parts, strict=True)
+            Batch(images, labels, partner_labels, self.own, len(labels) / len(self.labels), own_logits)
+            for images, labels, partner_labels, own_logits in zip(*parts, logits, strict=True)
         ]
 
 
@@ -54,13 +56,22 @@ def augmented(
     layout: torch.memory_format,
     scheduled: tuple[int, Int64[Tensor, " b"]],
 ) -> Batch:
-    """The batch of one scheduled step, its augmentation drawn from a generator of its own."""
+    """The batch of one scheduled step, its augmentation drawn from a generator of its own; or the stored views of its
+    images, if the set has soft labels of views: those of another view in each epoch, in turn."""
     step, chosen = scheduled
-    chosen = chosen.to(data.images.device)
+    chosen, soft = chosen.to(data.images.device), data.soft
+    if soft and soft.views:
+        view = soft.view_of(step // math.ceil(len(data) / (protocol.batch_size or len(data))))
+        seen = soft.views.of(data.images, chosen, view or 0, normalise).contiguous(memory_format=layout)
+        return Batch(seen, data.labels[chosen], data.labels[chosen], 1.0, logits=soft.logits(chosen, view))
     generator = Generator().manual_seed(step_seed(seed, step))
     images, own, partners = augment(data.images[chosen], protocol, normalise, generator)
     labels = data.labels[chosen]
-    return Batch(images.contiguous(memory_format=layout), labels, labels[partners], own)
+    batch = Batch(images.contiguous(memory_format=layout), labels, labels[partners], own)
+    if not soft:
+        return batch
+    logits = soft.logits(chosen, None)
+    return replace(batch, logits=mixed_logits(logits, logits[partners], own, protocol.temperature))
 
 
 def part_gradient(
@@ -70,7 +81,9 @@ def part_gradient(
     is_cuda = part.images.is_cuda
     with torch.autocast("cuda" if is_cuda else "cpu", torch.bfloat16, enabled=is_cuda):
         output = network(part.images)
-        if teacher is not None:
+        if part.logits is not None:
+            loss = soft_loss(output, part.logits, protocol.temperature)
+        elif teacher is not None:
             loss = soft_loss(output, teacher(part.images), protocol.temperature)
         else:
             loss = hard_loss(output, part.labels, part.partner_labels, part.own)
@@ -100,15 +113,21 @@ def epoch_batches(count: int, batch: int, seed: int, epoch: int, *, full: bool) 
     return order.split(batch)
 
 
-def step_seed(seed: int, step: int) -> int:
-    """A seed for one step of one training; negative steps are for the order of each epoch."""
-    return (seed * 1_000_003 + step) % 2**63
-
-
 def hard_loss(output: Tensor, labels: Tensor, partner_labels: Tensor, own: float) -> Tensor:
     """Cross entropy, weighted between an image's label and its CutMix partner's."""
     loss = own * F.cross_entropy(output, labels)
     return loss if own == 1 else loss + (1 - own) * F.cross_entropy(output, partner_labels)
+
+
+def mixed_logits(
+    logits: Float[Tensor, "b k"], partners: Float[Tensor, "b k"], own: float, temperature: float
+) -> Float[Tensor, "b k"]:
+    """Logits whose probabilities, at this temperature, are those of the images and of their CutMix partners, mixed as
+    their pixels are."""
+    if own == 1:
+        return logits
+    mixed = own * F.softmax(logits / temperature, 1) + (1 - own) * F.softmax(partners / temperature, 1)
+    return mixed.log() * temperature
 
 
 def soft_loss(output: Float[Tensor, "b k"], target: Float[Tensor, "b k"], temperature: float) -> Tensor:

@@ -58,10 +58,25 @@ def train(
     `protocol` is resolved. `cores`, of `open_cores`, may be shared by several trainings in threads of their own: the
     result is the same. Raises DmgdError if the loss becomes NaN or infinite.
     """
-    started = time.perf_counter()
-    size = data.images.shape[-1]
-    layout = memory_format(protocol.network, size, device)
     network = seeded_network(protocol, data, seed).to(device)
+    return train_network(network, data, test, protocol, seed, teacher=teacher, on_epoch=on_epoch, cores=cores)
+
+
+def train_network(
+    network: nn.Module,
+    data: ImageSet,
+    test: ImageSet,
+    protocol: Protocol,
+    seed: int,
+    *,
+    teacher: Teacher | None = None,
+    on_epoch: Callable[[], None] = lambda: None,
+    cores: Cores | Whole | None = None,
+) -> Training:
+    """Train this `network`, on its device, as `train` does."""
+    started = time.perf_counter()
+    size, device = data.images.shape[-1], next(network.parameters()).device
+    layout = memory_format(protocol.network, size, device)
     network.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = make_optimizer(protocol, network)
     epochs, batch = protocol.epochs or 1, protocol.batch_size or len(data)

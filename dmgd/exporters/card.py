@@ -63,7 +63,8 @@ def card(
         head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True),
         title=_inline(title),
         what=_what(method, _inline(source["name"]), [n * description.tiles**2 for n in images_per_class])
-        + _budget(run, description.tiles, images_per_class),
+        + _budget(run, description.tiles, images_per_class)
+        + (f"\n\n**Soft labels**: {_inline(description.labelled)}" if description.labelled else ""),
         loading=_loading(layout, shown, description),
         settings=_rows(*settings.items()),
         command=visible(distill_command(config, source_spec, prior_spec, manifest["statistics"], manifest["device"])),

@@ -14,6 +14,8 @@ from dmgd.errors import ArtifactError, DmgdError, UsageError, visible
 from dmgd.exporters.example import Example
 from dmgd.exporters.folder import INDEX, TILES, read_index
 from dmgd.exporters.formats import layout_named
+from dmgd.exporters.soft_labels import FILE as LABELS
+from dmgd.exporters.soft_labels import has_index, open_labels, set_digest
 from dmgd.files import file_problem, sha256_bytes
 from dmgd.guard import GUARD
 from dmgd.images import LOSSLESS, encode
@@ -64,6 +66,13 @@ class DistilledSet:
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
         return tuple(ClassInfo.from_json(fields) for fields in self.manifest["classes"])
+
+    @property
+    def image_bytes(self) -> int:
+        """The bytes of the images' files; of an export, of the files that they are in."""
+        if self.run is not None:
+            return sum((self.path / record.path).stat().st_size for record in self.run.records())
+        return sum(file["bytes"] for file in (self.index or {})["files"] if file["images"])
 
     def images(self) -> Iterator[tuple[int, int, ndarray]]:
         """(class index, image index, uint8 pixels (h, w, c)) of every image, in order; of mosaics, of every part.
@@ -154,7 +163,8 @@ def export_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
 def _content_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
     names = dict(enumerate(info["name"] for info in index["run"]["classes"]))
     is_lossless, tiles, ipc = index["image_format"] in LOSSLESS, index.get(TILES, 1), index["run"]["config"]["ipc"]
-    counts, keys = Counter[int](), set()
+    counts, keys, images = Counter[int](), set(), list[tuple[str, str]]()
+    identities = {label: ClassInfo.from_json(info).identity for label, info in enumerate(index["run"]["classes"])}
     for example in layout_named(index["layout"]).read(folder, index):
         key, class_name = example.key, example.metadata["class_name"]
         counts[example.label] += 1
@@ -169,6 +179,12 @@ def _content_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
             yield f"{key}: its pixels are not those of its metadata"
         if tiles > 1:
             yield from _part_problems(example, tiles, is_lossless)
+        images.append((identities.get(example.label, ""), example.metadata["pixels_sha256"]))
+    if has_index(folder):
+        try:
+            open_labels(folder).require_of("this export", set_digest(images), len(images))
+        except DmgdError as error:
+            yield f"{LABELS}: {error}"
     for label, count in enumerate(index["images_per_class"]):
         if counts[label] != count:
             yield f"class {label}: has {counts[label]} images, {INDEX} says {count}"

@@ -42,14 +42,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Description:
-    """The set to write: its classes in order, the images' file format, the shards' limits, whether it has soft labels,
-    and with `tiles` above 1 that its images are mosaics."""
+    """The set to write: its classes in order, the images' file format, the shards' limits, whether it has soft labels
+    beside each image, and with `tiles` above 1 that its images are mosaics. `labelled` says of soft labels, in words,
+    whose they are and how many bytes they take."""
 
     classes: tuple[ClassInfo, ...]
     image_format: str = "png"
     limits: Limits = Limits()
     soft_labels: bool = False
     tiles: int = 1
+    labelled: str = ""
 
 
 @dataclass(frozen=True)

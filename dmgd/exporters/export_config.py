@@ -14,20 +14,20 @@ class ExportConfig:
     """How `export` stores a run: its images as "png", "webp" or "jpg", in shards within the `limits`, and with `tiles`
     above 1 as mosaics, tiles × tiles of them shrunk in one, see dmgd.mosaics.
 
-    `teacher` is a folder of soft labels, see dmgd.exporters.soft_labels; `evaluation` is a JSON of `dmgd evaluate`,
+    `labels` is a folder of soft labels, see dmgd.exporters.soft_labels; `evaluation` is a JSON of `dmgd evaluate`,
     whose scores are added to the card.
     """
 
     image_format: str = "png"
     limits: Limits = field(default_factory=Limits)
-    teacher: Path | str | None = None
+    labels: Path | str | None = None
     evaluation: Path | str | None = None
     tiles: int = setting(1, at_least=1)
 
     def __post_init__(self) -> None:
         check_settings(self)
         check_image_format(self.image_format)
-        if self.teacher and self.tiles > 1:
+        if self.labels and self.tiles > 1:
             raise UsageError(
                 f"soft labels are of whole images, not of parts at 1/{self.tiles} of their side; leave out either the "
                 "soft labels or tiles"

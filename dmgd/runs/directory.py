@@ -217,6 +217,11 @@ class RunDirectory:
         found = [record for name in self.batch_names() for record in self.read_batch(name)[0]]
         return sorted(found, key=lambda record: (record.class_index, record.image_index))
 
+    def labelled_as(self, records: Sequence[ImageRecord]) -> list[tuple[str, str]]:
+        """The class identity and the SHA-256 of the pixels of each image, which tell what soft labels are of."""
+        classes = self.classes
+        return [(classes[record.class_index].identity, record.pixels_sha256) for record in records]
+
     def pixels(self, record: ImageRecord) -> ndarray:
         """The uint8 pixels (h, w, c) of one image. Raises ArtifactError if the file is missing or was changed."""
         return decode(self.image_bytes(record))

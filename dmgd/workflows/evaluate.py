@@ -31,9 +31,10 @@ from dmgd.evaluation.imageset import (
 from dmgd.evaluation.inputs import RawSet
 from dmgd.evaluation.measure import Reference, described_probe, measure, open_reference, train_probe
 from dmgd.evaluation.overlap import refuse_test_images
-from dmgd.evaluation.protocols import EvaluateConfig, resolved
+from dmgd.evaluation.protocols import EvaluateConfig, Protocol, resolved
 from dmgd.evaluation.scores import Scores, Wanted, all_trainings
-from dmgd.evaluation.teacher import check_teacher, open_teacher
+from dmgd.evaluation.stored_labels import described_labels, views_size, with_labels
+from dmgd.evaluation.teacher import TeacherModel, check_teacher, open_teacher
 from dmgd.evaluation.train import Training, described
 from dmgd.evaluation.training_work import TrainingWork
 from dmgd.priors.load import as_prior, torch_device
@@ -77,7 +78,8 @@ def evaluate(
     config, progress = configured(EvaluateConfig, config, settings), listener(progress)
     engine = as_engine(device)
     device = str(torch_device(engine.device))
-    sets = _read(sets, config.tiles)
+    sets = with_labels(_read(sets, config.tiles), config.labels)
+    config = replace(config, size=views_size(sets, config.size))
     source = as_source(source or source_of(sets), progress)
     for remark in source.remarks("test"):
         progress.warn(remark)
@@ -101,6 +103,7 @@ def evaluate(
     measuring_shape = training_shape if config.probes else Shape(own_size, own_size, shape.channels)
     prepared = [[prepared_set(one, source.classes, training_shape, config.matching) for one in own] for own in groups]
     own = prepared[0][0]
+    protocol = own.soft.protocol(protocol) if own.soft else protocol
     test = source_set(source, "test", "test", shape, progress=progress)
     for one in sets:
         stored_shape = shape.in_mosaics(one.side, one.tiles)
@@ -125,9 +128,11 @@ def evaluate(
         "dmgd": version("dmgd"),
         "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
     }
-    teacher = open_teacher(config.teacher, protocol, own) if protocol.loss == "soft" else None
+    if config.labels:
+        header["labels"] = described_labels(sets)
+    teacher = _teacher(config, chosen, protocol, sets, own)
     if teacher:
-        header["teacher"] = check_teacher(teacher, protocol, test, device)
+        header["teacher"] = check_teacher(teacher, test, device)
     on_header(header)
 
     # The training.
@@ -142,6 +147,9 @@ def evaluate(
         trainings = [_fit_probes(contender, reference, seeds, progress) for contender in contenders]
     else:
         protocols = [resolved(chosen, num_images=len(data), **sizes) for data in trained_on]
+        protocols = [
+            data.soft.protocol(one) if data.soft else one for data, one in zip(trained_on, protocols, strict=True)
+        ]
         work = TrainingWork(test, teacher.network if teacher else None, device)
         kept = Scores(test.digest, torch.device(device).type, teacher.sha256 if teacher else None)
         wanted = [
@@ -187,6 +195,20 @@ def _read(sets: SetLike | Sequence[SetLike], tiles: int | None) -> Sequence[RawS
     read = [one for one in several if isinstance(one, RawSet)]
     paths = [one.path if isinstance(one, RunDirectory) else Path(one) for one in several if not isinstance(one, RawSet)]
     return [one.in_mosaics(tiles) for one in (*read, *(read_sets(paths) if paths else []))]
+
+
+def _teacher(
+    config: EvaluateConfig, chosen: Protocol, resolved: Protocol, sets: Sequence[RawSet], own: ImageSet
+) -> TeacherModel | None:
+    """The teacher of the sets and baselines that have no stored labels, where the protocol has soft labels."""
+    bare = [one.name for one in sets if not one.soft] + list(config.against)
+    if chosen.loss == "hard" or not (bare or config.teacher):
+        return None
+    if config.labels and not config.teacher:
+        raise UsageError(
+            f"{bare[0]} has no stored labels, and {chosen.name} needs some: give --teacher, or leave it out"
+        )
+    return open_teacher(config.teacher, resolved, own)
 
 
 def _fit_probes(contender: Contender, reference: Reference, seeds: range, progress: Progress) -> list[Training]:

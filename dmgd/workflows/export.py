@@ -14,7 +14,7 @@ from dmgd.exporters.export_config import ExportConfig
 from dmgd.exporters.folder import CARD, FORMAT, INDEX, TILES, output_folder, same_export, staged, write_hashed
 from dmgd.exporters.formats import layout_named
 from dmgd.exporters.remote import require_writable, send
-from dmgd.exporters.soft_labels import read_soft_labels
+from dmgd.exporters.soft_labels import labels_to_export
 from dmgd.files import scratch_folder, sha256_bytes, write_sealed
 from dmgd.mosaics import require_mosaics
 from dmgd.progress import Progress, listener
@@ -54,8 +54,11 @@ def export(
     if tiles > 1:
         height, width, _ = run.pixels(records[0]).shape
         require_mosaics(str(run.path), {"each class": run.config.ipc}, (width, height), tiles)
-    keys, teacher = [record.key for record in records], config.teacher
-    logits = read_soft_labels(Path(teacher), keys, len(run.classes)) if teacher else None
+    labels = None
+    if config.labels:
+        keys = [record.key for record in records]
+        labels = labels_to_export(Path(config.labels), run.path.name, run.labelled_as(records), keys, len(run.classes))
+    logits = labels.logits if labels else None
     results = read_results(Path(config.evaluation)) if config.evaluation else None
     # What identifies the export: the run and the settings.
     wanted = {
@@ -63,7 +66,7 @@ def export(
         "layout": layout,
         "image_format": config.image_format,
         "limits": asdict(config.limits),
-        "soft_labels": logits and sha256_bytes(b"".join(logits[key].tobytes() for key in sorted(logits))),
+        "soft_labels": labels and labels.digest,
         "results": results and sha256_bytes(results.encode()),
         "run": published(run.manifest),
         **({TILES: tiles} if tiles > 1 else {}),
@@ -74,7 +77,8 @@ def export(
             return same_export(out, wanted, progress)
         count = len(records) // tiles**2
         with staged(out) as folder, progress.task("export", count, "images") as task:
-            description = Description(run.classes, config.image_format, config.limits, logits is not None, tiles)
+            beside, told = logits is not None, labels.described if labels else ""
+            description = Description(run.classes, config.image_format, config.limits, beside, tiles, told)
             if tiles > 1:
                 stored = mosaic_examples(run, records, config.image_format, tiles, task)
             else:
@@ -84,6 +88,7 @@ def export(
                 raise DmgdError(f"the layout {layout} wrote {written} of {count} images; nothing was exported")
             counts = Counter(record.class_index for record in records)
             per_class = [counts[c] // tiles**2 for c in range(len(run.classes))]
+            files += [write_hashed(folder, name, data) for name, data in (labels.files if labels else {}).items()]
             text = card(run, description, found, per_class, sum(file["bytes"] for file in files), results)
             files.append(write_hashed(folder, CARD, text.encode()))
             files.sort(key=lambda file: file["path"])

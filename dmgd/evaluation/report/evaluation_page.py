@@ -52,7 +52,10 @@ def evaluation_page(result: dict[str, Any], examples: Examples | None) -> str:
 def _facts(settings: dict[str, Any]) -> dict[str, object]:
     own, source, protocol = settings["set"], settings["source"], settings["protocol"]
     counts, teacher = own["images_per_class"], settings.get("teacher")
-    labels = f"soft, by {teacher['name']} ({teacher['top1']:.1f} %)" if teacher else "hard"
+    stored = next((one for one in settings.get("labels", ()) if own["name"] == f"{one['set']} (soft labels)"), None)
+    teacher = stored["teacher"] if stored else teacher
+    labels = f"soft labels by {teacher['name']} ({teacher['top1']:.1f} %)" if teacher else "hard labels"
+    labels += f", stored in {stored['bytes']:,} bytes" if stored else ""
     return {
         "Source": f"{source['name']}, {source['variant']}" if source.get("variant") else source["name"],
         "Method": own.get("method"),
@@ -60,7 +63,7 @@ def _facts(settings: dict[str, Any]) -> dict[str, object]:
         "Images per class": min(counts) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}",
         "Images": f"{own['images']:,} of {len(counts):,} classes",
         "Test images": f"{source['test_images']:,}",
-        "Protocol": f"{protocol['name']}, {labels} labels",
+        "Protocol": f"{protocol['name']}, {labels}",
         "Network": f"{protocol['network']}, {settings['parameters']:,} parameters",
         "Seeds": ", ".join(map(str, settings["seeds"])),
         "Date": settings.get("date"),
