@@ -36,10 +36,10 @@ def with_teacher(manifest: dict[str, Any], change: Callable[[str], str | None]) 
     """The manifest with what `change` makes of the name of its method's teacher, where it has one."""
 
     def changed(part: dict[str, Any]) -> dict[str, Any]:
-        method = part["method"]
+        method = part.get("method", {})
         return {**part, "method": {**method, "teacher": change(method["teacher"])}} if "teacher" in method else part
 
-    return {**manifest, "config": changed(manifest["config"]), "plan": changed(manifest["plan"])}
+    return {**manifest, **{name: changed(manifest[name]) for name in ("config", "plan") if name in manifest}}
 
 
 def recipe_of(manifest: dict[str, Any]) -> tuple[str, int]:
