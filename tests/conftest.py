@@ -2,6 +2,7 @@
 
 import atexit
 import io
+import ipaddress
 import json
 import os
 import shutil
@@ -25,6 +26,17 @@ atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 torch.set_num_threads(1)  # the networks here are too small for more
 
 
+def is_own(host):
+    """Whether it is a numeric address of this machine, as that of a Ray cluster's head."""
+    try:
+        address = ipaddress.ip_address(host)
+        with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6) as own:
+            own.bind((host, 0))
+    except (ValueError, OSError):
+        return False
+    return True
+
+
 def isolate(patch, home):
     patch.setenv("HOME", str(home))
     patch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
@@ -36,7 +48,7 @@ def isolate(patch, home):
     connect = socket.socket.connect
 
     def loopback_only(self, address):
-        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        if self.family != socket.AF_UNIX and address[0] != "localhost" and not is_own(address[0]):
             raise OSError(f"the tests have no network (asked for {address})")
         return connect(self, address)
 
