@@ -162,11 +162,15 @@ def test_an_interrupt_ends_all_trainings(threads):
     before = set(threading.enumerate())
     (data,), test, protocol = digits(10, [0])
     work, sets = TrainingWork(test, None, "cpu"), [Wanted(0, data, replace(protocol, epochs=9999), (0, 1, 2))]
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
     timer = threading.Timer(0.5, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
     started = time.monotonic()
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        all_trainings(sets, work, None, SerialEngine(), SILENT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            all_trainings(sets, work, None, SerialEngine(), SILENT)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     for thread in set(threading.enumerate()) - before:
         thread.join(3)
     assert time.monotonic() - started < 4
