@@ -81,8 +81,6 @@ def evaluate(
     sets = with_labels(_read(sets, config.tiles), config.labels)
     config = replace(config, size=views_size(sets, config.size))
     source = as_source(source or source_of(sets), progress)
-    for remark in source.remarks("test"):
-        progress.warn(remark)
     prior = as_prior(prior or prior_of(sets, source.name), device) if config.needs_prior else None
     features = open_features(config.features, prior, device) if config.probes or config.metrics else None
 
