@@ -16,7 +16,7 @@ from dmgd.errors import DmgdError, MismatchError
 from dmgd.generation.batches import Batch
 from dmgd.generation.plan import Plan
 from dmgd.generation.sampling_work import MadeBatch
-from dmgd.generation.selecting import HELD_BYTES, readable_images
+from dmgd.generation.selecting import HELD_BYTES, numbered_images
 from dmgd.images import read_image, square_pixels
 from dmgd.matching.selections import RDED
 from dmgd.priors.prior import Prior
@@ -121,7 +121,7 @@ class _Best:
     def judged(self, source: Source, unreadable: set[str], prior: Prior, task: Task) -> Iterator[None]:
         """Judge the crops of the source's images of the pool; yields after every few of them."""
         waiting: list[tuple[int, int, list[Crop]]] = []  # class, place, the crops of an image
-        for ordinal, position, one in readable_images(source, unreadable):
+        for ordinal, position, one in numbered_images(source, unreadable):
             if ordinal in self._pool:
                 c, place, drawn = self._pool.pop(ordinal)
                 image = read_image(one.image)

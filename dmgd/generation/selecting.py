@@ -65,7 +65,7 @@ def require_enough(plan: Plan, statistics: Statistics) -> None:
         )
 
 
-def readable_images(source: Source, unreadable: Collection[str]) -> Iterator[tuple[int, int, SourceImage[int]]]:
+def numbered_images(source: Source, unreadable: Collection[str]) -> Iterator[tuple[int, int, SourceImage[int]]]:
     """(ordinal among the readable images, position, image) of those of the training split whose name is not one of the
     `unreadable`."""
     found = ((position, one) for position, one in enumerate(source.images("train")) if one.name not in unreadable)
@@ -78,7 +78,7 @@ def _read(
     """The pixels of the wanted images, with their positions in the split and their names. What is wanted are ordinals
     among the readable images."""
     indices = {ordinal: index for index, ordinal in wanted.items()}
-    for ordinal, position, one in readable_images(source, unreadable):
+    for ordinal, position, one in numbered_images(source, unreadable):
         if ordinal in indices:
             pixels = square_pixels(read_image(one.image), prior.image_size, prior.image_channels)
             yield indices.pop(ordinal), (pixels, position, one.name)
