@@ -15,9 +15,10 @@ def contact_sheet(sets: Sequence[ImageSet], each: int) -> Image.Image:
     """The first `each` images of every class of sets with the same image size, below the sets' names."""
     size, classes = sets[0].images.shape[-1], sets[0].classes
     pitch = size + GAP
-    group = each * pitch + APART
+    font = ImageFont.load_default(LETTERS)
+    group = APART + max(each * pitch, *(round(font.getlength(shown.name)) for shown in sets))
     sheet = Image.new("RGB", (LEFT + len(sets) * group, TOP + len(classes) * pitch), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LETTERS)
+    draw = ImageDraw.Draw(sheet)
     for c, info in enumerate(classes):
         draw.text((4, TOP + c * pitch + size // 2), info.name.split(",")[0], "black", font, anchor="lm")
     for s, shown in enumerate(sets):

@@ -10,8 +10,8 @@ from dmgd.evaluation.bench_config import PlannedSet
 from dmgd.evaluation.bench_sets import BenchSets
 from dmgd.evaluation.features import Features, feature_network
 from dmgd.evaluation.imageset import ImageSet, Shape
-from dmgd.evaluation.measure import open_reference, train_probe
-from dmgd.evaluation.protocols import PROBE, protocol_named
+from dmgd.evaluation.measure import L2, open_reference, train_probe
+from dmgd.evaluation.protocols import PROBE, Protocol
 from dmgd.evaluation.results import Result
 from dmgd.files import written_whole
 from dmgd.progress import Progress
@@ -46,8 +46,10 @@ def probed(
     features = KeptFeatures(NETWORK, feature_network(NETWORK, device), kept)
     reference = open_reference(features, source, shape, progress=progress)
     # What the tables ask of a protocol: a single step on the whole set, without augmentation.
-    terms = replace(protocol_named("quick"), name=PROBE, network=NETWORK, augmentation=("normalise",), epochs=1)
-    terms = replace(terms, size=shape.size, resize=shape.size, full_batches=False)
+    terms = Protocol(
+        PROBE, NETWORK, "own", "lbfgs", learning_rate=1.0, weight_decay=L2, schedule="cosine",
+        augmentation=("normalise",), normalisation="own", epochs=1, size=shape.size, resize=shape.size,
+    )  # fmt: skip
     results = []
     with progress.task("probe", len(planned), "sets") as task:
         for one in planned:

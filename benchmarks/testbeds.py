@@ -68,11 +68,12 @@ EACH = 4  # images of each class and set on the contact sheet
 
 @dataclass(frozen=True)
 class Testbed:
-    """A source (None: that in the folder of the data), the prior, and what is trained on the sets, as settings of
-    `BenchConfig`. With `steps` every training has so many instead of the protocol's epochs. `training` are the settings
-    of `train_prior` for a prior that is not given."""
+    """A source (None: that in the folder of the data), the side of the prior's images, and what is trained on the sets,
+    as settings of `BenchConfig`. With `steps` every training has so many instead of the protocol's epochs. `training`
+    are the settings of `train_prior` for a prior that is not given."""
 
     source: str | None
+    size: int
     training: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     is_exact: bool = False
@@ -90,27 +91,28 @@ class Testbed:
 
 _AT_128 = Testbed(
     "imagenette",
-    training={"size": 128, "minutes": 180},
+    128,
+    training={"minutes": 180},
     settings={"protocols": ("igd-adamw",), "networks": ("convnet-6", "resnetap-10"), "size": 128},
     in_latents=True,
     probes=True,
     steps=300,
 )
 BEDS = {
-    "digits": Testbed("digits"),
-    "imagenette-16": Testbed("imagenette", training={"size": 16, "steps": 4000, "flip": True}, settings={"size": 16}),
-    "exact-32": Testbed("imagenette", training={"size": 32}, settings={"size": 32}, is_exact=True, probes=True),
+    "digits": Testbed("digits", 8),
+    "imagenette-16": Testbed("imagenette", 16, training={"steps": 4000, "flip": True}, settings={"size": 16}),
+    "exact-32": Testbed("imagenette", 32, settings={"size": 32}, is_exact=True, probes=True),
     "exact-latents": Testbed(
         "imagenette",
-        training={"size": 128},
+        128,
         settings={"size": 64, "networks": ("convnet-4-w64",)},
         is_exact=True,
         in_latents=True,
         probes=True,
     ),
-    "cifar10": Testbed(None, training={"size": 32, "minutes": 240}, settings={"protocols": ("dsa",)}),
+    "cifar10": Testbed(None, 32, training={"minutes": 240}, settings={"protocols": ("dsa",)}),
     "imagenette-128": _AT_128,
-    "imagenette-128-gpu": replace(_AT_128, training={"size": 128, "minutes": 8}, steps=1500),
+    "imagenette-128-gpu": replace(_AT_128, training={"minutes": 8}, steps=1500),
 }
 
 
@@ -165,11 +167,12 @@ def with_prior(
     device = torch_device(arguments.device)
     vae = arguments.vae if bed.in_latents else None
     if bed.is_exact:
-        return with_exact_prior(source, bed.training["size"], vae, device, display)
+        return with_exact_prior(source, bed.size, vae, device, display)
     if bed.source == "digits" or arguments.prior:
         return source, as_prior(arguments.prior or "digits", device, source.classes)
     folder = arguments.out.parent / f"prior-{arguments.testbed}"
-    dmgd.train_prior(whole, out=folder, vae=vae, device=arguments.device, progress=display, **bed.training)
+    asked = {"size": bed.size, "vae": vae, **bed.training}
+    dmgd.train_prior(whole, out=folder, device=arguments.device, progress=display, **asked)
     return source, as_prior(str(folder), device, source.classes)
 
 

@@ -48,14 +48,13 @@ def test_folds_are_of_training_images_alone(benchmarks):
 
 
 def test_a_testbed_is_not_computed_twice(benchmarks, monkeypatch, tmp_path, capsys):
-    asked = "digits --split validation --ipc 1 --seeds 2 --steps 3 --rows random dit@2 dmgd@1.5 --device cpu --out"
+    asked = "digits --split validation --ipc 1 --seeds 1 --steps 1 --rows random dmgd@1.5 --device cpu --out"
     monkeypatch.setattr(sys, "argv", ["testbeds.py", *asked.split(), str(tmp_path / "bed")])
     benchmarks.main()
     first = capsys.readouterr()
     assert "gain of dmgd@1.5, quick, convnet-2-w64" in first.out
-    assert "(2)" in first.out
-    assert {path.name for path in (tmp_path / "bed").iterdir()} >= {"fold-0", "fold-1", "sheet.png", "table.md"}
+    assert {path.name for path in (tmp_path / "bed").iterdir()} >= {"fold-0", "sheet.png", "table.md"}
     monkeypatch.setattr("dmgd.evaluation.training_work.train", None)
-    monkeypatch.setattr("dmgd.generation.sampling_work.sample_images", None, raising=False)
+    monkeypatch.setattr("dmgd.generation.sampling_work.sample_images", None)
     benchmarks.main()
     assert capsys.readouterr().out == first.out

@@ -33,7 +33,7 @@ def budget(row: Row) -> dict[str, Any]:
 
 def _optimizer(protocol: Protocol) -> str:
     momentum = f", momentum {protocol.momentum:g}" if protocol.optimizer == "sgd" else ""
-    name = {"sgd": "SGD", "adamw": "AdamW"}[protocol.optimizer]
+    name = {"sgd": "SGD", "adamw": "AdamW", "lbfgs": "L-BFGS"}[protocol.optimizer]
     return f"{name} {protocol.learning_rate:g}{momentum}, decay {protocol.weight_decay:g}"
 
 

@@ -29,6 +29,8 @@ class Protocol:
     `batch_size` None: by IPC (10, 50, 100, doubled from 100 classes on). `full_batches` fills up the last batch of an
     epoch with repeated images. `epochs` None: by IPC, or with `full_batches` for about 500 steps.
 
+    "lbfgs" is the optimiser of the linear probe, and of no network.
+
     `reports_best`: the papers report the best epoch. `validate_every` 0: about 100 validations, or fewer if the best
     epoch is not reported (`validated_epochs`); none in the first fraction `validate_from` of the epochs.
     """
@@ -36,7 +38,7 @@ class Protocol:
     name: str
     network: str
     norm: Literal["instance", "batch", "own"]
-    optimizer: Literal["sgd", "adamw"]
+    optimizer: Literal["sgd", "adamw", "lbfgs"]
     learning_rate: float
     weight_decay: float
     schedule: Literal["steps", "halves", "cosine", "half-cosine"]
