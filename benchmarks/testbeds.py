@@ -49,7 +49,7 @@ from rows import method_of, usual_rows
 import dmgd
 from dmgd.display import Display
 from dmgd.distribution.engine import as_engine
-from dmgd.evaluation.bench_config import BenchConfig, PlannedSet
+from dmgd.evaluation.bench_config import BenchConfig
 from dmgd.evaluation.bench_files import write_comparison
 from dmgd.evaluation.bench_sets import BenchSets
 from dmgd.evaluation.comparison_table import Comparison
@@ -62,8 +62,8 @@ from dmgd.progress import SILENT
 from dmgd.sources.source import Source
 
 BATCH = 64  # of the protocols whose steps are given
-SHOWN = ("dit", "dmgd-paper", "dmgd")  # beside real images
-EACH = 4  # images of each class and set on the contact sheet
+SHOWN = ("dit", "dmgd-paper", "dmgd", "random")  # on the contact sheet
+EACH = 3  # images of each class and set on the contact sheet
 
 
 @dataclass(frozen=True)
@@ -196,18 +196,14 @@ def results_of(part: Part, bed: Testbed, arguments: argparse.Namespace, display:
 
 
 def shown_sets(part: Part, device: str) -> list[ImageSet]:
-    """The sets of the largest IPC and the first seed that the contact sheet shows: real images, and SHOWN at their own
-    scale or at the prior's."""
+    """The sets of the largest IPC and the first seed that the contact sheet shows: SHOWN at all scales, and real
+    images."""
     sets, prior = part.sets(device), part.prior
-    scales = ("", f"@{prior.defaults.guidance_scale:g}")
-    names = [*(f"{name}{scale}" for name in SHOWN for scale in scales), "dmgd-paper@4", "random"]
-    planned: dict[str, PlannedSet] = {
-        one.row: one for one in part.config.sets() if (one.seed, one.ipc) == (0, max(part.config.ipc))
-    }
+    planned = [one for one in part.config.sets() if (one.seed, one.ipc) == (0, max(part.config.ipc))]
     shape = Shape(prior.image_size, prior.image_size, prior.image_channels)
-    wanted = [name for name in dict.fromkeys(names) if name in planned]
+    shown = [one for name in SHOWN for one in planned if one.row.partition("@")[0] == name]
     called = {"random": "real images"}
-    return [replace(sets.at(planned[name], shape), name=called.get(name, name)) for name in wanted]
+    return [replace(sets.at(one, shape), name=called.get(one.row, one.row)) for one in shown]
 
 
 def main() -> None:
