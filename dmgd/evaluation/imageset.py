@@ -110,11 +110,15 @@ class Shape:
         """The pixels that the image has before it gets this shape, as itself or as a part of a mosaic."""
         return image.width * image.height if self.tiles == 1 else (self.side // self.tiles) ** 2
 
+    def stored(self, image: Image.Image) -> Image.Image:
+        """The image itself, or as it is in a mosaic."""
+        if self.tiles == 1:
+            return image
+        return to_image(shrunk(square_pixels(image, self.side, self.channels), self.tiles))
+
     def apply(self, image: Image.Image) -> UInt8[Tensor, "h w c"]:
-        if self.tiles > 1:
-            image = to_image(shrunk(square_pixels(image, self.side, self.channels), self.tiles))
         margin = (self.resize - self.size) // 2
-        square = to_square(image, self.resize, self.channels)
+        square = to_square(self.stored(image), self.resize, self.channels)
         return square[margin : margin + self.size, margin : margin + self.size]
 
 
@@ -178,7 +182,6 @@ def prepared_set(raw: RawSet, classes: tuple[ClassInfo, ...], shape: Shape, matc
     Raises MismatchError where the classes do not match, ArtifactError unless there are at least two and an image of
     each.
     """
-    raw.check()
     indices = match_labels(raw.name, raw.classes, classes, matching, numbered=raw.numbered)
     pixels = [shape.apply(image) for image in raw.images]
     data = stack_images(raw.name, pixels, [indices[label] for label in raw.labels], classes)

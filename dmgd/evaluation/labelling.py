@@ -17,7 +17,7 @@ from dmgd.evaluation.relabelling import teachers_logits
 from dmgd.evaluation.teacher import TeacherModel, check_teacher, open_teacher, teacher_size
 from dmgd.evaluation.views import draw_views
 from dmgd.exporters.logits import Coding
-from dmgd.exporters.soft_labels import VIEWS, has_index, open_labels, write_labels
+from dmgd.exporters.soft_labels import VIEWS, StoredLabels, has_index, open_labels, write_labels
 from dmgd.progress import Progress
 from dmgd.runs.prior_folder import require_same
 from dmgd.sources.source import Source
@@ -39,6 +39,11 @@ class Labelling:
         """The image size in pixels that the teacher is given."""
         return self.test.images.shape[-1]
 
+    @property
+    def images_of_each(self) -> int:
+        """How many images the teacher is given of each of a set's: its views, or the image itself."""
+        return max(1, self.config.views)
+
     @cached_property
     def checked(self) -> dict[str, Any]:
         """The teacher's identity, without a local path, and its top-1. Raises DmgdError if it is hardly above
@@ -50,14 +55,13 @@ class Labelling:
         asked = {**asdict(self.config), "seed": seed, "tiles": raw.tiles, "teacher": self.teacher.sha256}
         return {**{name: value for name, value in asked.items() if (name, value) != ("tiles", 1)}, "set": raw.digest}
 
-    def known(self, raw: RawSet, seed: int, out: Path) -> dict[str, Any] | None:
-        """The index of the labels of the set in `out`; None if there are none. Raises MismatchError if they are
-        others."""
+    def known(self, raw: RawSet, seed: int, out: Path) -> StoredLabels | None:
+        """The labels of the set in `out`; None if there are none. Raises MismatchError if they are others."""
         if not has_index(out):
             return None
-        index = open_labels(out).index
-        require_same(out, index["asked"], self.asked(raw, seed))
-        return index
+        stored = open_labels(out)
+        require_same(out, stored.index["asked"], self.asked(raw, seed))
+        return stored
 
     def write(self, raw: RawSet, image_bytes: int, seed: int, out: Path, progress: Progress) -> dict[str, Any]:
         """Write the labels of the set, whose images have these bytes, to the folder `out`, and return their index."""
@@ -66,7 +70,7 @@ class Labelling:
         views = draw_views(len(data), self.config.views, self.protocol.augmentation, size, seed)
         columns = match_labels(raw.name, raw.classes, self.test.classes, "name", numbered=raw.numbered)
         teacher = self.checked
-        with progress.task(f"label {raw.name}", len(data) * max(1, self.config.views), "images") as bar:
+        with progress.task("label", len(data) * self.images_of_each, "images") as bar:
             coded, errors = teachers_logits(
                 self.teacher.network.on_unit(),
                 data,

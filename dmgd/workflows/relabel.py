@@ -58,7 +58,7 @@ def relabel(
         labelling = open_labelling(teacher, config, source, str(on), progress)
         if found := labelling.known(raw, config.seed, out):
             progress.note(f"{out} is finished, and left as it is")
-            return found
+            return found.index
         with fitting_threads(labelling.size, on):
             checked = labelling.checked
             progress.note(f"teacher {labelling.teacher.name}: {checked['top1']:.1f} % top-1 on the test images")
