@@ -204,6 +204,26 @@ def test_an_evaluation_trains_on_the_labels_of_its_sets(made, inline):
     assert "are known" not in other.stderr
 
 
+def test_labelled_runs_that_differ_in_their_seeds_are_one_row(made, tmp_path, inline):
+    others = ("relabel", made / "other", "--teacher", made / "T", "--views", 3)
+    inline(*others, "--seed", 1, "--out", tmp_path / "views")
+    inline(*others, "--seed", 1, "--bits", 8, "--out", tmp_path / "other")
+    small = ("--network", "convnet-1-w8", "--epochs", 2, "--json")
+
+    def scores(*arguments):
+        return json.loads(inline("evaluate", *arguments, *small).stdout)["scores"]
+
+    both = made / "run", "--against", made / "other", "--repeats", 2, "--labels"
+    (row,) = scores(*both, f"{made / 'views'},{tmp_path / 'views'}")
+    assert row["name"] == "run (soft labels, 2 seeds)"
+    (own,) = scores(made / "run", "--against", "", "--repeats", 1, "--labels", made / "views")
+    asked = ("--against", "", "--repeats", 1, "--seed", 1, "--labels", tmp_path / "views")
+    (next_seed,) = scores(made / "other", *asked)
+    assert row["top1_by_seed"] == {**own["top1_by_seed"], **next_seed["top1_by_seed"]}
+    unlike = scores(*both, f"{made / 'views'},{tmp_path / 'other'}")
+    assert [score["name"] for score in unlike] == ["run (soft labels)", f"{made / 'other'} (soft labels)"]
+
+
 def test_labels_that_do_not_fit_are_refused_by_name(made, tmp_path, inline):
     plain, views = (("--labels", made / name) for name in ("plain", "views"))
     other = evaluated(inline, made / "other", *plain, code=1).stderr

@@ -234,13 +234,14 @@ def read_sets(paths: Sequence[Path]) -> list[RawSet]:
 
 
 def by_recipe(sets: Sequence[RawSet]) -> list[list[RawSet]]:
-    """The sets, those together, ordered by their seeds, that were made by one method with the same settings and other
-    seeds. A set with soft labels is alone."""
+    """The sets, those together, ordered by their seeds, that were made by one method, and labelled by one teacher, with
+    the same settings and other seeds."""
     groups: list[list[RawSet]] = []
     for one in sets:
         for group in groups:
-            known = [other.recipe for other in group]
-            alike = one.tiles == group[0].tiles and not (one.soft or group[0].soft)
+            first, known = group[0], [other.recipe for other in group]
+            labels, own = (soft.recipe if soft else None for soft in (first.soft, one.soft))
+            alike = one.tiles == first.tiles and labels == own
             if one.recipe and known[0] and one.recipe[0] == known[0][0] and alike and one.recipe not in known:
                 group.append(one)
                 break

@@ -60,6 +60,12 @@ class StoredLabels:
         """Above 1 they are of the parts of mosaics of tiles × tiles."""
         return self.index["asked"].get("tiles", 1)
 
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All that they were made with but the set and the seed of the views."""
+        asked = {name: value for name, value in self.index["asked"].items() if name not in ("set", "seed")}
+        return {**asked, "size": self.index["size"], "augmentation": self.index["augmentation"]}
+
     @cached_property
     def classes(self) -> tuple[ClassInfo, ...]:
         """The class of each column."""
