@@ -252,13 +252,13 @@ def test_real_images_are_labelled_whatever_their_sizes(tmp_path, teacher):
                 one.image.resize((9 + i % 3, 8)).save(path)
     source, out = open_source(f"folder:{tmp_path / 'data'}"), tmp_path / "bench"
     terms = {"networks": ("convnet-1-w8",), "epochs": 1, "labels": ("soft",), "teacher": str(teacher)}
-    dmgd.bench(source, methods=("random",), ipc=(1,), seeds=1, out=out, **terms)
-    record = json.loads((out / "sets" / "data-ipc1-random-seed0.json").read_text())
+    dmgd.bench(source, methods=("random",), ipc=(2,), seeds=1, out=out, **terms)
+    record = json.loads((out / "sets" / "data-ipc2-random-seed0.json").read_text())
     train, test = (source_set(source, split, split, Shape(8, 8, 1)) for split in ("train", "test"))
     network = open_teacher(str(teacher), resolved(PROTOCOLS["quick"], **SIZES), test).network.on_unit()
     wanted = network(to_unit(train.images[record["ordinals"]])).numpy().astype(np.float16)
-    found = open_labels(out / "labels" / "data-ipc1-random-seed0-soft").tensors["logits"]
-    assert len(found) == 10
+    found = open_labels(out / "labels" / "data-ipc2-random-seed0-soft").tensors["logits"]
+    assert len(found) == 20
     assert np.array_equal(found, wanted)
 
 
