@@ -7,7 +7,8 @@ import typer
 
 from dmgd.display import Display
 from dmgd.errors import UsageError
-from dmgd.evaluation.bench_config import FULL, BenchConfig
+from dmgd.evaluation.bench_config import BenchConfig
+from dmgd.evaluation.planned_set import FULL
 from dmgd.evaluation.protocols import PROTOCOLS
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
 from dmgd_cli import options
@@ -28,6 +29,12 @@ def command(
     tiles: Annotated[
         str, typer.Option(help="Comma-separated: 1 as they are, 2 also in mosaics of 2×2 in the same pixels, …")
     ] = ",".join(map(str, DEFAULTS.tiles)),
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated: own (the protocol's), soft (the teacher's of each image), soft-N (of N views)."
+        ),
+    ] = ",".join(DEFAULTS.labels),
     seeds: Annotated[int, typer.Option(help="Sets of each method, with the seeds 0, 1, …")] = DEFAULTS.seeds,
     repeats: Annotated[int, typer.Option(help="Trainings on every set, each with another seed.")] = DEFAULTS.repeats,
     networks: Annotated[
@@ -40,7 +47,8 @@ def command(
     epochs: Annotated[int | None, optional("Training epochs. Default: the protocol's.")] = None,
     size: Annotated[int | None, optional("Image size in pixels of trainings. Default: the protocol's.")] = None,
     teacher: Annotated[
-        str | None, optional("Teacher of rded-soft: a folder, checkpoint or Hub id, or efficientnet-lite0.")
+        str | None,
+        optional("Teacher of rded-soft and of --labels: a folder, checkpoint or Hub id, or efficientnet-lite0."),
     ] = None,
     ars: Annotated[
         bool,
@@ -81,6 +89,7 @@ def command(
         methods=listed(methods),
         ipc=numbers("ipc", ipc),
         tiles=numbers("tiles", tiles),
+        labels=listed(labels),
         seeds=seeds,
         repeats=repeats,
         networks=listed(networks or ""),

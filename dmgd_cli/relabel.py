@@ -24,6 +24,10 @@ def command(
     views: Annotated[
         int, typer.Option(help="Label so many augmented views of each image. 0: the image itself.", min=0)
     ] = DEFAULTS.views,
+    tiles: Annotated[
+        int | None,
+        optional("Label the parts of mosaics, as export --tiles has them. Default: as RUN is stored.", min=1),
+    ] = None,
     top_k: Annotated[int | None, optional("Keep the K largest logits. Default: all.", metavar="K", min=1)] = None,
     bits: Annotated[int, typer.Option(help="Bits of a logit: 16 or 8.")] = DEFAULTS.bits,
     protocol: Annotated[
@@ -50,7 +54,7 @@ def command(
       dmgd relabel runs/digits --teacher my-teacher --out labels
       dmgd relabel runs/nette --teacher efficientnet-lite0 --views 100 --bits 8 --out l
     """
-    config = RelabelConfig(views, top_k, bits, protocol, network, size, seed)
+    config = RelabelConfig(views, top_k, bits, protocol, network, size, seed, tiles)
 
     from dmgd.evaluation.imageset import read_sets, source_of
     from dmgd.workflows.relabel import relabel

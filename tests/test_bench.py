@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import date
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,13 +14,20 @@ import dmgd
 import dmgd.files
 from dmgd.errors import MismatchError, UsageError
 from dmgd.evaluation import training_work
+from dmgd.evaluation.augmentation import to_unit
 from dmgd.evaluation.bench_config import BenchConfig
 from dmgd.evaluation.estimate import Estimate, TrainingTime
+from dmgd.evaluation.imageset import Shape, source_set
+from dmgd.evaluation.protocols import PROTOCOLS, resolved
+from dmgd.evaluation.teacher import open_teacher
+from dmgd.exporters.soft_labels import open_labels
 from dmgd.matching.methods import METHODS
 from dmgd.sources.digits import DigitsSource
+from dmgd.sources.open import open_source
 
 PLAIN = replace(METHODS["dit"](), steps=2, solver="ddim")
 SMALL = {"methods": {"plain": PLAIN, "random": "random", "kmeans-real": "kmeans-real"}, "ipc": (1,), "epochs": 1}
+SIZES = {"num_images": 10, "num_classes": 10, "source_size": 8}
 COMMAND = ("bench", "--source", "digits", "--methods", "random,full", "--ipc", 1, "--seeds", 2, "--epochs", 1)
 
 
@@ -182,6 +190,78 @@ def test_mosaics_stand_beside_plain_sets_of_the_same_storage(inline, tmp_path, t
     assert trained == []
 
 
+@pytest.fixture(scope="module")
+def teacher(inline, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher") / "T"
+    inline("train-teacher", "--source", "digits", "--network", "convnet-2-w32", "--epochs", 2, "--out", folder)
+    return folder
+
+
+def test_stored_labels_stand_beside_those_of_the_protocol(inline, tmp_path, trained, teacher):
+    out, small = tmp_path / "bench", {**SMALL, "networks": ("convnet-1-w8",), "seeds": 1, "tiles": (1, 2)}
+    small["methods"] = {"plain": PLAIN, "random": "random", "full": "full"}
+    labelled = {**small, "labels": ("own", "soft", "soft-3"), "teacher": str(teacher)}
+    result = dmgd.bench("digits", out=out, **labelled).to_json()
+    rows = {row["method"]: row for row in result["rows"]}
+    assert len(rows) == 2 * 2 * 3 + 1
+    bytes_of = {name: row["label_bytes"] for name, row in rows.items()}
+    assert bytes_of["plain"] == bytes_of["full"] == 0 < bytes_of["plain soft"] < bytes_of["plain soft-3"]
+    assert bytes_of["random 2×2 soft-3"] > 3 * bytes_of["random soft-3"]
+    assert {name: row["budget"]["loss"] for name, row in rows.items() if row["budget"]["loss"] == "hard"}.keys() == {
+        *("plain", "random", "plain 2×2", "random 2×2", "full")}  # fmt: skip
+    assert rows["plain 2×2 soft-3"]["budget"]["teacher"]["name"] == "T"
+    assert {title: one["name"] for title, one in rows["plain 2×2 soft-3"]["against"].items()} == {
+        **dict.fromkeys(("random", "strongest selection"), "random 2×2 soft-3"),
+        **{"without mosaics": "plain soft-3", "own labels": "plain 2×2"},
+    }
+    assert all(rows[name]["lrs"] and rows[name]["seconds"]["labelling"] for name in ("plain soft", "plain 2×2 soft-3"))
+    assert not any(line.startswith("unequal budgets, IPC") for line in result["warnings"])
+    assert f"| random soft-3 | 1 | 10 | 640 | 1.2 kB | {bytes_of['random soft-3'] / 1000:.1f} kB |" in (
+        out / "table.md").read_text()  # fmt: skip
+
+    # Nothing is done twice; damaged labels are made again, with the same bytes.
+    before, count = tree(out), len(trained)
+    (out / "labels" / "digits-ipc1-random-seed0-soft" / "soft_labels.safetensors").write_bytes(b"")
+    dmgd.bench("digits", out=out, **labelled)
+    took = {out / "sets" / "digits-ipc1-random-seed0-soft.json", *(out / name for name in ("bench.json", "table.csv"))}
+    changed = {path for path, data in tree(out).items() if before[path] != data}
+    assert changed <= {*took, *(out / name for name in ("table.md", "table.tex", "report.html"))}
+    assert len(trained) == count
+
+    # The labels are those of relabel, and evaluate trains as bench does.
+    run = next(path for path in (out / "runs").iterdir() if "-ipc4-" in path.name)
+    labels = out / "labels" / f"{run.name}-2x2-soft-3-quick-8px"
+    asked = ("--tiles", 2, "--views", 3, "--protocol", "quick", "--size", 8, "--teacher", teacher, "--out", labels)
+    assert "is finished, and left as it is" in inline("relabel", run, *asked).stderr
+    asked = ("--tiles", 2, "--labels", labels, "--against", "", "--epochs", 1, "--repeats", 1)
+    inline("evaluate", run, *asked, "--network", "convnet-1-w8")
+    assert len(trained) == count
+
+    other = teacher.with_name("other")
+    inline("train-teacher", "--source", "digits", "--network", "convnet-1-w16", "--epochs", 2, "--out", other)
+    with pytest.raises(MismatchError, match=r"labels/digits-ipc1-.*-soft contains .* other settings: teacher"):
+        dmgd.bench("digits", out=out, **{**labelled, "teacher": str(other)})
+
+
+def test_real_images_are_labelled_whatever_their_sizes(tmp_path, teacher):
+    for split in ("train", "test"):
+        for i, one in enumerate(DigitsSource().images(split)):
+            if i < 60:
+                path = tmp_path / "data" / split / str(one.label) / f"{i:03d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                one.image.resize((9 + i % 3, 8)).save(path)
+    source, out = open_source(f"folder:{tmp_path / 'data'}"), tmp_path / "bench"
+    terms = {"networks": ("convnet-1-w8",), "epochs": 1, "labels": ("soft",), "teacher": str(teacher)}
+    dmgd.bench(source, methods=("random",), ipc=(2,), seeds=1, out=out, **terms)
+    record = json.loads((out / "sets" / "data-ipc2-random-seed0.json").read_text())
+    train, test = (source_set(source, split, split, Shape(8, 8, 1)) for split in ("train", "test"))
+    network = open_teacher(str(teacher), resolved(PROTOCOLS["quick"], **SIZES), test).network.on_unit()
+    wanted = network(to_unit(train.images[record["ordinals"]])).numpy().astype(np.float16)
+    found = open_labels(out / "labels" / "data-ipc2-random-seed0-soft").tensors["logits"]
+    assert len(found) == 20
+    assert np.array_equal(found, wanted)
+
+
 def test_mosaics_that_images_of_a_class_do_not_fill_are_refused(inline, tmp_path):
     large = ("--methods", "random", "--ipc", 50, "--tiles", 2, "--seeds", 1)
     error = inline("bench", "--source", "digits", *large, "--out", tmp_path / "bench", code=2).stderr
@@ -208,6 +288,13 @@ def test_mosaics_that_images_of_a_class_do_not_fill_are_refused(inline, tmp_path
         (("--protocols", "quick,rded"), "unknown protocol 'rded'; did you mean 'rded-soft'?"),
         (("--protocols", "rded-soft"), "needs a teacher"),
         (("--teacher", "some/teacher"), "a teacher has no effect"),
+        (("--labels", "hard"), "labels are own, soft, or soft-N of N views of each image, not 'hard'"),
+        (("--labels", "own,soft"), "the labels soft need a teacher"),
+        (
+            ("--labels", "soft", "--teacher", "T", "--protocols", "dsa"),
+            "the step sizes of dsa are those of hard labels",
+        ),
+        (("--labels", "soft-2", "--teacher", "T", "--ars"), "ars trains without augmentation, which the labels soft-2"),
         (("--size", "2"), "the image size must be at least 4 pixels, not 2"),
     ],
 )

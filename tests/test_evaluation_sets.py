@@ -305,7 +305,7 @@ def test_classes_that_do_not_match_are_refused():
 def test_bad_sets_are_refused_in_one_line(tmp_path):
     def refused(folder, message, classes=CATS):
         with pytest.raises(ArtifactError, match=message):
-            prepared_set(read_raw_set(folder), classes, Shape(8, 8, 3))
+            prepared_set(read_raw_set(folder).check(), classes, Shape(8, 8, 3))
 
     empty = write_folder(tmp_path / "empty", ["cat", "dog"])
     for file in (empty / "dog").iterdir():

@@ -140,7 +140,9 @@ def test_what_does_not_fill_mosaics_is_refused_and_what_would_is_said(tmp_path, 
     keys = {"keys": json.dumps([record.key for record in nine.records()])}
     save_file({"logits": np.zeros((18, 2))}, tmp_path / "teacher" / "soft_labels.safetensors", keys)
     labels = ("--soft-labels", tmp_path / "teacher")
-    assert "soft labels are of whole images, not of parts" in refused(nine, "--tiles", 3, *labels)
+    sixteen = make_run(tmp_path / "sixteen", ipc=16)
+    said = refused(sixteen, "--tiles", 2, *labels)
+    assert "has no soft_labels.json, which says whether its labels are of the parts of mosaics" in said
     with pytest.raises(UsageError, match="tiles must be at least 1"):
         dmgd.export(nine, "parquet", tmp_path / "out", tiles=0)
     assert not (tmp_path / "out").exists()

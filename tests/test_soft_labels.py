@@ -204,6 +204,26 @@ def test_an_evaluation_trains_on_the_labels_of_its_sets(made, inline):
     assert "are known" not in other.stderr
 
 
+def test_labelled_runs_that_differ_in_their_seeds_are_one_row(made, tmp_path, inline):
+    others = ("relabel", made / "other", "--teacher", made / "T", "--views", 3)
+    inline(*others, "--seed", 1, "--out", tmp_path / "views")
+    inline(*others, "--seed", 1, "--bits", 8, "--out", tmp_path / "other")
+    small = ("--network", "convnet-1-w8", "--epochs", 2, "--json")
+
+    def scores(*arguments):
+        return json.loads(inline("evaluate", *arguments, *small).stdout)["scores"]
+
+    both = made / "run", "--against", made / "other", "--repeats", 2, "--labels"
+    (row,) = scores(*both, f"{made / 'views'},{tmp_path / 'views'}")
+    assert row["name"] == "run (soft labels, 2 seeds)"
+    (own,) = scores(made / "run", "--against", "", "--repeats", 1, "--labels", made / "views")
+    asked = ("--against", "", "--repeats", 1, "--seed", 1, "--labels", tmp_path / "views")
+    (next_seed,) = scores(made / "other", *asked)
+    assert row["top1_by_seed"] == {**own["top1_by_seed"], **next_seed["top1_by_seed"]}
+    unlike = scores(*both, f"{made / 'views'},{tmp_path / 'other'}")
+    assert [score["name"] for score in unlike] == ["run (soft labels)", f"{made / 'other'} (soft labels)"]
+
+
 def test_labels_that_do_not_fit_are_refused_by_name(made, tmp_path, inline):
     plain, views = (("--labels", made / name) for name in ("plain", "views"))
     other = evaluated(inline, made / "other", *plain, code=1).stderr
@@ -240,6 +260,66 @@ def test_exports_carry_the_labels_and_verify_sees_a_changed_one(layout, made, tm
     assert "soft_labels.safetensors: was changed" in inline("verify", out, code=1).stdout
 
 
+@pytest.fixture(scope="module")
+def parts(made, inline):
+    """Labels of the parts of the run's mosaics, which are the images at half their side."""
+    inline("relabel", made / "run", "--tiles", 2, "--teacher", made / "T", "--out", made / "parts")
+    return made / "parts"
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "parquet", "imagefolder", "tensors"])
+def test_an_export_in_mosaics_carries_the_labels_of_its_parts(layout, made, parts, tmp_path, inline):
+    _, teacher = labelled(made)
+    raw, out = read_raw_set(made / "run").in_mosaics(2), tmp_path / "E"
+    data = prepared_set(raw, raw.classes, Shape(8, 8, 1))
+    wanted = teacher(to_unit(data.images)).numpy().astype(np.float16)
+    assert np.array_equal(open_labels(parts).tensors["logits"], wanted)
+    inline("export", made / "run", "--format", layout, "--tiles", 2, "--labels", parts, "--out", out)
+    assert "the logits of each part of the mosaics by T" in (out / "README.md").read_text()
+    if layout == "tensors":
+        beside = torch.load(out / "soft_labels.pt", weights_only=True).numpy()
+    else:
+        rows = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"))
+        beside = np.array(rows["logits.npy" if layout == "webdataset" else "logits"])
+    assert np.array_equal(beside, wanted.reshape(10, 4, 10).astype(np.float32))
+    assert json.loads(inline("verify", out, "--json").stdout)["problems"] == []
+    again = inline("relabel", out, "--teacher", made / "T", "--out", parts).stderr
+    assert "is finished, and left as it is" in again  # the parts of the export are those of the run
+
+
+def test_mosaics_are_trained_on_the_labels_of_their_parts_and_on_no_others(made, parts, tmp_path, inline):
+    asked = ("--tiles", 2, "--labels")
+    inline("export", made / "run", *asked, parts, "--out", tmp_path / "E")
+    run = evaluated(inline, made / "run", *asked, parts, "--against", "random")
+    own = evaluated(inline, tmp_path / "E", "--labels", "stored", "--against", "")
+    one, other = (json.loads(done.stdout)["scores"][0] for done in (run, own))
+    assert (one["tiles"], one["stored_images"], one["top1_by_seed"]) == (2, 10, other["top1_by_seed"])
+    assert "1 of the 1 trainings are known" in own.stderr
+    said = evaluated(inline, made / "run", *asked, made / "plain", code=1).stderr
+    assert "another set than run in mosaics of 2×2; make labels of it with dmgd relabel --tiles 2" in said
+    said = evaluated(inline, made / "run", "--labels", parts, code=1).stderr
+    assert "another set than run, which has no mosaics; make labels of it with dmgd relabel" in said
+    whole = ("export", made / "run", "--tiles", 2, "--labels", made / "plain", "--out", tmp_path / "F")
+    assert "another set than run in mosaics of 2×2" in inline(*whole, code=1).stderr
+    shutil.copy(made / "plain" / "soft_labels.json", tmp_path / "E")
+    shutil.copy(made / "plain" / "soft_labels.safetensors", tmp_path / "E")
+    digests = tree(made / "plain")
+    forge(tmp_path / "E" / "index.json", lambda index: take(index, digests))
+    assert "another set than this export in mosaics of 2×2" in inline("verify", tmp_path / "E", code=1).stdout
+
+
+def take(index, digests):
+    """Forge the digests of these files in an export's index."""
+    for file in index["files"]:
+        file["sha256"] = digests.get(file["path"], file["sha256"])
+
+
+def test_the_bytes_of_a_run_in_mosaics_are_those_of_its_export(made, parts, tmp_path, inline):
+    inline("export", made / "run", "--format", "imagefolder", "--tiles", 2, "--out", tmp_path / "E")
+    stored = sum(path.stat().st_size for path in tmp_path.glob("E/*/*.png"))
+    assert open_labels(parts).index["set"]["image_bytes"] == stored
+
+
 def test_an_export_is_evaluated_with_its_own_labels_as_its_run_is(made, tmp_path, inline):
     inline("export", made / "run", "--labels", made / "views", "--out", tmp_path / "E")
     asked = ("--against", "")
@@ -260,10 +340,5 @@ def test_labels_of_images_stand_beside_them_and_those_of_another_run_are_refused
     for name in ("soft_labels.safetensors", "soft_labels.json"):
         shutil.copy(tmp_path / "others" / name, tmp_path / "E" / name)
     digests = tree(tmp_path / "others")
-
-    def as_if_its_own(index):
-        for file in index["files"]:
-            file["sha256"] = digests.get(file["path"], file["sha256"])
-
-    forge(tmp_path / "E" / "index.json", as_if_its_own)
+    forge(tmp_path / "E" / "index.json", lambda index: take(index, digests))
     assert "has the labels of another set than this export" in inline("verify", tmp_path / "E", code=1).stdout

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Int64
 from PIL import Image
@@ -34,19 +33,27 @@ NEED_LATENTS = ("kmeans-real", "herding")
 
 @dataclass(frozen=True)
 class Contender:
-    """A set to train on, or a pool of images with the indices of those `drawn` for each seed by a baseline, or as one
-    of several sets. `kind`: "set", "other", or the baseline's name."""
+    """A set to train on, or one of `several` for each seed; or a pool of images with the indices of those that a
+    baseline has `drawn` for each seed. `kind`: "set", "other", or the baseline's name."""
 
     data: ImageSet
     kind: str
     drawn: dict[int, list[int]] | None = None
+    several: dict[int, ImageSet] | None = None
 
     @property
     def name(self) -> str:
         return self.data.name if self.kind in ("set", "other") else self.kind
 
+    @property
+    def varies(self) -> bool:
+        """Whether the set depends on the seed."""
+        return bool(self.drawn or self.several)
+
     def of_seed(self, seed: int) -> ImageSet:
         """The set for a repeat's seed."""
+        if self.several:
+            return self.several[seed]
         return self.data.select(self.drawn[seed], self.name) if self.drawn else self.data
 
 
@@ -61,13 +68,9 @@ def in_turn(sets: Sequence[ImageSet], kind: str, seeds: range) -> Contender:
             f"{first.name} and {count - 1} others are runs of one method with {count} seeds, and only {len(seeds)} of "
             f"them would be trained on; give --repeats {count} or more"
         )
-    images, labels = (torch.cat([getattr(one, name) for one in sets]) for name in ("images", "labels"))
-    sizes = [one.stored for one in sets if one.stored is not None]
-    stored = torch.cat(sizes) if len(sizes) == count else None
-    ends = np.cumsum([0, *map(len, sets)]).tolist()
-    drawn = {seed: list(range(ends[i % count], ends[i % count + 1])) for i, seed in enumerate(seeds)}
-    name = f"{first.name} ({count} seeds)"
-    return Contender(ImageSet(name, images, labels, first.classes, first.tiles, stored), kind, drawn)
+    name = f"{first.name.removesuffix(')')}, {count} seeds)" if first.soft else f"{first.name} ({count} seeds)"
+    named = [replace(one, name=name) for one in sets]
+    return Contender(named[0], kind, several={seed: named[i % count] for i, seed in enumerate(seeds)})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The settings of `bench`, and the sets that it compares. Standard library only."""
+"""The settings of `bench`. Standard library only."""
 
 import shlex
 from collections.abc import Mapping
@@ -7,66 +7,23 @@ from typing import Any
 
 from dmgd.config import check_settings, setting
 from dmgd.errors import UsageError, unknown_choice
+from dmgd.evaluation.planned_set import FULL, OWN, REAL, PlannedSet, views_of
 from dmgd.evaluation.protocols import PROBE, PROTOCOLS, EvaluateConfig, Protocol
-from dmgd.files import canonical_json, safe_name, sha256_bytes
-from dmgd.generation.config import DistillConfig, short_name
 from dmgd.matching.method import Method
 from dmgd.matching.methods import METHODS, method_named
 from dmgd.specs import PriorSpec, SourceSpec, default_prior
 
-FULL = "full"
-REAL = ("random", "kmeans-real", "herding", FULL)
 REPEAT = 1000  # between the seeds of the trainings on one set: more than there are sets of a method
 
 
 @dataclass(frozen=True)
-class PlannedSet:
-    """A set to compare: `ipc` stored images of each class (None: all), made by a method or chosen by a selection, which
-    is called `method`, with this seed. With `tiles` above 1 each is a mosaic of tiles × tiles parts, see dmgd.mosaics:
-    a set of more images in the same pixels."""
-
-    method: str
-    by: Method | str
-    ipc: int | None
-    seed: int
-    tiles: int = 1
-
-    @property
-    def row(self) -> str:
-        """What the table calls it."""
-        return in_mosaics(self.method, self.tiles)
-
-    @property
-    def parts(self) -> int | None:
-        """The images of each class that are made or chosen, and trained on."""
-        return None if self.ipc is None else self.ipc * self.tiles**2
-
-    def __str__(self) -> str:
-        return f"{self.row}, all images" if self.ipc is None else f"{self.row}, IPC {self.ipc}, seed {self.seed}"
-
-    @property
-    def distillation(self) -> DistillConfig | None:
-        """How the set is distilled; None for real images."""
-        return DistillConfig(self.parts or 1, self.seed, self.by) if isinstance(self.by, Method) else None
-
-    def name(self, source: str) -> str:
-        """The name of its images: that of a run, with a digest of the settings where they are not the method's usual
-        ones. All images are the same for all seeds; mosaics are those of the run that has as many images."""
-        if self.ipc is None:
-            return f"{short_name(source)}-{FULL}"
-        made_by = self.by if isinstance(self.by, str) else self.by.name
-        if isinstance(self.by, Method) and self.by != METHODS[made_by]():
-            made_by += f"-{sha256_bytes(canonical_json(self.by.to_json()).encode())[:12]}"
-        return f"{short_name(source)}-ipc{self.parts}-{safe_name(made_by)}-seed{self.seed}"
-
-
-@dataclass(frozen=True)
 class BenchConfig:
-    """What `bench` compares: every one of the `methods` for every `ipc`, in all `tiles`, and with `seeds` distillation
-    seeds, 0, 1, …, by every protocol with every network.
+    """What `bench` compares: every one of the `methods` for every `ipc`, in all `tiles`, with all `labels`, and with
+    `seeds` distillation seeds, 0, 1, …, by every protocol with every network.
 
     `ipc` counts stored images: with tiles 2, IPC 10 has 40 images of each class in mosaics of 2 × 2, in the pixels of
-    10. All images (FULL) are never in mosaics.
+    10. `labels` are OWN, "soft" or "soft-N", see `PlannedSet`: logits of the `teacher`, for views those of the
+    protocol's own augmentation. All images (FULL) are never in mosaics, and have the protocol's labels.
 
     A method is the name of one of METHODS or of REAL; or `methods` maps names for the table to such names or to
     methods with other settings. `networks` empty: each protocol's own. On every set `repeats` networks are trained:
@@ -78,6 +35,7 @@ class BenchConfig:
     methods: Mapping[str, Method | str] | tuple[str, ...] = ("dmgd", "dit", "mgd3", "random", "kmeans-real")
     ipc: tuple[int, ...] = setting((1, 10), at_least=1, at_most=100_000)
     tiles: tuple[int, ...] = setting((1,), at_least=1, at_most=16)
+    labels: tuple[str, ...] = (OWN,)
     seeds: int = setting(3, at_least=1, at_most=REPEAT)
     repeats: int = setting(1, at_least=1)
     networks: tuple[str, ...] = ()
@@ -89,25 +47,28 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        for name in ("methods", "networks", "protocols"):
+        for name in ("methods", "labels", "networks", "protocols"):
             if isinstance(getattr(self, name), str):
                 raise UsageError(f"{name} must be several names, not {getattr(self, name)!r}")
         self.rows  # noqa: B018 - checked
-        for name in ("ipc", "tiles", "networks", "protocols"):
+        for name in ("ipc", "tiles", "labels", "networks", "protocols"):
             object.__setattr__(self, name, tuple(_distinct(name, getattr(self, name))))
-        for name in ("methods", "ipc", "tiles", "protocols"):
+        for name in ("methods", "ipc", "tiles", "labels", "protocols"):
             if not getattr(self, name):
                 raise UsageError(f"{name} must not be empty")
         if PROBE in self.networks:
             raise UsageError(f"bench trains networks; for the linear probe use dmgd evaluate --network {PROBE}")
         for one in self.trainings():
             one.chosen()
-        soft = [name for name in self.protocols if PROTOCOLS[name].loss == "soft"]
+        if self.ars and (of_views := [name for name in self.labels if views_of(name)]):
+            raise UsageError(f"ars trains without augmentation, which the labels {of_views[0]} bring; take soft")
+        soft = [f"the protocol {name} needs" for name in self.protocols if PROTOCOLS[name].loss == "soft"]
+        soft += [f"the labels {name} need" for name in self.stored]
         if bool(self.teacher) != bool(soft):
             raise UsageError(
-                f"the protocol {soft[0]} needs a teacher: a checkpoint or a Hub id"
+                f"{soft[0]} a teacher: a folder of dmgd train-teacher, a checkpoint or a Hub id"
                 if soft
-                else "a teacher has no effect: none of the protocols has soft labels"
+                else "a teacher has no effect: neither a protocol nor labels are soft"
             )
 
     @property
@@ -115,6 +76,11 @@ class BenchConfig:
         """The methods and selections by their names in the table. Raises UsageError for an unknown one."""
         named = self.methods if isinstance(self.methods, Mapping) else _distinct("methods", self.methods)
         return {name: _method(by) for name, by in named.items()}
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The labels that are stored. Raises UsageError for unknown ones."""
+        return tuple(name for name in self.labels if views_of(name) is not None)
 
     @property
     def needs_prior(self) -> bool:
@@ -130,9 +96,10 @@ class BenchConfig:
             for seed in range(self.seeds)
             for one in (
                 *(
-                    PlannedSet(row, by, ipc, seed, tiles)
+                    PlannedSet(row, by, ipc, seed, tiles, labels)
                     for ipc in self.ipc
                     for tiles in self.tiles
+                    for labels in self.labels
                     for row, by in by_ipc
                 ),
                 *(PlannedSet(row, FULL, None, seed) for row in full),
@@ -147,7 +114,12 @@ class BenchConfig:
         """How networks are trained, without the numbers of seeds and sets: each protocol with each network."""
         return [
             EvaluateConfig(
-                protocol, epochs=self.epochs, network=network, size=self.size, teacher=self._teacher_of(protocol)
+                protocol,
+                epochs=self.epochs,
+                network=network,
+                size=self.size,
+                teacher=self._teacher_of(protocol),
+                labels=self.stored,
             )
             for protocol in self.protocols
             for network in self.networks or (None,)
@@ -163,16 +135,11 @@ class BenchConfig:
     def to_json(self) -> dict[str, Any]:
         methods = {row: by if isinstance(by, str) else by.to_json() for row, by in self.rows.items()}
         own = {name: getattr(self, name) for name in ("seeds", "repeats", "epochs", "size", "teacher", "ars")}
-        several = {name: list(getattr(self, name)) for name in ("ipc", "tiles", "networks", "protocols")}
+        several = {name: list(getattr(self, name)) for name in ("ipc", "tiles", "labels", "networks", "protocols")}
         return {"methods": methods, **several, **own}
 
     def _teacher_of(self, protocol: str) -> str | None:
         return self.teacher if protocol in PROTOCOLS and PROTOCOLS[protocol].loss == "soft" else None
-
-
-def in_mosaics(name: str, tiles: int, between: str = " ") -> str:
-    """What the sets of a method are called in mosaics, such as "dmgd 2×2"."""
-    return name if tiles == 1 else f"{name}{between}{tiles}×{tiles}"
 
 
 def without_augmentation(protocol: Protocol) -> Protocol:
@@ -210,7 +177,7 @@ def bench_command(config: BenchConfig, source: SourceSpec, prior: PriorSpec | No
     given |= {"methods": ",".join(row for row in named if row in plain), "ipc": ",".join(map(str, config.ipc))}
     given |= {
         name: ",".join(map(str, own[name]))
-        for name in ("tiles", "networks", "protocols")
+        for name in ("tiles", "labels", "networks", "protocols")
         if own[name] != usual.to_json()[name]
     }
     given |= {

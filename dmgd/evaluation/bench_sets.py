@@ -19,10 +19,10 @@ from dmgd.config import StatisticsConfig
 from dmgd.distribution.engine import Engine
 from dmgd.errors import ArtifactError, UsageError
 from dmgd.evaluation.baselines import random_readable, select_by_latents
-from dmgd.evaluation.bench_config import PlannedSet
-from dmgd.evaluation.imageset import ImageSet, Shape, numbered_set, prepared_set, source_set
-from dmgd.evaluation.inputs import read_raw_set
+from dmgd.evaluation.imageset import ImageSet, Shape, numbered_set, prepared_set, readable_images, source_set
+from dmgd.evaluation.inputs import RawSet, read_raw_set
 from dmgd.evaluation.overlap import refuse_test_images
+from dmgd.evaluation.planned_set import PlannedSet
 from dmgd.evaluation.results import SetFacts
 from dmgd.files import canonical_json, is_temporary, misfit, read_sealed, sha256_bytes, write_sealed
 from dmgd.generation.config import short_name
@@ -82,6 +82,10 @@ class BenchSets:
 
     def run_path(self, one: PlannedSet) -> Path:
         return self.out / RUNS / one.name(self.source.name)
+
+    def name(self, one: PlannedSet) -> str:
+        """The name of a set, as it is stored."""
+        return one.name(self.source.name) + ("" if one.tiles == 1 else f"-{one.tiles}x{one.tiles}")
 
     def made(self, one: PlannedSet) -> Made | None:
         """The set, if it is complete."""
@@ -146,12 +150,21 @@ class BenchSets:
             self._require_parts(one, [image.label for image in ordered])
         return self._keep(one, self._sizes(one, [image.image for image in ordered]), seconds, chosen)
 
+    def raw(self, one: PlannedSet) -> RawSet:
+        """The images of a run or a selection that is made, as they are stored; of mosaics the parts."""
+        if one.distillation:
+            return replace(read_raw_set(self.run_path(one)), name=str(one)).in_mosaics(one.tiles)
+        made, own = self.made(one), Shape(0, 0, self._channels).in_mosaics(self.side, one.tiles)
+        chosen = (made and made.ordinals) or []
+        there = {i: (own.stored(image), label) for i, image, label in readable_images(self.source, "train", chosen)}
+        images, labels = [there[i][0] for i in chosen], [there[i][1] for i in chosen]
+        return RawSet(str(one), images, labels, self.source.classes, tiles=one.tiles)
+
     @cache  # noqa: B019 - as many as the bench compares
     def at(self, one: PlannedSet, shape: Shape) -> ImageSet:
         """The images of a set that is made, in this shape."""
         if one.distillation:
-            raw = replace(read_raw_set(self.run_path(one)), name=str(one)).in_mosaics(one.tiles)
-            return prepared_set(raw, self.source.classes, shape)
+            return prepared_set(self.raw(one), self.source.classes, shape)
         made = self.made(one)
         assert made is not None
         own, silent = shape.in_mosaics(self.side, one.tiles), OnlyWarnings(self._progress)
@@ -190,8 +203,7 @@ class BenchSets:
         return encode_source(self.source, self.prior, engine=self._engine, progress=self._progress)
 
     def _record_path(self, one: PlannedSet) -> Path:
-        mosaics = "" if one.tiles == 1 else f"-{one.tiles}x{one.tiles}"
-        return self.out / RECORDS / f"{one.name(self.source.name)}{mosaics}.json"
+        return self.out / RECORDS / f"{self.name(one)}.json"
 
     def _key(self, one: PlannedSet) -> str:
         """A digest of what the set was made from. Raises UsageError or ArtifactError for a run that is not complete."""

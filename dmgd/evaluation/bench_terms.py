@@ -7,9 +7,12 @@ from typing import Any
 import torch
 
 from dmgd.errors import ArtifactError
-from dmgd.evaluation.bench_config import BenchConfig, PlannedSet
-from dmgd.evaluation.bench_sets import BenchSets
+from dmgd.evaluation.bench_config import BenchConfig
+from dmgd.evaluation.bench_labels import BenchLabels
 from dmgd.evaluation.imageset import ImageSet, Shape, source_set, usual_shape
+from dmgd.evaluation.label_config import RelabelConfig
+from dmgd.evaluation.labelling import Labelling, open_labelling
+from dmgd.evaluation.planned_set import PlannedSet, views_of
 from dmgd.evaluation.protocols import PROTOCOLS, Protocol, resolved
 from dmgd.evaluation.scores import Scores, Wanted
 from dmgd.evaluation.teacher import TeacherModel, check_teacher, open_teacher
@@ -22,13 +25,15 @@ from dmgd.sources.source import Source
 @dataclass(frozen=True)
 class Terms:
     """A protocol with its network, before it is resolved for the images of a set; the `test` images, read in
-    `test_shape`, of a source of this image size; and for soft labels the teacher, with its name and top-1."""
+    `test_shape`, of a source of this image size; by name how the stored labels of sets are made; and for the protocol's
+    own soft labels the teacher, with its name and top-1."""
 
     protocol: Protocol
     test: ImageSet
     test_shape: Shape
     source_size: int
     device: str
+    labellings: Mapping[str, Labelling]
     teacher: TeacherModel | None = None
     teaches: Mapping[str, Any] | None = None
 
@@ -45,13 +50,19 @@ class Terms:
     def scores(self) -> Scores:
         return Scores(self.test.digest, torch.device(self.device).type, self.teacher.sha256 if self.teacher else None)
 
-    def wanted(self, planned: Sequence[PlannedSet], config: BenchConfig, sets: BenchSets) -> list[Wanted]:
-        """The trainings on those sets that are made, numbered as they were planned."""
-        there = {number: sets.at(one, self.shape) for number, one in enumerate(planned) if sets.made(one)}
-        return [
-            Wanted(number, data, self.for_images(len(data)), config.seeds_of(planned[number]))
-            for number, data in there.items()
-        ]
+    def labelling(self, one: PlannedSet) -> Labelling | None:
+        """How the labels of the set are made; None if they are the protocol's."""
+        return self.labellings.get(one.labels)
+
+    def wanted(self, planned: Sequence[PlannedSet], config: BenchConfig, labels: BenchLabels) -> list[Wanted]:
+        """The trainings on those sets that are made, with their labels, numbered as they were planned."""
+        found = []
+        for number, one in enumerate(planned):
+            if data := labels.data(one, self.shape, self.labelling(one)):
+                protocol = self.for_images(len(data))
+                protocol = data.soft.protocol(protocol) if data.soft else protocol
+                found.append(Wanted(number, data, protocol, config.seeds_of(one)))
+        return found
 
     def for_images(self, images: int) -> Protocol:
         """The protocol resolved for a set of so many images."""
@@ -72,6 +83,7 @@ def open_terms(config: BenchConfig, source: Source, device: str, progress: Progr
         progress.warn(remark)
     source_size, channels = usual_shape(source, "test")
     read: dict[Shape, ImageSet] = {}
+    known: dict[RelabelConfig, Labelling] = {}
     teachers: dict[str, tuple[TeacherModel, Mapping[str, Any]]] = {}
     found = []
     for protocol in config.terms():
@@ -87,5 +99,12 @@ def open_terms(config: BenchConfig, source: Source, device: str, progress: Progr
             )
             teacher = open_teacher(config.teacher, own, test)  # its network is the protocol's, whatever the students'
             teachers[protocol.name] = teacher, check_teacher(teacher, test, device)
-        found.append(Terms(protocol, test, shape, source_size, device, *teachers.get(protocol.name, ())))
+        labellings = {}
+        for name in config.stored:
+            views = views_of(name)
+            how = RelabelConfig(views, protocol=protocol.name, size=shape.size) if views else RelabelConfig()
+            if how not in known:
+                known[how] = open_labelling(str(config.teacher), how, source, device, progress)
+            labellings[name] = known[how]
+        found.append(Terms(protocol, test, shape, source_size, device, labellings, *teachers.get(protocol.name, ())))
     return found

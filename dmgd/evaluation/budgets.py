@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterable
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
-from dmgd.evaluation.bench_config import in_mosaics
 from dmgd.evaluation.comparison_rows import Key, Row, Rows, place
+from dmgd.evaluation.planned_set import in_mosaics
 from dmgd.evaluation.protocols import Protocol
 
 PIXELS_APART = 1.01  # a larger factor between the pixels of two sets is a difference in budget
@@ -44,7 +44,9 @@ def warnings(rows: Rows) -> list[str]:
 
 
 def _unequal_budgets(rows: Rows) -> Iterable[str]:
-    for (ipc, protocol, network), own in _by_place(row for row in rows if row.key.ipc is not None):
+    labels = dict.fromkeys(row.labels for row in rows)
+    alike = (_by_place(row for row in rows if row.key.ipc is not None and row.labels == one) for one in labels)
+    for (ipc, protocol, network), own in chain(*alike):
         budgets = [budget(row) for row in own]
         differing = [name for name in budgets[0] if any(one[name] != budgets[0][name] for one in budgets)]
         if differing:

@@ -9,12 +9,12 @@ from typing import Any
 
 from dmgd.errors import visible
 from dmgd.evaluation.comparison_views import tables
-from dmgd.evaluation.contrasts import PLAIN, RANDOM, STRONGEST
+from dmgd.evaluation.contrasts import OWN_LABELS, PLAIN, RANDOM, STRONGEST
 from dmgd.evaluation.table_layout import Table
 
 BOLD = "Bold is the highest mean of its IPC, significant or not."
 POOLED = ("top1", "top1_best_epoch", "top1_without_augmentation", "hlr", "ior", "lrs", "ars")
-SIZES = ("tiles", "images", "stored_images", "pixels", "image_bytes", "label_bytes")
+SIZES = ("tiles", "labels", "images", "stored_images", "pixels", "image_bytes", "label_bytes")
 AGAINST = ("name", "difference", "p", "p_holm", "seeds")
 
 
@@ -52,7 +52,8 @@ def as_latex(result: dict[str, Any]) -> str:
 def as_csv(result: dict[str, Any]) -> str:
     """A line for every method, IPC, protocol and network, with all numbers. Empty: all images, as IPC; else
     unknown."""
-    titles = [RANDOM, STRONGEST, *([PLAIN] if any(PLAIN in row["against"] for row in result["rows"]) else [])]
+    more = [title for title in (PLAIN, OWN_LABELS) if any(title in row["against"] for row in result["rows"])]
+    titles = [RANDOM, STRONGEST, *more]
     return _csv([dict(_fields(row, titles)) for row in result["rows"]])
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dmgd.evaluation.bench_config import in_mosaics
+from dmgd.evaluation.planned_set import OWN, row_name
 from dmgd.evaluation.results import Result
 from dmgd.evaluation.significance import mean_and_std
 
@@ -58,6 +58,11 @@ class Row:
         return self.results[0].facts.tiles
 
     @property
+    def labels(self) -> str:
+        """The stored labels, or those of the protocol, see `PlannedSet`."""
+        return self.results[0].facts.labels
+
+    @property
     def mean(self) -> float:
         """The mean over the seeds, in %."""
         return float(np.mean(list(self.by_seed.values())))
@@ -77,12 +82,18 @@ class Rows:
         return iter(self.by_key.values())
 
     def of(self, row: Row, method: str) -> Row | None:
-        """The row of another method in the same place of the table, and in equal mosaics."""
-        return self.by_key.get(row.key._replace(method=in_mosaics(method, row.tiles)))
+        """The row of another method in the same place of the table, in equal mosaics and with equal labels."""
+        return self.by_key.get(row.key._replace(method=row_name(method, row.tiles, row.labels)))
 
     def without_mosaics(self, row: Row) -> Row | None:
         """Of a row in mosaics that of the same method in the same pixels without them."""
-        return self.by_key.get(row.key._replace(method=row.method)) if row.tiles > 1 else None
+        plain = row_name(row.method, 1, row.labels)
+        return self.by_key.get(row.key._replace(method=plain)) if row.tiles > 1 else None
+
+    def with_own_labels(self, row: Row) -> Row | None:
+        """Of a row with stored labels that of the same images with the protocol's."""
+        own = row_name(row.method, row.tiles, OWN)
+        return self.by_key.get(row.key._replace(method=own)) if row.labels != OWN else None
 
     def full(self, row: Row) -> Row | None:
         """The row of all images under the same terms."""
@@ -90,15 +101,19 @@ class Rows:
         return next(same, None)
 
     def strongest_selection(self, row: Row) -> Row | None:
-        """The selection of real images with the highest mean under the same terms, in equal mosaics."""
+        """The selection of real images with the highest mean under the same terms, in equal mosaics and
+        with equal labels."""
         there = [other for name in SELECTIONS if (other := self.of(row, name))]
         return max(there, key=lambda other: other.mean, default=None)
 
     def with_hard_labels(self, row: Row) -> Row | None:
-        """The row itself if its labels are hard, or else that of the only protocol with hard labels for the network."""
-        same = [other for other in self if other.key._replace(protocol="") == row.key._replace(protocol="")]
-        hard = [other for other in same if other.is_hard]
-        return row if row.is_hard else hard[0] if len(hard) == 1 else None
+        """The row itself if its labels are hard, or else that of its images by the same protocol, or by the only one
+        with hard labels for the network."""
+        if (own := self.with_own_labels(row) or row).is_hard:
+            return own
+        images = row.key._replace(protocol="", method=row_name(row.method, row.tiles, OWN))
+        hard = [other for other in self if other.is_hard and other.key._replace(protocol="") == images]
+        return hard[0] if len(hard) == 1 else None
 
 
 def rows_of(results: Sequence[Result]) -> Rows:

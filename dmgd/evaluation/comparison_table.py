@@ -68,6 +68,7 @@ class Comparison:
         return {
             **row.key._asdict(),
             "tiles": row.tiles,
+            "labels": row.labels,
             "images": facts[0].images,
             "stored_images": facts[0].images // row.tiles**2,
             "pixels": facts[0].pixels,

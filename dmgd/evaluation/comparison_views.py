@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dmgd.evaluation.bench_config import in_mosaics
 from dmgd.evaluation.contrasts import RANDOM, STRONGEST
+from dmgd.evaluation.planned_set import OWN, in_mosaics
 from dmgd.evaluation.significance import LEVEL, is_significant, shown_p
 from dmgd.evaluation.table_layout import (
     NONE,
@@ -29,6 +29,10 @@ MOSAICS = (
     "2×2: a stored image is a mosaic of 2×2 images at half their side, on which networks are trained one by one. IPC "
     "counts stored images. Mosaics are compared with selections in equal mosaics, and with what the same method is "
     "without them."
+)
+LABELS = (
+    "soft: trained on a teacher's stored logits of each image, soft-N: of N views of each, in turn. These are compared "
+    "with selections that have equal labels, and with the same images and the protocol's labels."
 )
 SCORES = {"hlr": "HLR ↓", "ior": "IOR ↑", "lrs": "LRS % ↑", "ars": "ARS % ↑"}
 
@@ -82,6 +86,8 @@ def _accuracies(result: dict[str, Any]) -> list[Table]:
     notes = [f"Mean ± population standard deviation over n = {usual} trainings, unless another n is given.", tested]
     if any(row["tiles"] > 1 for row in rows):
         notes.append(MOSAICS)
+    if any(row["labels"] != OWN for row in rows):
+        notes.append(LABELS)
     return [replace(made[0], notes=(*notes, *_budgets(rows))), *made[1:]]
 
 

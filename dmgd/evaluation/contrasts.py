@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from dmgd.evaluation.comparison_rows import SELECTIONS, Key, Row, Rows, place
+from dmgd.evaluation.planned_set import OWN
 from dmgd.evaluation.significance import corrected, is_significant, paired_difference, statement
 
-RANDOM, STRONGEST, PLAIN = "random", "strongest selection", "without mosaics"
+RANDOM, STRONGEST, PLAIN, OWN_LABELS = "random", "strongest selection", "without mosaics", "own labels"
 
 
 @dataclass(frozen=True)
 class Contrasts:
-    """`against` holds for every key the differences to `RANDOM` and `STRONGEST`, of mosaics to those in equal mosaics
-    and to the same method without them, `PLAIN`. They are as of `paired_difference`, with the
-    "name" of the other row and "p_holm", which is corrected for the number of `tests`."""
+    """`against` holds for every key the differences to `RANDOM` and `STRONGEST` in equal mosaics and with equal labels;
+    of mosaics also to the same method without them, `PLAIN`, and of stored labels to the same images with the
+    protocol's, `OWN_LABELS`. They are as of `paired_difference`, with the "name" of the other row and "p_holm", which
+    is corrected for the number of `tests`."""
 
     against: Mapping[Key, Mapping[str, dict[str, Any]]]
     tests: int
@@ -30,12 +32,13 @@ class Contrasts:
     def summary(self, rows: Rows) -> list[str]:
         """Of every method, how often it is above its opponents, and how often significantly."""
         lines = []
-        for method, tiles in {row.key.method: row.tiles for row in rows}.items():
+        for method, row in {row.key.method: row for row in rows}.items():
             own = [both for key, both in self.against.items() if key.method == method]
-            strongest = f"the {STRONGEST}" if tiles == 1 else f"the {STRONGEST} in {tiles}×{tiles}"
+            strongest = f"the {STRONGEST}" if row.tiles == 1 else f"the {STRONGEST} in {row.tiles}×{row.tiles}"
+            strongest += "" if row.labels == OWN else f" with {row.labels}"
             said = [
                 _counted(there, strongest if title == STRONGEST else there[0]["name"])
-                for title in (RANDOM, STRONGEST, PLAIN)
+                for title in (RANDOM, STRONGEST, PLAIN, OWN_LABELS)
                 if (there := [both[title] for both in own if title in both])
             ]
             lines += [f"{method} is {', '.join(said)}"] if said else []
@@ -46,7 +49,8 @@ def contrasts(rows: Rows) -> Contrasts:
     """The paired differences of all rows, by the seeds that both have (means over the trainings of a seed).
 
     A selection is compared with random alone, and all images with nothing; mosaics with equal mosaics, and with the
-    same method without them. Where random is the strongest selection, the comparison counts once.
+    same method without them; stored labels with equal ones, and with the protocol's. Where random is the strongest
+    selection, the comparison counts once.
     """
     made: list[dict[str, Any]] = []
     places: dict[Key, dict[str, int]] = {}
@@ -72,6 +76,7 @@ def _opponents(row: Row, rows: Rows) -> dict[str, Row]:
         RANDOM: rows.of(row, RANDOM) if row.method != RANDOM else None,
         STRONGEST: rows.strongest_selection(row) if row.method not in SELECTIONS else None,
         PLAIN: rows.without_mosaics(row),
+        OWN_LABELS: rows.with_own_labels(row),
     }
     return {title: other for title, other in found.items() if other}
 

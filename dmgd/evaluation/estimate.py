@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -12,10 +12,15 @@ import torch
 
 from dmgd.classes.info import ClassInfo
 from dmgd.display import duration
-from dmgd.evaluation.bench_config import BenchConfig, PlannedSet
+from dmgd.evaluation.augmentation import to_unit
+from dmgd.evaluation.bench_config import BenchConfig
+from dmgd.evaluation.bench_labels import BenchLabels, Unlabelled
 from dmgd.evaluation.bench_sets import BenchSets
 from dmgd.evaluation.bench_terms import Terms
 from dmgd.evaluation.cores import fitting_threads
+from dmgd.evaluation.label_config import RelabelConfig
+from dmgd.evaluation.labelling import Labelling
+from dmgd.evaluation.planned_set import PlannedSet
 from dmgd.evaluation.protocols import CURVE_IMAGES, Protocol, validated_epochs
 from dmgd.evaluation.scores import known_trainings
 from dmgd.evaluation.train import train
@@ -42,15 +47,18 @@ class TrainingTime:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is missing: `runs` and the seconds that they take together, and the trainings."""
+    """What is missing: `runs` and the seconds that they take together, the trainings, and the sets without their stored
+    `labels`, with the seconds that these take together."""
 
     runs: int
     run_seconds: float
     trainings: tuple[TrainingTime, ...]
+    labels: int = 0
+    label_seconds: float = 0.0
 
     @property
     def seconds(self) -> float:
-        return self.run_seconds + self.training_seconds
+        return self.run_seconds + self.label_seconds + self.training_seconds
 
     @property
     def training_seconds(self) -> float:
@@ -60,6 +68,8 @@ class Estimate:
         """One line, such as "about 5 min: 30 runs (1 min), 60 trainings (4 min)"."""
         count = sum(one.count for one in self.trainings)
         parts = [f"{_number(self.runs, 'run')} ({duration(self.run_seconds)})"] if self.runs else []
+        if self.labels:
+            parts.append(f"labels of {_number(self.labels, 'set')} ({duration(self.label_seconds)})")
         longest = max(self.trainings, key=lambda one: one.whole, default=None)
         if longest and count:
             more = ""
@@ -74,14 +84,19 @@ def _number(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def estimated(planned: Sequence[PlannedSet], config: BenchConfig, terms: Sequence[Terms], sets: BenchSets) -> Estimate:
-    """What is missing of the planned sets, with all their trainings, and of the trainings on the others."""
-    absent = [one for one in planned if not sets.made(one)]
+def estimated(
+    planned: Sequence[PlannedSet], config: BenchConfig, terms: Sequence[Terms], sets: BenchSets, labels: BenchLabels
+) -> Estimate:
+    """What is missing of the planned sets and of their labels, with all their trainings, and of the trainings on the
+    others."""
+    unlabelled = labels.missing((one, term.labelling(one)) for term in terms for one in planned).values()
     times = []
     for term in terms:
-        wanted = term.wanted(planned, config, sets)
+        wanted = term.wanted(planned, config, labels)
         known = known_trainings(wanted, term.scores)
         missing = Counter(len(one.data) for one in wanted for seed in one.seeds if (one.number, seed) not in known)
+        there = {one.number for one in wanted}
+        absent = [one for number, one in enumerate(planned) if number not in there]
         missing += Counter(sets.images_of(one) for one in absent for _ in config.seeds_of(one))
         rates: dict[Protocol, tuple[float, float]] = {}  # the number of epochs has no effect on them
         for images, count in sorted(missing.items()):
@@ -89,9 +104,10 @@ def estimated(planned: Sequence[PlannedSet], config: BenchConfig, terms: Sequenc
             rate = replace(protocol, epochs=None)
             rates[rate] = rates.get(rate) or _rate(protocol, images, term)
             times.append(_training_time(protocol, images, count, len(term.test), *rates[rate]))
+    absent = [one for one in planned if not sets.made(one)]
     runs = list({sets.run_path(one): one.distillation for one in absent if one.distillation}.values())
     seconds = _sampling_seconds(sets.prior, sets.source.classes, runs) if sets.prior and runs else 0.0
-    return Estimate(len(runs), seconds, tuple(times))
+    return Estimate(len(runs), seconds, tuple(times), len(unlabelled), _labelling_seconds(unlabelled, sets))
 
 
 def _training_time(
@@ -128,6 +144,27 @@ def _timed(protocol: Protocol, images: int, steps: int, term: Terms) -> tuple[fl
     *taken, last = np.diff(stamps).tolist()
     step = median(taken)
     return step, max(0.0, last - step) / images
+
+
+def _labelling_seconds(unlabelled: Collection[Unlabelled], sets: BenchSets) -> float:
+    """The time that the teachers take for all labels, by that for a few images."""
+    rates: dict[RelabelConfig, float] = {}
+    for _, labelling in unlabelled:
+        if labelling.config not in rates:
+            with fitting_threads(labelling.size, labelling.on):
+                rates[labelling.config] = _teaching_seconds(labelling)
+    return sum(sets.images_of(one) * how.images_of_each * rates[how.config] for one, how in unlabelled)
+
+
+@torch.no_grad()
+def _teaching_seconds(labelling: Labelling) -> float:
+    """The seconds that the teacher takes for an image; the first call warms up."""
+    network = labelling.teacher.network.to(labelling.on).on_unit()
+    images = to_unit(labelling.test.images[:FEW]).to(labelling.on)
+    for _ in range(2):
+        started = time.perf_counter()
+        network(images).cpu()
+    return (time.perf_counter() - started) / len(images)
 
 
 def _sampling_seconds(prior: Prior, classes: Sequence[ClassInfo], configs: Sequence[DistillConfig]) -> float:

@@ -110,11 +110,15 @@ class Shape:
         """The pixels that the image has before it gets this shape, as itself or as a part of a mosaic."""
         return image.width * image.height if self.tiles == 1 else (self.side // self.tiles) ** 2
 
+    def stored(self, image: Image.Image) -> Image.Image:
+        """The image itself, or as it is in a mosaic."""
+        if self.tiles == 1:
+            return image
+        return to_image(shrunk(square_pixels(image, self.side, self.channels), self.tiles))
+
     def apply(self, image: Image.Image) -> UInt8[Tensor, "h w c"]:
-        if self.tiles > 1:
-            image = to_image(shrunk(square_pixels(image, self.side, self.channels), self.tiles))
         margin = (self.resize - self.size) // 2
-        square = to_square(image, self.resize, self.channels)
+        square = to_square(self.stored(image), self.resize, self.channels)
         return square[margin : margin + self.size, margin : margin + self.size]
 
 
@@ -178,7 +182,6 @@ def prepared_set(raw: RawSet, classes: tuple[ClassInfo, ...], shape: Shape, matc
     Raises MismatchError where the classes do not match, ArtifactError unless there are at least two and an image of
     each.
     """
-    raw.check()
     indices = match_labels(raw.name, raw.classes, classes, matching, numbered=raw.numbered)
     pixels = [shape.apply(image) for image in raw.images]
     data = stack_images(raw.name, pixels, [indices[label] for label in raw.labels], classes)
@@ -231,13 +234,14 @@ def read_sets(paths: Sequence[Path]) -> list[RawSet]:
 
 
 def by_recipe(sets: Sequence[RawSet]) -> list[list[RawSet]]:
-    """The sets, those together, ordered by their seeds, that were made by one method with the same settings and other
-    seeds. A set with soft labels is alone."""
+    """The sets, those together, ordered by their seeds, that were made by one method, and labelled by one teacher, with
+    the same settings and other seeds."""
     groups: list[list[RawSet]] = []
     for one in sets:
         for group in groups:
-            known = [other.recipe for other in group]
-            alike = one.tiles == group[0].tiles and not (one.soft or group[0].soft)
+            first, known = group[0], [other.recipe for other in group]
+            labels, own = (soft.recipe if soft else None for soft in (first.soft, one.soft))
+            alike = one.tiles == first.tiles and labels == own
             if one.recipe and known[0] and one.recipe[0] == known[0][0] and alike and one.recipe not in known:
                 group.append(one)
                 break

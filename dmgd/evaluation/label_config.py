@@ -40,7 +40,8 @@ class TeacherConfig:
 class RelabelConfig:
     """What `relabel` stores: logits of every image, or of `views` augmented views of it, drawn by `seed` with the
     augmentation of the `protocol` at `size` pixels (None: the teacher's size, or else the protocol's); in 16 or 8
-    `bits`, the `top_k` largest (None: all). `network` is that of a checkpoint (None: the protocol's)."""
+    `bits`, the `top_k` largest (None: all). `network` is that of a checkpoint (None: the protocol's). With `tiles`
+    above 1 the images are the parts of mosaics of tiles × tiles; None: as the set is stored."""
 
     views: int = setting(0, at_least=0)
     top_k: int | None = setting(None, at_least=1)
@@ -49,6 +50,7 @@ class RelabelConfig:
     network: str | None = None
     size: int | None = setting(None, at_least=4)
     seed: int = setting(0, at_least=0)
+    tiles: int | None = setting(None, at_least=1)
 
     def __post_init__(self) -> None:
         check_settings(self)

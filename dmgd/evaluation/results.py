@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dmgd.evaluation.bench_config import in_mosaics
+from dmgd.evaluation.planned_set import OWN, row_name
 from dmgd.evaluation.protocols import Protocol
 from dmgd.evaluation.train import Training
 
@@ -14,7 +14,8 @@ class SetFacts:
     """One set: the images that `method` chose or made with this `seed`, `ipc` stored ones of each class (None: all of
     them). With `tiles` above 1 they are mosaics of tiles × tiles parts, and `images` counts the parts.
 
-    `pixels` of all stored images, `image_bytes` of their files, `label_bytes` of stored soft labels (0: hard labels).
+    `pixels` of all stored images, `image_bytes` of their files, `label_bytes` of stored soft labels (0: none), which
+    `labels` names, see `PlannedSet`.
     `seconds` by stage: "statistics", "sampling", "labelling"; those that it took when they were done, not repeated.
     """
 
@@ -27,11 +28,12 @@ class SetFacts:
     label_bytes: int
     seconds: Mapping[str, float]
     tiles: int = 1
+    labels: str = OWN
 
     @property
     def row(self) -> str:
         """What the table calls the sets of this method, stored like this."""
-        return in_mosaics(self.method, self.tiles)
+        return row_name(self.method, self.tiles, self.labels)
 
 
 @dataclass(frozen=True)

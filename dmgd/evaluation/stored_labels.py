@@ -65,18 +65,15 @@ def soft_labels(stored: StoredLabels, classes: Sequence[ClassInfo]) -> SoftLabel
 def with_labels(sets: Sequence[RawSet], folders: Sequence[str]) -> list[RawSet]:
     """The sets, those with labels of `dmgd relabel` that have some in one of the `folders`.
 
-    Raises MismatchError for labels of another set, UsageError for a set that has two or is of mosaics, and what
-    `open_labels` raises.
+    Raises MismatchError for labels of another set, UsageError for a set that has two, and what `open_labels` raises.
     """
     found = list(sets)
     for folder in folders:
         stored = open_labels(Path(folder).expanduser())
         at = next((i for i, one in enumerate(found) if one.digest == stored.index["set"]["digest"]), 0)
-        stored.require_of(found[at].name, found[at].digest, len(found[at].images))
+        stored.require_of(found[at].name, found[at].digest, len(found[at].images), found[at].tiles)
         if earlier := found[at].soft:
             raise UsageError(f"{found[at].name} has the labels {earlier.folder} and {folder}; give one of them")
-        if found[at].tiles > 1:
-            raise UsageError(f"soft labels are of whole images, not of the parts of {found[at].name}; leave tiles out")
         found[at] = replace(found[at], soft=stored)
     return found
 

@@ -19,7 +19,7 @@ from dmgd.exporters.soft_labels import has_index, open_labels, set_digest
 from dmgd.files import file_problem, sha256_bytes
 from dmgd.guard import GUARD
 from dmgd.images import LOSSLESS, encode
-from dmgd.runs.columns import COLUMN_TYPES, features
+from dmgd.runs.columns import COLUMN_TYPES, PARTS, features
 from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.runs.manifest import specs_of
 from dmgd.runs.record import image_key
@@ -179,10 +179,11 @@ def _content_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
             yield f"{key}: its pixels are not those of its metadata"
         if tiles > 1:
             yield from _part_problems(example, tiles, is_lossless)
-        images.append((identities.get(example.label, ""), example.metadata["pixels_sha256"]))
+        labelled = [example.metadata] if tiles == 1 else example.metadata.get(PARTS, [])
+        images += ((identities.get(example.label, ""), fields["pixels_sha256"]) for fields in labelled)
     if has_index(folder):
         try:
-            open_labels(folder).require_of("this export", set_digest(images), len(images))
+            open_labels(folder).require_of("this export", set_digest(images), len(images), tiles)
         except DmgdError as error:
             yield f"{LABELS}: {error}"
     for label, count in enumerate(index["images_per_class"]):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
+import numpy as np
 from numpy import ndarray
 
 from dmgd.classes.info import ClassInfo
@@ -58,7 +59,7 @@ class Description:
 class Example:
     """One stored image of an export: its label, its `metadata` (see `dmgd.runs.columns`), and the bytes of its file, or
     uint8 pixels (h, w, c) when read from a layout without image files. `logits` (classes,), float32, are a teacher's
-    soft label; they are not read back."""
+    soft label; of a mosaic (parts, classes), those of its parts. They are not read back."""
 
     label: int
     metadata: dict[str, Any]
@@ -122,12 +123,13 @@ def columns(description: Description, label: Any = None) -> list[dict[str, Any]]
     """Names and types, in a dataset card's form, of the columns image, label, metadata and, with soft labels, logits.
     `label` is the type of the label (None: a ClassLabel)."""
     names = {str(i): name for i, name in enumerate(label_names(description.classes))}
+    logits = "float32" if description.tiles == 1 else {"sequence": "float32"}  # of each part
     return [
         {"name": "image", "dtype": "image"},
         {"name": "label", "dtype": label or {"class_label": {"names": names}}},
         *_dtypes(COLUMN_TYPES if description.tiles == 1 else MOSAIC_TYPES),
         *([{"name": PARTS, "list": _dtypes(PART_TYPES)}] if description.tiles > 1 else []),
-        *([{"name": "logits", "sequence": "float32"}] if description.soft_labels else []),
+        *([{"name": "logits", "sequence": logits}] if description.soft_labels else []),
     ]
 
 
@@ -157,7 +159,12 @@ def examples(
 
 
 def mosaic_examples(
-    run: RunDirectory, records: Sequence[ImageRecord], image_format: str, tiles: int, task: Task
+    run: RunDirectory,
+    records: Sequence[ImageRecord],
+    image_format: str,
+    tiles: int,
+    logits: Mapping[str, ndarray] | None,
+    task: Task,
 ) -> Iterator[Example]:
     """The run's images in order as mosaics of tiles × tiles, filled by those of a class; each image is checked against
     its record when read."""
@@ -167,7 +174,8 @@ def mosaic_examples(
         label, parts = own[0].class_index, [shrunk(run.pixels(record), tiles) for record in own]
         pixels = stitched(parts, tiles)
         data = encode(pixels, image_format)
-        return Example(label, mosaic_metadata(own, classes[label], sha256_bytes(data), pixels, parts), data)
+        fields = mosaic_metadata(own, classes[label], sha256_bytes(data), pixels, parts)
+        return Example(label, fields, data, np.stack([logits[record.key] for record in own]) if logits else None)
 
     return _read_ahead(read, [records[first : first + each] for first in range(0, len(records), each)], task)
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dmgd.config import check_settings, setting
-from dmgd.errors import UsageError
 from dmgd.exporters.example import Limits
 from dmgd.images import check_image_format
 
@@ -14,8 +13,8 @@ class ExportConfig:
     """How `export` stores a run: its images as "png", "webp" or "jpg", in shards within the `limits`, and with `tiles`
     above 1 as mosaics, tiles × tiles of them shrunk in one, see dmgd.mosaics.
 
-    `labels` is a folder of soft labels, see dmgd.exporters.soft_labels; `evaluation` is a JSON of `dmgd evaluate`,
-    whose scores are added to the card.
+    `labels` is a folder of soft labels, see dmgd.exporters.soft_labels, of mosaics those of the parts;
+    `evaluation` is a JSON of `dmgd evaluate`, whose scores are added to the card.
     """
 
     image_format: str = "png"
@@ -27,8 +26,3 @@ class ExportConfig:
     def __post_init__(self) -> None:
         check_settings(self)
         check_image_format(self.image_format)
-        if self.labels and self.tiles > 1:
-            raise UsageError(
-                f"soft labels are of whole images, not of parts at 1/{self.tiles} of their side; leave out either the "
-                "soft labels or tiles"
-            )

@@ -22,7 +22,8 @@ def write(folder: Path, examples: Iterable[Example], description: Description) -
 
     columns = features(description.classes, description.tiles)
     if description.soft_labels:
-        columns["logits"] = Sequence(Value("float32"))
+        label = Sequence(Value("float32"))
+        columns["logits"] = label if description.tiles == 1 else Sequence(label)
     files = []
     for number, shard in shards(examples, description.limits):
         with hashed_file(folder, path := f"data/{number:05d}") as file:
@@ -54,7 +55,7 @@ def _write_shard(file: HashedFile, shard: Iterator[Example], schema: pa.Schema, 
 def row(example: Example, image_format: str) -> dict[str, Any]:
     image = {"bytes": example.data, "path": f"{example.key}.{image_format}"}
     fields = {"image": image, "label": example.label, **example.metadata}
-    return fields if example.logits is None else {**fields, "logits": example.logits}
+    return fields if example.logits is None else {**fields, "logits": example.logits.tolist()}
 
 
 def read(folder: Path, index: dict[str, Any]) -> Iterator[Example]:

@@ -33,7 +33,7 @@ _SHAPE = {
     "set": {"digest": str, "images": int, "image_bytes": int},
     "classes": [{"name": str, "wnid": str | None}],
     "teacher": {"name": str, "sha256": str, "top1": float | int},
-    "asked": {"views": int, "bits": int, "top_k": int | None},
+    "asked": {"views": int, "bits": int, "top_k": int | None, "tiles": int | None},
     "size": int,
     "augmentation": [str],
     "bytes": int,
@@ -55,6 +55,17 @@ class StoredLabels:
         """How many views each image has; 0: the labels are of the whole image."""
         return self.index["asked"]["views"]
 
+    @property
+    def tiles(self) -> int:
+        """Above 1 they are of the parts of mosaics of tiles × tiles."""
+        return self.index["asked"].get("tiles", 1)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All that they were made with but the set and the seed of the views."""
+        asked = {name: value for name, value in self.index["asked"].items() if name not in ("set", "seed")}
+        return {**asked, "size": self.index["size"], "augmentation": self.index["augmentation"]}
+
     @cached_property
     def classes(self) -> tuple[ClassInfo, ...]:
         """The class of each column."""
@@ -73,9 +84,8 @@ class StoredLabels:
     def described(self) -> str:
         """Whose labels they are, and the bytes that they take, in words."""
         teacher, asked, own = self.index["teacher"], self.index["asked"], self.index["set"]
-        of = (
-            f"{self.views} views of each image ({'+'.join(self.index['augmentation'])})" if self.views else "each image"
-        )
+        each = "each image" if self.tiles == 1 else "each part of the mosaics"
+        of = f"{self.views} views of {each} ({'+'.join(self.index['augmentation'])})" if self.views else each
         how = f"the {asked['top_k']} largest, " if asked["top_k"] else ""
         return (
             f"the logits of {of} by {teacher['name']} ({teacher['top1']:.1f} % top-1), {how}{asked['bits']} bits, in "
@@ -83,14 +93,18 @@ class StoredLabels:
             "`dmgd evaluate FOLDER --labels stored` trains on them."
         )
 
-    def require_of(self, name: str, digest: str, keys: int) -> "StoredLabels":
-        """The labels themselves. Raises MismatchError if they are not of the set `name`, of so many images, that has
-        this digest."""
+    def require_of(self, name: str, digest: str, keys: int, tiles: int) -> "StoredLabels":
+        """The labels themselves. Raises MismatchError if they are not of the set `name`, of so many images, or parts of
+        mosaics of tiles × tiles, that has this digest."""
         own = self.index["set"]
         if own["digest"] != digest:
             less = f", of {own['images']} images and not {keys}" if own["images"] != keys else ""
+            kind, remedy = "", "dmgd relabel"
+            if tiles != self.tiles:
+                kind = f" in mosaics of {tiles}×{tiles}" if tiles > 1 else ", which has no mosaics"
+                remedy += f" --tiles {tiles}" if tiles > 1 else ""
             raise MismatchError(
-                f"{self.folder} has the labels of another set than {name}{less}; make labels of it with dmgd relabel"
+                f"{self.folder} has the labels of another set than {name}{kind}{less}; make labels of it with {remedy}"
             )
         return self
 
@@ -107,16 +121,22 @@ class ExportedLabels:
 
 
 def labels_to_export(
-    folder: Path, name: str, images: list[tuple[str, str]], keys: list[str], num_classes: int
+    folder: Path, name: str, images: list[tuple[str, str]], keys: list[str], num_classes: int, tiles: int
 ) -> ExportedLabels:
-    """The labels in `folder` for the run `name`, whose `images` are as `set_digest` takes them: labels of `relabel`,
-    or a file of logits alone. Raises what `open_labels`, `StoredLabels.require_of` and `read_soft_labels` raise."""
+    """The labels in `folder` for the run `name`, whose `images`, or parts of mosaics of tiles × tiles, are as
+    `set_digest` takes them: labels of `relabel`, or a file of logits alone. Raises what `open_labels`,
+    `StoredLabels.require_of` and `read_soft_labels` raise; UsageError for such a file and mosaics."""
     if not has_index(folder):
+        if tiles > 1:
+            raise UsageError(
+                f"{folder} has no {INDEX}, which says whether its labels are of the parts of mosaics; make labels of "
+                f"them with dmgd relabel --tiles {tiles}"
+            )
         logits = read_soft_labels(folder, keys, num_classes)
         digest = sha256_bytes(b"".join(logits[key].tobytes() for key in sorted(logits)))
         size = (folder / FILE).stat().st_size
         return ExportedLabels(logits, {}, digest, f"a teacher's logits of each image, {size:,} bytes.")
-    stored = open_labels(folder).require_of(name, set_digest(images), len(keys))
+    stored = open_labels(folder).require_of(name, set_digest(images), len(keys), tiles)
     own = None if stored.views else read_soft_labels(folder, keys, num_classes)
     files = {file: (folder / file).read_bytes() for file in (FILE, INDEX)}
     return ExportedLabels(own, files, stored.index["sha256"], stored.described())

@@ -31,7 +31,7 @@ labels = labels.repeat_interleave({tiles} * {tiles})"""
 
 def write(folder: Path, examples: Iterable[Example], description: Description) -> list[dict[str, Any]]:
     """Write in `folder` `images.pt` (n, c, h, w), float32 in [0, 1], `labels.pt` (n,), int64, `metadata.jsonl`, a line
-    for each row, and with soft labels `soft_labels.pt` (n, classes), float32."""
+    for each row, and with soft labels `soft_labels.pt` (n, classes), float32, of mosaics (n, parts, classes)."""
     pixels, labels, lines, logits = [], [], [], []
     for example in examples:
         pixels.append(decode(example.data))

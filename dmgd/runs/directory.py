@@ -38,6 +38,7 @@ from dmgd.generation.config import DistillConfig
 from dmgd.guard import GUARD, guarded
 from dmgd.html import png_url, table
 from dmgd.images import decode, encode
+from dmgd.mosaics import shrunk
 from dmgd.runs.columns import features, metadata
 from dmgd.runs.manifest import comparable, differences, grows, specs_of
 from dmgd.runs.record import ImageRecord
@@ -217,10 +218,17 @@ class RunDirectory:
         found = [record for name in self.batch_names() for record in self.read_batch(name)[0]]
         return sorted(found, key=lambda record: (record.class_index, record.image_index))
 
-    def labelled_as(self, records: Sequence[ImageRecord]) -> list[tuple[str, str]]:
-        """The class identity and the SHA-256 of the pixels of each image, which tell what soft labels are of."""
+    def labelled_as(self, records: Sequence[ImageRecord], tiles: int) -> list[tuple[str, str]]:
+        """The class identity and the SHA-256 of the pixels of each image, which tell what soft labels are of; in
+        mosaics of tiles × tiles, of each part."""
         classes = self.classes
-        return [(classes[record.class_index].identity, record.pixels_sha256) for record in records]
+
+        def pixels(record: ImageRecord) -> str:
+            if tiles == 1:
+                return record.pixels_sha256
+            return sha256_bytes(shrunk(self.pixels(record), tiles).tobytes())
+
+        return [(classes[record.class_index].identity, pixels(record)) for record in records]
 
     def pixels(self, record: ImageRecord) -> ndarray:
         """The uint8 pixels (h, w, c) of one image. Raises ArtifactError if the file is missing or was changed."""

@@ -12,8 +12,9 @@ import torch
 
 from dmgd.config import StatisticsConfig, configured
 from dmgd.distribution.engine import Engine, as_engine
-from dmgd.evaluation.bench_config import BenchConfig, PlannedSet, bench_command
+from dmgd.evaluation.bench_config import BenchConfig, bench_command
 from dmgd.evaluation.bench_files import write_comparison
+from dmgd.evaluation.bench_labels import BenchLabels
 from dmgd.evaluation.bench_sets import BenchSets, Made, require_own_folder
 from dmgd.evaluation.bench_terms import Terms, open_terms
 from dmgd.evaluation.comparison_table import Comparison
@@ -21,6 +22,7 @@ from dmgd.evaluation.cores import fitting_threads
 from dmgd.evaluation.estimate import Estimate, estimated
 from dmgd.evaluation.examples import Examples, comparison_examples, with_map
 from dmgd.evaluation.features import latents_of
+from dmgd.evaluation.planned_set import PlannedSet
 from dmgd.evaluation.results import Result
 from dmgd.evaluation.scores import all_trainings
 from dmgd.exporters.distilled import require_outside_sets
@@ -48,11 +50,11 @@ def bench(
     **settings: Any,
 ) -> Comparison:
     """Compare methods under the same terms, by a configuration or its `settings`, see `BenchConfig`: methods=("dmgd",
-    "random"), ipc=(1, 10), seeds=3. Every set is distilled or chosen, networks are trained on each, and tested on the
-    source's test images.
+    "random"), ipc=(1, 10), seeds=3. Every set is distilled or chosen, and labelled if that is asked for; networks are
+    trained on each, and tested on the source's test images.
 
-    The folder `out` gets the runs, and the tables and the report of what is compared. Runs that are there, and
-    trainings that are in the cache, are used: a bench that was interrupted goes on, and another bench in the same
+    The folder `out` gets the runs and labels, and the tables and the report of what is compared. Those that are there,
+    and trainings that are in the cache, are used: a bench that was interrupted goes on, and another bench in the same
     folder adds to it. `on_estimate` is called with what is missing and how long it will take.
 
     Source and prior (None: the source's own) may be opened ones, specs, names or paths. `device` may be a `RayEngine`,
@@ -71,34 +73,40 @@ def bench(
         loaded = as_prior(prior or default_prior(source.name), on, source.classes) if config.needs_prior else None
         size, channels = terms[0].source_size, terms[0].test_shape.channels
         sets, planned = BenchSets(out, source, loaded, size, channels, engine, progress), config.sets()
+        labels, images = BenchLabels(sets, progress), list(dict.fromkeys(one.images for one in planned))
         for tiles in config.tiles:
             require_mosaics("bench", {}, (sets.side, sets.side), tiles)
 
         # What is missing, and how long that takes.
-        on_estimate(estimated(planned, config, terms, sets))
+        on_estimate(estimated(planned, config, terms, sets, labels))
 
         # The sets: real images first, among which test images would be found.
         test, shape = terms[0].test, terms[0].test_shape
-        real, distilled = ([one for one in planned if bool(one.distillation) == wanted] for wanted in (False, True))
+        real, distilled = ([one for one in images if bool(one.distillation) == wanted] for wanted in (False, True))
         made = {one: sets.made(one) or sets.select(one) for one in real}
         sets.refuse_test_images(real, test, shape)
         made |= _distilled(distilled, sets, engine, progress)
         sets.refuse_test_images(distilled, test, shape)
+        labels.make((one, term.labelling(one)) for term in terms for one in planned)
 
         # The trainings.
         results: list[Result] = []
         for term in terms:
-            wanted = term.wanted(planned, config, sets)
+            wanted = term.wanted(planned, config, labels)
             trained = all_trainings(wanted, term.work, term.scores, engine, progress)
-            results += [
-                Result(made[planned[one.number]].facts, one.protocol, repeat, trained[one.number, seed], term.teaches)
-                for one in wanted
-                for repeat, seed in enumerate(one.seeds)
-            ]
+            for training in wanted:
+                one = planned[training.number]
+                facts, teacher = made[one.images].facts, term.teaches
+                if labelling := term.labelling(one):
+                    facts, teacher = labels.facts(one, facts, labelling), labels.teacher(one, labelling)
+                results += [
+                    Result(facts, training.protocol, repeat, trained[training.number, seed], teacher)
+                    for repeat, seed in enumerate(training.seeds)
+                ]
 
         # The tables and the report.
         comparison = Comparison(tuple(results), source.classes, _described(config, sets, terms))
-        shown = partial(_examples, comparison, planned, sets, terms, progress)
+        shown = partial(_examples, comparison, images, sets, terms, progress)
         return write_comparison(comparison, out, shown)
 
 

@@ -153,7 +153,7 @@ def evaluate(
         wanted = [
             Wanted(number, contender.of_seed(own[0]), protocol, own)
             for number, (contender, protocol) in enumerate(zip(contenders, protocols, strict=True))
-            for own in (((seed,) for seed in seeds) if contender.drawn else [tuple(seeds)])
+            for own in (((seed,) for seed in seeds) if contender.varies else [tuple(seeds)])
         ]
         done = all_trainings(wanted, work, kept, engine, progress)
         trainings = [[done[number, seed] for seed in seeds] for number in range(len(contenders))]
@@ -214,7 +214,7 @@ def _fit_probes(contender: Contender, reference: Reference, seeds: range, progre
     trainings: list[Training] = []
     with progress.task(f"probe {contender.name}", len(seeds), "repeats") as task:
         for seed in seeds:
-            if trainings and not contender.drawn:
+            if trainings and not contender.varies:
                 trainings.append(replace(trainings[0], seed=seed, seconds=0.0))
             else:
                 trainings.append(train_probe(contender.of_seed(seed), reference, seed))

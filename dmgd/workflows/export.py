@@ -57,7 +57,8 @@ def export(
     labels = None
     if config.labels:
         keys = [record.key for record in records]
-        labels = labels_to_export(Path(config.labels), run.path.name, run.labelled_as(records), keys, len(run.classes))
+        of = run.labelled_as(records, tiles)
+        labels = labels_to_export(Path(config.labels), run.path.name, of, keys, len(run.classes), tiles)
     logits = labels.logits if labels else None
     results = read_results(Path(config.evaluation)) if config.evaluation else None
     # What identifies the export: the run and the settings.
@@ -80,7 +81,7 @@ def export(
             beside, told = logits is not None, labels.described if labels else ""
             description = Description(run.classes, config.image_format, config.limits, beside, tiles, told)
             if tiles > 1:
-                stored = mosaic_examples(run, records, config.image_format, tiles, task)
+                stored = mosaic_examples(run, records, config.image_format, tiles, logits, task)
             else:
                 stored = examples(run, records, config.image_format, logits, task)
             files = found.write(folder, stored, description)
