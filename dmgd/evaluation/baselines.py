@@ -62,12 +62,12 @@ def in_turn(sets: Sequence[ImageSet], kind: str, seeds: range) -> Contender:
             f"them would be trained on; give --repeats {count} or more"
         )
     images, labels = (torch.cat([getattr(one, name) for one in sets]) for name in ("images", "labels"))
-    sizes = [one.stored for one in sets if one.stored is not None]
-    stored = torch.cat(sizes) if len(sizes) == count else None
+    known = ([own for one in sets if (own := getattr(one, name)) is not None] for name in ("stored", "weights"))
+    stored, weights = (torch.cat(own) if len(own) == count else None for own in known)
     ends = np.cumsum([0, *map(len, sets)]).tolist()
     drawn = {seed: list(range(ends[i % count], ends[i % count + 1])) for i, seed in enumerate(seeds)}
     name = f"{first.name} ({count} seeds)"
-    return Contender(ImageSet(name, images, labels, first.classes, first.tiles, stored), kind, drawn)
+    return Contender(ImageSet(name, images, labels, first.classes, first.tiles, stored, weights=weights), kind, drawn)
 
 
 @dataclass(frozen=True)
