@@ -13,6 +13,7 @@ from dmgd.errors import UsageError
 from dmgd.evaluation.cores import fitting_threads
 from dmgd.evaluation.imageset import Shape, prepared_set, read_sets, source_of, source_set, usual_shape
 from dmgd.evaluation.label_config import RelabelConfig
+from dmgd.evaluation.label_parts import UNFINISHED, LabelParts
 from dmgd.evaluation.protocols import resolved
 from dmgd.evaluation.relabelling import teachers_logits
 from dmgd.evaluation.teacher import check_teacher, open_teacher, teacher_size
@@ -46,9 +47,10 @@ def relabel(
     `settings`, such as views=100 or bits=8. Returns their index: which set and teacher, the settings, the error of the
     stored probabilities, and the bytes of labels and images.
 
-    The teacher is tested on the test images of the `source` first, by default the set's own. Labels that are there
-    already are left as they are. Raises UsageError if `out` holds something else or the set has mosaics, MismatchError
-    for a teacher with other classes or channels, DmgdError if it is hardly above chance.
+    The teacher is tested on the test images of the `source` first, by default the set's own. What an interrupted call
+    has finished is used, and labels that are there already are left as they are. Raises UsageError if `out` holds
+    something else or the set has mosaics, MismatchError for a teacher with other classes or channels, or if other
+    labels were begun there, DmgdError if it is hardly above chance.
     """
     config, progress = configured(RelabelConfig, config, settings), listener(progress)
     path, out, on = Path(target.path if isinstance(target, RunDirectory) else target), Path(out), torch_device(device)
@@ -74,9 +76,11 @@ def relabel(
         data = prepared_set(raw, source.classes, shape)
         opened = open_teacher(teacher, protocol, test)
         asked = {**asdict(config), "teacher": opened.sha256, "set": raw.digest}
+        parts = LabelParts(out, {**asked, "device": on.type})
         if has_index(out):
             found = open_labels(out).index
             require_same(out, found["asked"], asked)
+            parts.remove()
             progress.note(f"{out} is finished, and left as it is")
             return found
         with fitting_threads(shape.size, on):
@@ -87,6 +91,8 @@ def relabel(
             views = draw_views(len(data), config.views, protocol.augmentation, shape.size, config.seed)
             network = opened.network.on_unit()
             columns = match_labels(raw.name, raw.classes, source.classes, "name", numbered=raw.numbered)
+            if parts.begun:
+                progress.note(f"continuing the labels that were interrupted in {out}")
             with progress.task("label", len(data) * max(1, config.views), "images") as bar:
                 coded, errors = teachers_logits(
                     network,
@@ -96,6 +102,7 @@ def relabel(
                     columns,
                     (1.0, protocol.temperature),
                     bar.advance,
+                    parts,
                 )
         arrays = {f"{VIEWS}{name}": one for name, one in views.arrays().items()} if config.views else {}
         index = {
@@ -108,7 +115,9 @@ def relabel(
             "errors": errors,
             "versions": {"dmgd": version("dmgd"), "torch": torch.__version__},
         }
-        return write_labels(out, raw.keys, {**coded, **arrays}, index)
+        written = write_labels(out, raw.keys, {**coded, **arrays}, index)
+        parts.remove()
+        return written
 
 
 def _published(teacher: str) -> str:
@@ -120,5 +129,5 @@ def _published(teacher: str) -> str:
 def _require_own(folder: Path) -> None:
     """Raise UsageError if the folder is neither empty nor one of labels."""
     names = [path.name for path in (folder.iterdir() if folder.is_dir() else ())]
-    if others := [name for name in names if name not in (GUARD, FILE, INDEX) and not is_temporary(name)]:
+    if others := [name for name in names if name not in (GUARD, FILE, INDEX, UNFINISHED) and not is_temporary(name)]:
         raise UsageError(f"{folder} exists and has no soft labels (it holds {min(others)}); choose a new --out folder")
