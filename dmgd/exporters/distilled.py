@@ -1,8 +1,8 @@
 """A distilled set on disk, a run or an export of one, which contains the run's manifest; and the check of an export
 against its index."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from numpy import ndarray
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, DmgdError, UsageError, visible
 from dmgd.exporters.example import Example
-from dmgd.exporters.folder import INDEX, TILES, read_index
+from dmgd.exporters.folder import INDEX, TILES, WEIGHTS, read_index
 from dmgd.exporters.formats import layout_named
 from dmgd.exporters.soft_labels import FILE as LABELS
 from dmgd.exporters.soft_labels import has_index, open_labels, set_digest
@@ -23,7 +23,7 @@ from dmgd.runs.columns import COLUMN_TYPES, PARTS, features
 from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.runs.manifest import specs_of
 from dmgd.runs.record import image_key
-from dmgd.runs.weights import weights_problem
+from dmgd.runs.weights import weights_digest
 from dmgd.specs import PriorSpec, SourceSpec, require_no_url
 
 if TYPE_CHECKING:  # slow to import
@@ -169,7 +169,7 @@ def _content_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
     names = dict(enumerate(info["name"] for info in index["run"]["classes"]))
     is_lossless, tiles, ipc = index["image_format"] in LOSSLESS, index.get(TILES, 1), index["run"]["config"]["ipc"]
     counts, keys, images = Counter[int](), set(), list[tuple[str, str]]()
-    weights = defaultdict[int, list[float | None]](list)
+    weights = list[float | None]()
     identities = {label: ClassInfo.from_json(info).identity for label, info in enumerate(index["run"]["classes"])}
     for example in layout_named(index["layout"]).read(folder, index):
         key, class_name = example.key, example.metadata["class_name"]
@@ -185,15 +185,16 @@ def _content_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
             yield f"{key}: its pixels are not those of its metadata"
         if tiles > 1:
             yield from _part_problems(example, tiles, is_lossless)
-        for fields in example.metadata.get(PARTS, ()) if tiles > 1 else (example.metadata,):
-            weights[example.label].append(fields.get("weight"))
+        of = example.metadata.get(PARTS, ()) if tiles > 1 else (example.metadata,)
+        weights += [fields.get("weight") for fields in of]
         images.append((identities.get(example.label, ""), example.metadata["pixels_sha256"]))
     if has_index(folder):
         try:
             open_labels(folder).require_of("this export", set_digest(images), len(images))
         except DmgdError as error:
             yield f"{LABELS}: {error}"
-    yield from _weights_problems(weights)
+    if weights_digest(weights) != index.get(WEIGHTS):
+        yield f"{INDEX}: the weights of the images are not those that it says"
     for label, count in enumerate(index["images_per_class"]):
         if counts[label] != count:
             yield f"class {label}: has {counts[label]} images, {INDEX} says {count}"
@@ -201,16 +202,6 @@ def _content_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
         yield f"{INDEX}: a class has {others[0]} images, the run has {ipc} of each"
     if sum(counts.values()) != index["images"] or sum(file["images"] for file in index["files"]) != index["images"]:
         yield f"{INDEX}: the numbers of images do not add up to {index['images']}"
-
-
-def _weights_problems(weights: Mapping[int, Sequence[float | None]]) -> Iterator[str]:
-    """One line per class whose weights are not those of all its images; a set may have none."""
-    for label, own in sorted(weights.items()):
-        known = [one for one in own if one is not None]
-        if len(known) < len(own) and any(one is not None for others in weights.values() for one in others):
-            yield f"class {label}: {len(own) - len(known)} of its images have no weight"
-        elif known and (problem := weights_problem(known)):
-            yield f"class {label}: {problem}"
 
 
 def _part_problems(mosaic: Example, tiles: int, is_lossless: bool) -> Iterator[str]:

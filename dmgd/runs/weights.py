@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmgd.errors import ArtifactError, DmgdError
-from dmgd.files import misfit, read_sealed, write_sealed
+from dmgd.files import canonical_json, misfit, read_sealed, sha256_bytes, write_sealed
 
 FORMAT = 1
 WEIGHTS = "weights.json"
@@ -36,13 +36,19 @@ def read_weights(run: Path, classes: int, ipc: int) -> list[list[float]] | None:
     problem = misfit(weights, [[float | int]], "weights")
     if not problem and [len(own) for own in weights] != [ipc] * classes:
         problem = f"they are not of {ipc} images of {classes} classes"
-    problem = problem or next(filter(None, map(weights_problem, weights)), None)
+    problem = problem or next(filter(None, map(_problem, weights)), None)
     if problem:
         raise ArtifactError(f"{run / WEIGHTS} has no weights of this run ({problem}); {_REMEDY}")
     return weights
 
 
-def weights_problem(weights: Sequence[float]) -> str | None:
+def weights_digest(weights: Sequence[float | None]) -> str | None:
+    """The SHA-256 of the weights of all images of a set, in order; None if it has none."""
+    known = [float(one) for one in weights if one is not None]
+    return sha256_bytes(canonical_json(known).encode()) if known else None
+
+
+def _problem(weights: Sequence[float]) -> str | None:
     """Why these are not the weights of all images of a class, in a few words; None if they can be."""
     mean = sum(weights) / max(1, len(weights))
     if min(weights, default=0) < 0 or not abs(mean - 1) <= TOLERANCE:
