@@ -61,7 +61,7 @@ def train(
     result is the same. Raises DmgdError if the loss becomes NaN or infinite.
     """
     network = seeded_network(protocol, data, seed).to(device)
-    return train_network(network, data, test, protocol, seed, teacher=teacher, on_epoch=on_epoch, cores=cores)
+    return _train(network, data, test, protocol, seed, teacher, on_epoch, cores)
 
 
 def train_network(
@@ -71,13 +71,26 @@ def train_network(
     protocol: Protocol,
     seed: int,
     *,
-    teacher: Teacher | None = None,
-    on_epoch: Callable[[], None] = lambda: None,
-    cores: Cores | Whole | None = None,
+    on_epoch: Callable[[], None],
+    checkpoint: Checkpoint,
+) -> Training:
+    """Train this `network` on hard labels, on its device, as `train` does. The state is kept in the `checkpoint`; a
+    training that was interrupted is continued from there, and ends as if it had not been."""
+    return _train(network, data, test, protocol, seed, None, on_epoch, None, checkpoint)
+
+
+def _train(
+    network: nn.Module,
+    data: ImageSet,
+    test: ImageSet,
+    protocol: Protocol,
+    seed: int,
+    teacher: Teacher | None,
+    on_epoch: Callable[[], None],
+    cores: Cores | Whole | None,
     checkpoint: Checkpoint | None = None,
 ) -> Training:
-    """Train this `network`, on its device, as `train` does. With a `checkpoint` the state is kept there, and a training
-    that was interrupted goes on, and ends as if it had not been."""
+    """See `train` and `train_network`."""
     started = time.perf_counter()
     size, device = data.images.shape[-1], next(network.parameters()).device
     layout = memory_format(protocol.network, size, device)
