@@ -50,6 +50,9 @@ def command(
             "Folders of dmgd relabel, comma-separated, to train on the sets that they are of; stored: those in RUN."
         ),
     ] = None,
+    weighted: Annotated[
+        bool, typer.Option("--weighted", help="Count each image in the loss by its weight, the share it stands for.")
+    ] = False,
     classes: Annotated[
         str, typer.Option(help="Match classes by name, index, or auto (by name; another order is refused).")
     ] = "auto",
@@ -98,7 +101,7 @@ def command(
     baselines = tuple(name for name in names if name in BASELINES)
     training = protocol, repeats, seed, epochs, network, size, baselines, teacher, classes
     folders = tuple(str(run) if name == "stored" else name for name in (labels or "").split(",") if name)
-    config = EvaluateConfig(*training, metrics, features, report is not None, tiles, folders)
+    config = EvaluateConfig(*training, metrics, features, report is not None, tiles, folders, weighted)
     config.chosen()
     if (prior or vae or prompts or lora) and not config.needs_prior:
         raise UsageError(
@@ -148,6 +151,8 @@ def show_header(settings: dict[str, Any], display: Display) -> None:
         if key not in ("name", "network")
     )
     display.note(f"protocol {protocol['name']}: {protocol['network']}, {settings['parameters']:,} parameters, {listed}")
+    for name, least, most in settings.get("weights", ()):
+        display.note(f"weights of the images of {name}: from {least:.2f} to {most:.2f}, their mean is 1")
     for one in settings.get("labels", ()):
         of = f"{one['views']} views of each image of" if one["views"] else "the images of"
         by = f"{one['teacher']['name']} ({one['teacher']['top1']:.1f} % top-1)"

@@ -14,6 +14,8 @@ from types import FrameType
 SIGNALS = (signal.SIGALRM, signal.SIGINT, signal.SIGTERM)  # SIGALRM repeats one of the others
 CONTINUING = (
     "train-prior",
+    "train-teacher",
+    "relabel",
     "fit-stats",
     "distill",
     "evaluate",

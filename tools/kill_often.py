@@ -38,10 +38,12 @@ COMMANDS = {
     "distill": f"{DISTIL} --batch-size 4 --out {{trial}}/out",
     "export": "export {base}/run --format webdataset --shard-images 5 --out {trial}/out",
     "evaluate": "evaluate {base}/run --against random --repeats 1 --epochs 2 --json --report {trial}/out",
+    "train-teacher": "train-teacher --source digits --network convnet-2-w16 --epochs 2 --out {trial}/out",
+    "relabel": "relabel {base}/run --teacher {base}/teacher --views 500 --out {trial}/out",
     "bench": "bench --source digits --methods mgd3,random,full --ipc 1 --seeds 2 --epochs 2 --json --out {trial}/out",
 }
 
-TIMED = ("report.json", "bench.json", "scores", "sets")  # files with times, and folders of such
+TIMED = ("report.json", "bench.json", "teacher.json", "scores", "sets")  # files with times, and folders of such
 
 
 class Trial:
@@ -169,13 +171,14 @@ def killed(base: Path, name: str, number: int, seed: int, whole: dict) -> tuple[
 
 
 def make_inputs(base: Path) -> None:
-    """A folder of images, statistics and a run."""
+    """A folder of images, statistics, a run and a teacher."""
     rng = np.random.default_rng(0)
     for index in range(260):  # more than one chunk for each worker
         folder = base / "photos" / ("test" if index < 4 else "train") / str(index % 2)
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (12, 12), dtype=np.uint8)).save(folder / f"{index}.png")
-    for command in ("fit-stats --source digits --k 2 --out {base}/stats", DISTIL + " --out {base}/run"):
+    teacher = COMMANDS["train-teacher"].replace("{trial}/out", "{base}/teacher")
+    for command in ("fit-stats --source digits --k 2 --out {base}/stats", DISTIL + " --out {base}/run", teacher):
         subprocess.run([DMGD, *command.format(base=base).split()], check=True, capture_output=True)
 
 

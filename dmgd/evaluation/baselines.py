@@ -68,7 +68,8 @@ def in_turn(sets: Sequence[ImageSet], kind: str, seeds: range) -> Contender:
             f"{first.name} and {count - 1} others are runs of one method with {count} seeds, and only {len(seeds)} of "
             f"them would be trained on; give --repeats {count} or more"
         )
-    name = f"{first.name.removesuffix(')')}, {count} seeds)" if first.soft else f"{first.name} ({count} seeds)"
+    is_marked = first.soft or first.weights is not None
+    name = f"{first.name.removesuffix(')')}, {count} seeds)" if is_marked else f"{first.name} ({count} seeds)"
     named = [replace(one, name=name) for one in sets]
     return Contender(named[0], kind, several={seed: named[i % count] for i, seed in enumerate(seeds)})
 

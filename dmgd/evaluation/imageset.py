@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median_low
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -29,7 +29,7 @@ from dmgd.specs import PriorSpec, SourceSpec, default_prior
 class ImageSet:
     """`images` with their `labels`, indices into `classes`; `name` is shown in tables. With `tiles` above 1 they are
     parts of mosaics. `stored` are the pixels that each has where it is stored, before it was resized; `soft` are a
-    teacher's labels of the images."""
+    teacher's labels of the images; by `weights`, of mean 1, the images count in the loss (None: equally)."""
 
     name: str
     images: UInt8[Tensor, "n c h w"]
@@ -38,6 +38,7 @@ class ImageSet:
     tiles: int = 1
     stored: Int64[Tensor, " n"] | None = None
     soft: SoftLabels | None = None
+    weights: Float[Tensor, " n"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,20 +50,22 @@ class ImageSet:
 
     @cached_property
     def digest(self) -> str:
-        """The hexadecimal SHA-256 of images, both kinds of labels and classes, in order; the name is none of it."""
+        """The hexadecimal SHA-256 of images, all labels, weights and classes, in order; the name is none of it."""
         known = hashlib.sha256(repr([list(self.images.shape), [info.identity for info in self.classes]]).encode())
         for part in (self.images, self.labels):
             known.update(part.contiguous().numpy().data)
         if self.soft:
             known.update(self.soft.digest.encode())
+        if self.weights is not None:
+            known.update(b"weights" + self.weights.numpy().tobytes())
         return known.hexdigest()
 
     def select(self, indices: Int64[Tensor, " m"] | Sequence[int], name: str) -> "ImageSet":
         """The images at `indices`, in that order, as a set with a new name and without soft labels."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        stored = None if self.stored is None else self.stored[chosen]
+        stored, weights = (None if one is None else one[chosen] for one in (self.stored, self.weights))
         images, labels = self.images[chosen], self.labels[chosen]
-        return replace(self, name=name, images=images, labels=labels, stored=stored, soft=None)
+        return replace(self, name=name, images=images, labels=labels, stored=stored, soft=None, weights=weights)
 
     @property
     def stored_images(self) -> int:
@@ -187,7 +190,12 @@ def prepared_set(raw: RawSet, classes: tuple[ClassInfo, ...], shape: Shape, matc
     data = stack_images(raw.name, pixels, [indices[label] for label in raw.labels], classes)
     data = data.with_stored([image.width * image.height for image in raw.images], raw.tiles)
     if raw.soft:
-        data = replace(data, name=f"{raw.name} (soft labels)", soft=soft_labels(raw.soft, classes))
+        data = replace(data, soft=soft_labels(raw.soft, classes))
+    if raw.weighted:
+        weights = torch.tensor(raw.weights)
+        data = replace(data, weights=weights / weights.mean())
+    if ways := ["soft labels"] * bool(raw.soft) + ["weighted"] * raw.weighted:
+        data = replace(data, name=f"{raw.name} ({', '.join(ways)})")
     if len(classes) < 2:
         raise ArtifactError(f"{data.name} has {len(classes)} class; a classifier needs at least two")
     if empty := [info.name for info, count in zip(classes, data.counts, strict=True) if count == 0]:

@@ -47,6 +47,8 @@ class RawSet:
     remarks: tuple[str, ...] = ()
     tiles: int = 1  # above 1 the images are the parts of mosaics of tiles × tiles, see dmgd.mosaics
     soft: StoredLabels | None = None  # a teacher's labels of the images
+    weights: list[float] | None = None  # how much of its class each image stands for, see dmgd.runs.weights
+    weighted: bool = False  # whether they are used in the loss
 
     @property
     def side(self) -> int:
@@ -85,6 +87,15 @@ class RawSet:
         parts = [to_image(shrunk(pixels_of(image), tiles)) for image in self.images]
         return replace(self, images=parts, tiles=tiles)
 
+    def by_weight(self) -> "RawSet":
+        """The set whose images count in the loss by their weights. Raises UsageError if it has none."""
+        if self.weights is None:
+            raise UsageError(
+                f"{self.name} has no weights of its images; repeat the dmgd distill command of its run, which adds "
+                "them, and export that again, or leave --weighted out"
+            )
+        return replace(self, weighted=True)
+
     def check(self) -> "RawSet":
         """The set itself. Raises ArtifactError if it is empty, or if image sizes or channels differ."""
         if not self.images:
@@ -122,11 +133,13 @@ def _read_distilled(path: Path) -> RawSet:
         distilled = DistilledSet.open(path)
         if distilled.index and (problem := _image_problem(path, distilled.index)):
             raise ArtifactError(f"{path} is damaged ({problem}); dmgd verify {path} lists all differences")
-        own = list(distilled.images())
+        own = list(distilled.entries())
         images, labels = [to_image(pixels) for _, _, pixels in own], [label for label, _, _ in own]
+        weights = [fields.get("weight") for _, fields, _ in own]
         recipe, tiles = recipe_of(distilled.manifest), distilled.tiles
         made_by = {"method": distilled.manifest["config"]["method"]["name"], "prior": distilled.specs[1].name}
         known: dict[str, Any] = {"specs": distilled.specs, "recipe": recipe, "made_by": made_by, "tiles": tiles}
+        known["weights"] = None if None in weights else weights
         return RawSet(path.name, images, labels, distilled.classes, **known)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # values of other types in its JSON
         raise ArtifactError(

@@ -12,6 +12,7 @@ from dmgd.classes.matching import match_labels
 from dmgd.evaluation.imageset import ImageSet, Shape, prepared_set, source_set, usual_shape
 from dmgd.evaluation.inputs import RawSet
 from dmgd.evaluation.label_config import RelabelConfig
+from dmgd.evaluation.label_parts import LabelParts
 from dmgd.evaluation.protocols import Protocol, resolved
 from dmgd.evaluation.relabelling import teachers_logits
 from dmgd.evaluation.teacher import TeacherModel, check_teacher, open_teacher, teacher_size
@@ -61,15 +62,19 @@ class Labelling:
             return None
         stored = open_labels(out)
         require_same(out, stored.index["asked"], self.asked(raw, seed))
+        self._parts(raw, seed, out).remove()
         return stored
 
     def write(self, raw: RawSet, image_bytes: int, seed: int, out: Path, progress: Progress) -> dict[str, Any]:
-        """Write the labels of the set, whose images have these bytes, to the folder `out`, and return their index."""
+        """Write the labels of the set, whose images have these bytes, to the folder `out`, and return their index. What
+        an interrupted call has finished is used."""
         size, channels = self.size, self.test.images.shape[1]
         data = prepared_set(raw, self.test.classes, Shape(size, size, channels))
         views = draw_views(len(data), self.config.views, self.protocol.augmentation, size, seed)
         columns = match_labels(raw.name, raw.classes, self.test.classes, "name", numbered=raw.numbered)
-        teacher = self.checked
+        teacher, parts = self.checked, self._parts(raw, seed, out)
+        if parts.begun:
+            progress.note(f"continuing the labels that were interrupted in {out}")
         with progress.task("label", len(data) * self.images_of_each, "images") as bar:
             coded, errors = teachers_logits(
                 self.teacher.network.on_unit(),
@@ -79,6 +84,7 @@ class Labelling:
                 columns,
                 (1.0, self.protocol.temperature),
                 bar.advance,
+                parts,
             )
         arrays = {f"{VIEWS}{name}": one for name, one in views.arrays().items()} if self.config.views else {}
         index = {
@@ -91,7 +97,12 @@ class Labelling:
             "errors": errors,
             "versions": {"dmgd": version("dmgd"), "torch": torch.__version__},
         }
-        return write_labels(out, raw.keys, {**coded, **arrays}, index)
+        written = write_labels(out, raw.keys, {**coded, **arrays}, index)
+        parts.remove()
+        return written
+
+    def _parts(self, raw: RawSet, seed: int, out: Path) -> LabelParts:
+        return LabelParts(out, {**self.asked(raw, seed), "device": self.on})
 
 
 def open_labelling(teacher: str, config: RelabelConfig, source: Source, on: str, progress: Progress) -> Labelling:

@@ -78,8 +78,14 @@ class LinearClassifier:
         return torch.from_numpy(rows).double() @ self.weights + self.bias
 
 
-def fit_linear(rows: Float[ndarray, "n d"], labels: Int[ndarray, " n"], num_classes: int) -> LinearClassifier:
-    """Multinomial logistic regression: minimises the mean cross entropy + 0.001 ‖weights‖².
+def fit_linear(
+    rows: Float[ndarray, "n d"],
+    labels: Int[ndarray, " n"],
+    num_classes: int,
+    image_weights: Float[Tensor, " n"] | None = None,
+) -> LinearClassifier:
+    """Multinomial logistic regression: minimises the mean cross entropy + 0.001 ‖weights‖²; that of each row counts by
+    `image_weights`.
 
     The problem is convex and solved by L-BFGS from zero: deterministic.
     """
@@ -88,9 +94,14 @@ def fit_linear(rows: Float[ndarray, "n d"], labels: Int[ndarray, " n"], num_clas
     bias = torch.zeros(num_classes, dtype=x.dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 
+    def entropy(logits: Tensor) -> Tensor:
+        if image_weights is None:
+            return F.cross_entropy(logits, y)
+        return (image_weights * F.cross_entropy(logits, y, reduction="none")).mean()
+
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy(x @ weights + bias, y) + L2 * weights.square().sum()
+        value = entropy(x @ weights + bias) + L2 * weights.square().sum()
         value.backward()
         return value
 
@@ -118,7 +129,7 @@ def train_probe(data: ImageSet, reference: Reference, seed: int) -> Training:
     """The linear probe as a training of one epoch. It is deterministic: `seed` only labels the repeat."""
     started, count = time.perf_counter(), len(data.classes)
     rows = standardised(reference.features.rows(data), reference.rows)
-    fitted = fit_linear(rows, data.labels.numpy(), count)
+    fitted = fit_linear(rows, data.labels.numpy(), count, data.weights)
     loss = float(F.cross_entropy(fitted.logits(rows), data.labels))
     confusion = confusion_matrix(reference.test_labels, fitted.logits(reference.test_rows).argmax(1), count)
     return Training(seed, ((1, top1(confusion), loss),), confusion, time.perf_counter() - started)

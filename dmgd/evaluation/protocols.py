@@ -206,7 +206,8 @@ class EvaluateConfig:
     "index" or "auto". `metrics` adds the set metrics; they and the probe use the `features` of a network, or else the
     prior's latents. `report` keeps what `write_report` needs. `tiles` above 1 sets the images of the sets and of the
     baselines in mosaics of tiles × tiles, see dmgd.mosaics; None: as the sets are stored. `labels` are folders of
-    `relabel`: the sets that they are of are trained on them, by the loss of soft labels.
+    `relabel`: the sets that they are of are trained on them, by the loss of soft labels. With `weighted`, the images of
+    the sets, which are not baselines, count in the loss by the weights that the sets have.
     """
 
     protocol: str = "quick"
@@ -223,6 +224,7 @@ class EvaluateConfig:
     report: bool = False
     tiles: int | None = setting(None, at_least=1)
     labels: tuple[str, ...] = ()
+    weighted: bool = False
 
     def __post_init__(self) -> None:
         check_settings(self)

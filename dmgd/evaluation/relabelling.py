@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dmgd.evaluation.augmentation import to_unit
 from dmgd.evaluation.imageset import ImageSet
+from dmgd.evaluation.label_parts import Labelled, LabelParts
 from dmgd.evaluation.teacher_network import TeacherNetwork
 from dmgd.evaluation.views import Views
 from dmgd.exporters.logits import Coding, decode, probabilities
@@ -25,31 +26,39 @@ def teachers_logits(
     columns: list[int],
     temperatures: tuple[float, ...],
     on_images: Callable[[int], None] = lambda count: None,
+    kept: LabelParts | None = None,
 ) -> tuple[dict[str, ndarray], dict[str, dict[str, float]]]:
     """The coded logits of every image, (n, …), or of its views, (n, views, …), with the teacher's outputs at `columns`;
     and the error of the probabilities at each of the `temperatures`: the largest and the mean difference to those of
-    the teacher. The teacher expects images in [0, 1] on its own device."""
+    the teacher. The teacher expects images in [0, 1] on its own device. What is in `kept` is not computed
+    again, and what is new goes there."""
     device = teacher.scale.device
-    coded, errors = [], {temperature: [0.0, 0.0] for temperature in temperatures}
+    labelled = kept.read(temperatures) if kept else Labelled([], {f"{t:g}": [0.0, 0.0] for t in temperatures})
+    done, row = labelled.rows, 0
+    on_images(done)
     numbers = range(views.count) if views else (None,)
-    for view in numbers:
-        parts = []
-        for chosen in torch.arange(len(data)).split(BATCH):
-            images = _seen(data, views, chosen, view).to(device)
-            with torch.no_grad():
-                logits = teacher(images).float().cpu().numpy()[:, columns]
-            parts.append(coding.encode(logits))
-            kept = decode(parts[-1], len(columns))
-            for temperature, worst in errors.items():
-                off = np.abs(probabilities(kept, temperature) - probabilities(logits, temperature))
-                worst[:] = max(worst[0], float(off.max())), worst[1] + float(off.mean(1).sum())
-            on_images(len(chosen))
-        coded.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-    count = len(data) * len(coded)
-    stated = {f"{t:g}": {"largest": worst, "mean": total / count} for t, (worst, total) in errors.items()}
+    for view, chosen in ((view, chosen) for view in numbers for chosen in torch.arange(len(data)).split(BATCH)):
+        if (row := row + len(chosen)) <= done:
+            continue
+        images = _seen(data, views, chosen, view).to(device)
+        with torch.no_grad():
+            logits = teacher(images).float().cpu().numpy()[:, columns]
+        labelled.parts.append(coding.encode(logits))
+        stored = decode(labelled.parts[-1], len(columns))
+        for temperature in dict.fromkeys(temperatures):
+            off = np.abs(probabilities(stored, temperature) - probabilities(logits, temperature))
+            worst = labelled.errors[f"{temperature:g}"]
+            worst[:] = max(worst[0], float(off.max())), worst[1] + float(off.mean(1).sum())
+        on_images(len(chosen))
+        if kept:
+            kept.keep(labelled)
+    stated = {t: {"largest": worst, "mean": total / row} for t, (worst, total) in labelled.errors.items()}
+    coded = labelled.whole()
     if not views:
-        return coded[0], stated
-    return {name: np.stack([one[name] for one in coded], 1) for name in coded[0]}, stated
+        return coded, stated
+    return {
+        name: one.reshape(views.count, len(data), *one.shape[1:]).swapaxes(0, 1) for name, one in coded.items()
+    }, stated
 
 
 def _seen(data: ImageSet, views: Views | None, chosen: Int64[Tensor, " b"], view: int | None) -> Tensor:

@@ -20,7 +20,8 @@ Teacher = Callable[[Float[Tensor, "b c h w"]], Float[Tensor, "b k"]]
 @dataclass(frozen=True)
 class Batch:
     """Augmented images, their labels and those of their CutMix partners, of which each image has the fraction
-    1 − `own`; `share` is the fraction of the whole batch's images; `logits` are the images' stored soft labels."""
+    1 − `own`; `share` is the fraction of the whole batch's images; `logits` are the images' stored soft labels,
+    `weights` what each counts in the loss."""
 
     images: Float[Tensor, "b c h w"]
     labels: Int64[Tensor, " b"]
@@ -28,15 +29,16 @@ class Batch:
     own: float
     share: float = 1.0
     logits: Float[Tensor, "b k"] | None = None
+    weights: Float[Tensor, " b"] | None = None
 
     def split(self, size: int) -> list["Batch"]:
         """The batch in as few parts of at most `size` images as there can be, of nearly equal size."""
         count = math.ceil(len(self.labels) / size)
         parts = (t.tensor_split(count) for t in (self.images, self.labels, self.partner_labels))
-        logits = [None] * count if self.logits is None else self.logits.tensor_split(count)
+        optional = ([None] * count if t is None else t.tensor_split(count) for t in (self.logits, self.weights))
         return [
-            Batch(images, labels, partner_labels, self.own, len(labels) / len(self.labels), own_logits)
-            for images, labels, partner_labels, own_logits in zip(*parts, logits, strict=True)
+            Batch(images, labels, partner_labels, self.own, len(labels) / len(self.labels), *others)
+            for images, labels, partner_labels, *others in zip(*parts, *optional, strict=True)
         ]
 
 
@@ -63,11 +65,13 @@ def augmented(
     if soft and soft.views:
         view = soft.view_of(step // math.ceil(len(data) / (protocol.batch_size or len(data))))
         seen = soft.views.of(data.images, chosen, view or 0, normalise).contiguous(memory_format=layout)
-        return Batch(seen, data.labels[chosen], data.labels[chosen], 1.0, logits=soft.logits(chosen, view))
+        weights = mixed_weights(data, chosen, *soft.views.mixed(chosen, view or 0))
+        return Batch(seen, data.labels[chosen], data.labels[chosen], 1.0, 1.0, soft.logits(chosen, view), weights)
     generator = Generator().manual_seed(step_seed(seed, step))
     images, own, partners = augment(data.images[chosen], protocol, normalise, generator)
     labels = data.labels[chosen]
     batch = Batch(images.contiguous(memory_format=layout), labels, labels[partners], own)
+    batch = replace(batch, weights=mixed_weights(data, chosen, chosen[partners], own))
     if not soft:
         return batch
     logits = soft.logits(chosen, None)
@@ -82,11 +86,11 @@ def part_gradient(
     with torch.autocast("cuda" if is_cuda else "cpu", torch.bfloat16, enabled=is_cuda):
         output = network(part.images)
         if part.logits is not None:
-            loss = soft_loss(output, part.logits, protocol.temperature)
+            loss = soft_loss(output, part.logits, protocol.temperature, part.weights)
         elif teacher is not None:
-            loss = soft_loss(output, teacher(part.images), protocol.temperature)
+            loss = soft_loss(output, teacher(part.images), protocol.temperature, part.weights)
         else:
-            loss = hard_loss(output, part.labels, part.partner_labels, part.own)
+            loss = hard_loss(output, part.labels, part.partner_labels, part.own, part.weights)
     loss = loss * part.share
     return loss.detach(), torch.autograd.grad(loss, list(network.parameters()))
 
@@ -113,10 +117,30 @@ def epoch_batches(count: int, batch: int, seed: int, epoch: int, *, full: bool) 
     return order.split(batch)
 
 
-def hard_loss(output: Tensor, labels: Tensor, partner_labels: Tensor, own: float) -> Tensor:
-    """Cross entropy, weighted between an image's label and its CutMix partner's."""
-    loss = own * F.cross_entropy(output, labels)
-    return loss if own == 1 else loss + (1 - own) * F.cross_entropy(output, partner_labels)
+def hard_loss(
+    output: Tensor, labels: Tensor, partner_labels: Tensor, own: float, weights: Float[Tensor, " b"] | None = None
+) -> Tensor:
+    """Cross entropy, weighted between an image's label and its CutMix partner's; the mean over the batch, of each image
+    times its weight."""
+
+    def entropy(of: Tensor) -> Tensor:
+        if weights is None:
+            return F.cross_entropy(output, of)
+        return (weights * F.cross_entropy(output, of, reduction="none")).mean()
+
+    loss = own * entropy(labels)
+    return loss if own == 1 else loss + (1 - own) * entropy(partner_labels)
+
+
+def mixed_weights(
+    data: ImageSet, chosen: Int64[Tensor, " b"], partners: Int64[Tensor, " b"], own: float | Float[Tensor, " b"]
+) -> Float[Tensor, " b"] | None:
+    """The weights of the images at `chosen`, mixed with those of their CutMix partners as their pixels are; None if the
+    set has none."""
+    if data.weights is None:
+        return None
+    weights = data.weights.to(chosen.device)
+    return own * weights[chosen] + (1 - own) * weights[partners]
 
 
 def mixed_logits(
@@ -130,7 +154,15 @@ def mixed_logits(
     return mixed.log() * temperature
 
 
-def soft_loss(output: Float[Tensor, "b k"], target: Float[Tensor, "b k"], temperature: float) -> Tensor:
-    """KL divergence from the teacher's to the network's outputs at this temperature, batch mean, without T² (RDED)."""
-    log_p = F.log_softmax(output.float() / temperature, 1)
-    return F.kl_div(log_p, F.softmax(target.float() / temperature, 1), reduction="batchmean")
+def soft_loss(
+    output: Float[Tensor, "b k"],
+    target: Float[Tensor, "b k"],
+    temperature: float,
+    weights: Float[Tensor, " b"] | None = None,
+) -> Tensor:
+    """KL divergence from the teacher's to the network's outputs at this temperature, batch mean, without T² (RDED); of
+    each image times its weight."""
+    log_p, p = F.log_softmax(output.float() / temperature, 1), F.softmax(target.float() / temperature, 1)
+    if weights is None:
+        return F.kl_div(log_p, p, reduction="batchmean")
+    return (weights * F.kl_div(log_p, p, reduction="none").sum(1)).mean()

@@ -2,6 +2,7 @@
 
     teacher.safetensors   the weights
     teacher.json          what it is: network, input, classes in order, accuracy, digest, what it was trained with
+    checkpoint.pt         the state of an unfinished training
 
 The description is sealed and written last: a folder without it holds no teacher.
 """
@@ -18,7 +19,7 @@ from dmgd.files import file_problem, is_temporary, misfit, read_sealed, sha256_b
 from dmgd.guard import GUARD
 
 FORMAT = 1
-DESCRIPTION, WEIGHTS = "teacher.json", "teacher.safetensors"
+DESCRIPTION, WEIGHTS, CHECKPOINT = "teacher.json", "teacher.safetensors", "checkpoint.pt"
 _REMEDY = "train it again with dmgd train-teacher"
 _SHAPE = {
     "network": str,
@@ -37,7 +38,8 @@ _SHAPE = {
 def require_own(folder: Path) -> None:
     """Raise UsageError if the folder is neither empty nor a teacher's."""
     names = [path.name for path in (folder.iterdir() if folder.is_dir() else ())]
-    others = [name for name in names if name not in (GUARD, DESCRIPTION, WEIGHTS) and not is_temporary(name)]
+    own = (GUARD, DESCRIPTION, WEIGHTS, CHECKPOINT)
+    others = [name for name in names if name not in own and not is_temporary(name)]
     if others:
         raise UsageError(f"{folder} exists and is no teacher's (it holds {min(others)}); choose a new --out folder")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import islice
 from threading import Lock
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from dmgd.errors import DmgdError, UsageError
 from dmgd.evaluation.augmentation import normaliser
+from dmgd.evaluation.checkpoint import Checkpoint, Reached
 from dmgd.evaluation.cores import Cores, Whole, ahead, open_cores
 from dmgd.evaluation.imageset import ImageSet
 from dmgd.evaluation.networks import images_in_cache, make_network, memory_format, parameter_count, smallest_size
@@ -59,7 +61,7 @@ def train(
     result is the same. Raises DmgdError if the loss becomes NaN or infinite.
     """
     network = seeded_network(protocol, data, seed).to(device)
-    return train_network(network, data, test, protocol, seed, teacher=teacher, on_epoch=on_epoch, cores=cores)
+    return _train(network, data, test, protocol, seed, teacher, on_epoch, cores)
 
 
 def train_network(
@@ -69,11 +71,26 @@ def train_network(
     protocol: Protocol,
     seed: int,
     *,
-    teacher: Teacher | None = None,
-    on_epoch: Callable[[], None] = lambda: None,
-    cores: Cores | Whole | None = None,
+    on_epoch: Callable[[], None],
+    checkpoint: Checkpoint,
 ) -> Training:
-    """Train this `network`, on its device, as `train` does."""
+    """Train this `network` on hard labels, on its device, as `train` does. The state is kept in the `checkpoint`; a
+    training that was interrupted is continued from there, and ends as if it had not been."""
+    return _train(network, data, test, protocol, seed, None, on_epoch, None, checkpoint)
+
+
+def _train(
+    network: nn.Module,
+    data: ImageSet,
+    test: ImageSet,
+    protocol: Protocol,
+    seed: int,
+    teacher: Teacher | None,
+    on_epoch: Callable[[], None],
+    cores: Cores | Whole | None,
+    checkpoint: Checkpoint | None = None,
+) -> Training:
+    """See `train` and `train_network`."""
     started = time.perf_counter()
     size, device = data.images.shape[-1], next(network.parameters()).device
     layout = memory_format(protocol.network, size, device)
@@ -83,18 +100,25 @@ def train_network(
     per_epoch = math.ceil(len(data) / batch)
     validated = validated_epochs(protocol, per_epoch * batch if protocol.full_batches else len(data), len(test))
     few = test if protocol.reports_best else curve_images(test)
-    curve: list[tuple[int, float, float]] = []
+    reached = checkpoint.restored(network, optimizer) if checkpoint else Reached()
+    curve = reached.curve
     with nullcontext(cores) if cores else open_cores(protocol, device) as cores:
         in_parts = isinstance(cores, Cores) and protocol.norm == "instance"
         at_once = images_in_cache(protocol.network, size) if in_parts else max(batch, TEST_BATCH)
         normalise = cores.submit(normaliser, data.images, protocol).result()
         there = replace(data, images=data.images.to(device), labels=data.labels.to(device))
         augmenting = partial(augmented, there, protocol, normalise, seed, layout)
-        batches = ahead(cores, augmenting, scheduled(len(data), batch, seed, epochs, full=protocol.full_batches))
+        steps = scheduled(len(data), batch, seed, epochs, full=protocol.full_batches)
+        batches = ahead(cores, augmenting, islice(steps, reached.step, None))
         gradient = partial(part_gradient, network, protocol, teacher)
-        for epoch in range(1, epochs + 1):
-            losses = []
-            for step in range((epoch - 1) * per_epoch, epoch * per_epoch):
+        for _ in range(reached.step // per_epoch):
+            on_epoch()
+        for epoch in range(reached.step // per_epoch + 1, epochs + 1):
+            losses, reached.losses = reached.losses, []
+            for step in range(max((epoch - 1) * per_epoch, reached.step), epoch * per_epoch):
+                if checkpoint and checkpoint.is_due():
+                    seconds = reached.seconds + time.perf_counter() - started
+                    checkpoint.keep(Reached(step, losses, curve, seconds), network, optimizer)
                 factor = learning_rate_factor(protocol.schedule, step / (epochs * per_epoch), epoch - 1, epochs)
                 set_learning_rate(optimizer, protocol.learning_rate * factor)
                 losses.append(add_up(network, cores.map(gradient, next(batches).split(at_once))))
@@ -105,8 +129,8 @@ def train_network(
                 confusion = confusion_on(network, images, normalise, device, cores, at_once)
                 curve.append((epoch, top1(confusion), mean_loss))
             on_epoch()
-    best = max(reached for _, reached, _ in curve) if protocol.reports_best else None
-    return Training(seed, tuple(curve), confusion, time.perf_counter() - started, best)
+    best = max(accuracy for _, accuracy, _ in curve) if protocol.reports_best else None
+    return Training(seed, tuple(curve), confusion, reached.seconds + time.perf_counter() - started, best)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -48,6 +48,16 @@ class Views:
                 x = OPERATIONS[name].apply(x, self.size, *(_plain(one[rows, view]) for one in self.numbers[name]))
         return x
 
+    def mixed(self, chosen: Int64[Tensor, " b"], view: int) -> tuple[Int64[Tensor, " b"], Float[Tensor, " b"]]:
+        """The images that this view of those at `chosen` is mixed with, and the fraction of pixels that are its own; on
+        the device of `chosen`."""
+        if CUTMIX not in self.augmentation:
+            return chosen, torch.ones(len(chosen), device=chosen.device)
+        partners, boxes = (one[chosen.cpu(), view].long() for one in self.numbers[CUTMIX])
+        top, left, bottom, right = boxes.unbind(1)
+        own = 1 - (bottom - top) * (right - left) / self.size**2
+        return partners.to(chosen.device), own.to(chosen.device)
+
     def arrays(self) -> dict[str, ndarray]:
         """The numbers as they are stored, by "NAME.i"."""
         return {f"{name}.{i}": one.numpy() for name, own in self.numbers.items() for i, one in enumerate(own)}

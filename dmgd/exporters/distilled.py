@@ -12,7 +12,7 @@ from numpy import ndarray
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError, DmgdError, UsageError, visible
 from dmgd.exporters.example import Example
-from dmgd.exporters.folder import INDEX, TILES, read_index
+from dmgd.exporters.folder import INDEX, TILES, WEIGHTS, read_index
 from dmgd.exporters.formats import layout_named
 from dmgd.exporters.soft_labels import FILE as LABELS
 from dmgd.exporters.soft_labels import has_index, open_labels, set_digest
@@ -23,6 +23,7 @@ from dmgd.runs.columns import COLUMN_TYPES, PARTS, features
 from dmgd.runs.directory import MANIFEST, RunDirectory
 from dmgd.runs.manifest import specs_of
 from dmgd.runs.record import image_key
+from dmgd.runs.weights import weights_digest
 from dmgd.specs import PriorSpec, SourceSpec, require_no_url
 
 if TYPE_CHECKING:  # slow to import
@@ -77,11 +78,15 @@ class DistilledSet:
     def images(self) -> Iterator[tuple[int, int, ndarray]]:
         """(class index, image index, uint8 pixels (h, w, c)) of every image, in order; of mosaics, of every part.
         Raises ArtifactError for an unfinished run, and for missing, damaged or mislabelled images."""
+        yield from ((label, fields["image_index"], pixels) for label, fields, pixels in self.entries())
+
+    def entries(self) -> Iterator[tuple[int, dict[str, Any], ndarray]]:
+        """(class index, metadata, uint8 pixels (h, w, c)) of every image, as `images`; `weight` is missing in exports
+        of earlier versions."""
         if self.run is not None:
             for record in self.run.complete_records():
-                yield record.class_index, record.image_index, self.run.pixels(record)
-        for label, fields, pixels in self._exported():
-            yield label, fields["image_index"], pixels
+                yield record.class_index, vars(record), self.run.pixels(record)
+        yield from self._exported()
 
     def described(self) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
         """(class index, image index) and metadata of every image, see `dmgd.runs.columns`, in the order of `images`,
@@ -164,6 +169,7 @@ def _content_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
     names = dict(enumerate(info["name"] for info in index["run"]["classes"]))
     is_lossless, tiles, ipc = index["image_format"] in LOSSLESS, index.get(TILES, 1), index["run"]["config"]["ipc"]
     counts, keys, images = Counter[int](), set(), list[tuple[str, str]]()
+    weights = list[float | None]()
     identities = {label: ClassInfo.from_json(info).identity for label, info in enumerate(index["run"]["classes"])}
     for example in layout_named(index["layout"]).read(folder, index):
         key, class_name = example.key, example.metadata["class_name"]
@@ -179,13 +185,16 @@ def _content_problems(folder: Path, index: dict[str, Any]) -> Iterator[str]:
             yield f"{key}: its pixels are not those of its metadata"
         if tiles > 1:
             yield from _part_problems(example, tiles, is_lossless)
-        labelled = [example.metadata] if tiles == 1 else example.metadata.get(PARTS, [])
-        images += ((identities.get(example.label, ""), fields["pixels_sha256"]) for fields in labelled)
+        of = [example.metadata] if tiles == 1 else example.metadata.get(PARTS, [])
+        weights += [fields.get("weight") for fields in of]
+        images += ((identities.get(example.label, ""), fields["pixels_sha256"]) for fields in of)
     if has_index(folder):
         try:
             open_labels(folder).require_of("this export", set_digest(images), len(images), tiles)
         except DmgdError as error:
             yield f"{LABELS}: {error}"
+    if weights_digest(weights) != index.get(WEIGHTS):
+        yield f"{INDEX}: the weights of the images are not those that it says"
     for label, count in enumerate(index["images_per_class"]):
         if counts[label] != count:
             yield f"class {label}: has {counts[label]} images, {INDEX} says {count}"

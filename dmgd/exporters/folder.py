@@ -18,6 +18,7 @@ from dmgd.progress import Progress
 FORMAT = 4
 INDEX, CARD = "index.json", "README.md"
 TILES = "tiles"  # in the index of mosaics only
+WEIGHTS = "weights"  # in the index of sets whose images have some only: their digest
 STAGING = ".dmgd-unfinished"
 BLOCK = 1 << 20
 
@@ -90,7 +91,7 @@ def same_export(out: Path, wanted: dict[str, Any], progress: Progress) -> dict[s
     """The index of the export at `out`. Raises MismatchError if it is not the one wanted, ArtifactError if a file of it
     is missing or was changed."""
     index = read_index(out)
-    if differing := sorted(key for key in {*wanted, TILES} if index.get(key) != wanted.get(key)):
+    if differing := sorted(key for key in {*wanted, TILES, WEIGHTS} if index.get(key) != wanted.get(key)):
         raise MismatchError(
             f"{out} contains another export (other {', '.join(differing)}); choose another --out folder"
         )

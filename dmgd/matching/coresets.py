@@ -15,6 +15,18 @@ def nearest_distinct(rows: Float[ndarray, "n d"], centres: Float[ndarray, "k d"]
     return chosen
 
 
+def weights(rows: Float[ndarray, "n d"], images: Float[ndarray, "m d"]) -> Float[ndarray, " m"]:
+    """What each of the images stands for: the share of the rows that are nearest to it (to the first of equal ones),
+    times m, so that the mean is 1. An image that no row is nearest to has 0.
+
+    No other weights bring the same images nearer to the rows in W₂.
+    Source: Tan & Slade 2025, "Dataset Distillation as Pushforward Optimal Quantization" (arXiv:2501.07681).
+    """
+    points = images.astype(np.float64)
+    nearest = ((points**2).sum(1) - 2 * rows.astype(np.float64) @ points.T).argmin(1)
+    return np.bincount(nearest, minlength=len(images)) * (len(images) / len(rows))
+
+
 def herding(rows: Float[ndarray, "n d"], count: int) -> list[int]:
     """Indices of `count` rows (at most n), chosen greedily so that their running mean follows the mean of all.
 

@@ -14,14 +14,15 @@ from dmgd.images import decode
 from dmgd.runs.directory import MANIFEST, PREVIEW, RunDirectory
 from dmgd.runs.preview import NAMES, OLD_ROWS, contact_sheet, images_of, preview_pages
 from dmgd.runs.record import ImageRecord
+from dmgd.runs.weights import WEIGHTS, read_weights
 
 
 def run_problems(run: RunDirectory) -> Iterator[str]:
     """One line per difference from the run's records, beginning with the file: checksums of files and pixels, missing
-    and extra images and files, labels."""
+    and extra images and files, labels, weights."""
     if not run.complete:
         yield f"{MANIFEST}: the run is unfinished"
-    expected = {MANIFEST, GUARD, *preview_pages(run)}
+    expected = {MANIFEST, GUARD, WEIGHTS, *preview_pages(run)}
     seen = set()
     for name in run.batch_names():
         expected |= {f"batches/{name}.json", f"batches/{name}.safetensors"}
@@ -41,6 +42,10 @@ def run_problems(run: RunDirectory) -> Iterator[str]:
     yield from (f"class {c}: image {i} has no record" for c, i in sorted(run.indices - seen))
     yield from (f"class {c}: image {i} is not part of the run" for c, i in sorted(seen - run.indices))
     yield from _preview_problems(run)
+    try:
+        read_weights(run.path, len(run.classes), run.config.ipc)
+    except ArtifactError as error:
+        yield f"{WEIGHTS}: {error}"
     found = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
     yield from (f"{path}: is not part of the run" for path in sorted(found - expected))
 

@@ -15,13 +15,13 @@ if TYPE_CHECKING:  # slow to import
 COLUMN_TYPES = {
     **dict.fromkeys(("key", "class_name", "wnid"), "string"),
     **dict.fromkeys(("prior_index", "image_index", "seed", "other_class"), "int64"),
-    "ot_cost": "float64",
+    **dict.fromkeys(("ot_cost", "weight"), "float64"),
     "source_index": "int64",
     **dict.fromkeys(("source_name", "source_crop", "sha256", "pixels_sha256"), "string"),
 }
 # Of mosaics, see dmgd.mosaics: what each is, and what each of its parts is, whose `pixels_sha256` is of the part.
 _OF_A_PART = (
-    *("key", "image_index", "seed", "other_class", "ot_cost"),
+    *("key", "image_index", "seed", "other_class", "ot_cost", "weight"),
     *("source_index", "source_name", "source_crop", "pixels_sha256"),
 )
 _OF_A_MOSAIC = ("key", "class_name", "wnid", "prior_index", "image_index", "sha256", "pixels_sha256")

@@ -5,6 +5,7 @@
     images/<class>-<name>/<i>.png
     batches/<batch>.safetensors   the latents of the batch's images, float32
     batches/<batch>.json          the records of its images, written last: the batch is complete if it exists
+    weights.json                  what each image stands for, where that is known
 
 A process may be killed at any time: batches without a record file are sampled again. Only the holder of the folder
 guard writes.
@@ -12,7 +13,7 @@ guard writes.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ from dmgd.mosaics import shrunk
 from dmgd.runs.columns import features, metadata
 from dmgd.runs.manifest import comparable, differences, grows, specs_of
 from dmgd.runs.record import ImageRecord
+from dmgd.runs.weights import read_weights
 from dmgd.specs import PriorSpec, SourceSpec
 
 if TYPE_CHECKING:  # torch is slow to import, and not needed to read images
@@ -134,10 +136,13 @@ class RunDirectory:
         return self.manifest["status"] == "complete"
 
     def complete_records(self) -> list[ImageRecord]:
-        """The records of all images. Raises ArtifactError for an unfinished run."""
+        """The records of all images, with their weights. Raises ArtifactError for an unfinished run, and for weights
+        that were changed."""
         records = self.records()
         if not self.complete or sorted((r.class_index, r.image_index) for r in records) != sorted(self.indices):
             raise ArtifactError(f"{self.path} is unfinished; repeat its dmgd distill command to continue it")
+        if weights := read_weights(self.path, len(self.classes), self.config.ipc):
+            return [replace(r, weight=weights[r.class_index][r.image_index]) for r in records]
         return records
 
     def to_dataset(self) -> "Dataset":

@@ -12,7 +12,8 @@ class ImageRecord:
     last transport cost during sampling (None without distribution matching). Of a real image, `source_index` is its
     position in the source's training split and `source_name` its name there; of a crop of one, `source_crop` is its box
     in pixels, "left top right bottom". `sha256` is of the file's bytes, `pixels_sha256` of the decoded uint8 array, row
-    by row.
+    by row. `weight` is the share of its class that the image stands for times the number of its images, see
+    `dmgd.runs.weights`; None where that is not known.
     """
 
     class_index: int
@@ -26,6 +27,7 @@ class ImageRecord:
     source_index: int | None = None
     source_name: str | None = None
     source_crop: str | None = None
+    weight: float | None = None
 
     @property
     def key(self) -> str:
@@ -33,7 +35,8 @@ class ImageRecord:
         return image_key(self.class_index, self.image_index)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """What is recorded when the image is made: its weight depends on the others of its class."""
+        return {name: value for name, value in asdict(self).items() if name != "weight"}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "ImageRecord":

@@ -66,6 +66,12 @@ def encode_source(
     return latents
 
 
+def cached_latents(source: Source, prior: Encoder, *, mirror: bool = False) -> Latents | None:
+    """What `encode_source` returns, if all of it is in the cache."""
+    parts = LatentParts(user_cache_path("dmgd") / "latents" / _cache_key(source, prior, mirror))
+    return Latents(parts, [info.identity for info in source.classes]) if parts.complete else None
+
+
 def _cache_key(source: Source, prior: Encoder, mirror: bool) -> str:
     """A digest of everything that the latents depend on."""
     settings = {

@@ -4,13 +4,16 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from dmgd.config import StatisticsConfig, configured
 from dmgd.distribution.engine import Engine, as_engine
-from dmgd.errors import UsageError
+from dmgd.errors import ArtifactError, UsageError
 from dmgd.evaluation.judge import open_judge
 from dmgd.exporters.distilled import require_outside_sets
 from dmgd.generation.batches import Batch
@@ -19,6 +22,7 @@ from dmgd.generation.cropping import Judge, cropped_batches, crops_tried
 from dmgd.generation.plan import Plan, make_plan
 from dmgd.generation.sampling_work import MadeBatch, Sampling, sampling_chains
 from dmgd.generation.selecting import require_enough, selected_batches
+from dmgd.matching.coresets import weights
 from dmgd.matching.method import Method, Sampled
 from dmgd.matching.selections import RDED, Selection
 from dmgd.priors.load import as_prior
@@ -26,13 +30,14 @@ from dmgd.priors.prior import Prior
 from dmgd.progress import Progress, listener
 from dmgd.runs.directory import MANIFEST, RunDirectory, require_own
 from dmgd.runs.preview import write_preview
+from dmgd.runs.weights import WEIGHTS, read_weights, write_weights
 from dmgd.sources.decode import available_cores
 from dmgd.sources.detail import detail
 from dmgd.sources.open import as_source
 from dmgd.sources.source import Source
 from dmgd.specs import NO_VAE, PriorSpec, SourceSpec, default_prior
 from dmgd.statistics.content import check_statistics
-from dmgd.statistics.encoding import encode_source
+from dmgd.statistics.encoding import cached_latents, encode_source
 from dmgd.statistics.file import Statistics
 from dmgd.workflows.fit_stats import fit_statistics
 
@@ -120,6 +125,7 @@ def distill(
         for future in written:
             future.result()
         write_preview(run)
+        _weigh(run, plan, source, prior, statistics, progress)
         finished = run.finish()
     if warning := _detail_warning(finished, statistics.header.get("detail"), plan.method):
         progress.warn(warning)
@@ -167,6 +173,33 @@ def _selected(
         for batch, made in selected_batches(missing, plan, source, prior, latents):
             task.advance(len(batch))
             yield batch, made
+
+
+def _weigh(
+    run: RunDirectory, plan: Plan, source: Source, prior: Prior, statistics: Statistics, progress: Progress
+) -> None:
+    """Write what each image stands for, unless it is there: the share of the real images whose latents are nearest to
+    its own. They are left out, with a note, where the latents of the real images are not in the cache."""
+    if run.complete:
+        try:
+            if read_weights(run.path, len(plan.classes), plan.config.ipc):
+                return
+        except ArtifactError as error:
+            progress.warn(str(error))
+    latents = cached_latents(source, prior, mirror=statistics.header["mirror"])
+    if latents is None:
+        (run.path / WEIGHTS).unlink(missing_ok=True)
+        progress.note(
+            "the images get no weights: the latents of the real images are not in the cache; after dmgd fit-stats, the "
+            "same command adds them"
+        )
+        return
+    found: list[list[float]] = []
+    for classes, group in groupby(plan.batches, lambda batch: batch.classes):
+        parts = [run.latents(one).reshape(len(classes), len(one.images), -1).numpy() for one in group]
+        for c, images in zip(classes, np.concatenate(parts, 1), strict=True):
+            found.append(weights(latents[c].rows, images).tolist())
+    write_weights(run.path, found)
 
 
 def _is_whole(run: RunDirectory, batch: Batch, progress: Progress) -> bool:

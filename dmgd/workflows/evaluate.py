@@ -79,6 +79,7 @@ def evaluate(
     engine = as_engine(device)
     device = str(torch_device(engine.device))
     sets = with_labels(_read(sets, config.tiles), config.labels)
+    sets = [one.by_weight() for one in sets] if config.weighted else sets
     config = replace(config, size=views_size(sets, config.size))
     source = as_source(source or source_of(sets), progress)
     prior = as_prior(prior or prior_of(sets, source.name), device) if config.needs_prior else None
@@ -126,6 +127,8 @@ def evaluate(
         "dmgd": version("dmgd"),
         "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
     }
+    if config.weighted:
+        header["weights"] = [[one.name, min(one.weights or ()), max(one.weights or ())] for one in sets]
     if config.labels:
         header["labels"] = described_labels(sets)
     teacher = _teacher(config, chosen, protocol, sets, own)

@@ -11,7 +11,7 @@ from dmgd.exporters.card import card, read_results
 from dmgd.exporters.distilled import require_outside_sets
 from dmgd.exporters.example import Description, examples, mosaic_examples
 from dmgd.exporters.export_config import ExportConfig
-from dmgd.exporters.folder import CARD, FORMAT, INDEX, TILES, output_folder, same_export, staged, write_hashed
+from dmgd.exporters.folder import CARD, FORMAT, INDEX, TILES, WEIGHTS, output_folder, same_export, staged, write_hashed
 from dmgd.exporters.formats import layout_named
 from dmgd.exporters.remote import require_writable, send
 from dmgd.exporters.soft_labels import labels_to_export
@@ -20,6 +20,7 @@ from dmgd.mosaics import require_mosaics
 from dmgd.progress import Progress, listener
 from dmgd.runs.directory import RunDirectory
 from dmgd.runs.manifest import published
+from dmgd.runs.weights import weights_digest
 from dmgd.specs import url_of
 
 
@@ -71,6 +72,7 @@ def export(
         "results": results and sha256_bytes(results.encode()),
         "run": published(run.manifest),
         **({TILES: tiles} if tiles > 1 else {}),
+        **({WEIGHTS: weights} if (weights := weights_digest([record.weight for record in records])) else {}),
     }
     require_outside_sets(out)
     with output_folder(out):

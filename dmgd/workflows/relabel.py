@@ -9,6 +9,7 @@ from dmgd.evaluation.cores import fitting_threads
 from dmgd.evaluation.imageset import read_sets, source_of
 from dmgd.evaluation.inputs import RawSet
 from dmgd.evaluation.label_config import RelabelConfig
+from dmgd.evaluation.label_parts import UNFINISHED
 from dmgd.evaluation.labelling import open_labelling
 from dmgd.exporters.distilled import DistilledSet, require_outside_sets
 from dmgd.exporters.soft_labels import FILE, INDEX
@@ -39,10 +40,10 @@ def relabel(
     `settings`, such as views=100 or bits=8. Returns their index: which set and teacher, the settings, the error of the
     stored probabilities, and the bytes of labels and images.
 
-    The teacher is tested on the test images of the `source` first, by default the set's own. Labels that are there
-    already are left as they are. Raises UsageError if `out` holds something else or the images do not fill the mosaics
-    that are asked for, MismatchError for a teacher with other classes or channels, DmgdError if it is hardly above
-    chance.
+    The teacher is tested on the test images of the `source` first, by default the set's own. What an interrupted call
+    has finished is used, and labels that are there already are left as they are. Raises UsageError if `out` holds
+    something else or the images do not fill the mosaics that are asked for, MismatchError for a teacher with other
+    classes or channels, or if other labels were begun there, DmgdError if it is hardly above chance.
     """
     config, progress = configured(RelabelConfig, config, settings), listener(progress)
     path, out, on = Path(target.path if isinstance(target, RunDirectory) else target), Path(out), torch_device(device)
@@ -75,5 +76,5 @@ def _bytes_in_mosaics(distilled: DistilledSet, stored: RawSet, tiles: int) -> in
 def _require_own(folder: Path) -> None:
     """Raise UsageError if the folder is neither empty nor one of labels."""
     names = [path.name for path in (folder.iterdir() if folder.is_dir() else ())]
-    if others := [name for name in names if name not in (GUARD, FILE, INDEX) and not is_temporary(name)]:
+    if others := [name for name in names if name not in (GUARD, FILE, INDEX, UNFINISHED) and not is_temporary(name)]:
         raise UsageError(f"{folder} exists and has no soft labels (it holds {min(others)}); choose a new --out folder")

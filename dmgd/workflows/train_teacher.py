@@ -10,11 +10,18 @@ import torch
 from dmgd.config import configured
 from dmgd.errors import ArtifactError, UsageError
 from dmgd.evaluation.augmentation import channel_statistics
+from dmgd.evaluation.checkpoint import Checkpoint
 from dmgd.evaluation.cores import fitting_threads
 from dmgd.evaluation.imageset import Shape, source_set, usual_shape
 from dmgd.evaluation.label_config import TeacherConfig
 from dmgd.evaluation.protocols import resolved
-from dmgd.evaluation.teacher_folder import is_teacher_folder, read_description, require_own, write_teacher
+from dmgd.evaluation.teacher_folder import (
+    CHECKPOINT,
+    is_teacher_folder,
+    read_description,
+    require_own,
+    write_teacher,
+)
 from dmgd.evaluation.train import described, seeded_network, train_network
 from dmgd.exporters.distilled import require_outside_sets
 from dmgd.files import remove_temporaries
@@ -40,7 +47,8 @@ def train_teacher(
     network="resnet-18" or epochs=60, and write it to the folder `out`, which is a teacher for `evaluate`. Returns its
     description: network, input, classes in order, top-1 in % on the test split, and the digest of the weights.
 
-    A training that was interrupted starts anew; a finished one is left as it is. Raises UsageError if `out` holds
+    A training that was interrupted goes on from its last minute, and ends with the weights that it would have had
+    undisturbed; a finished one is left as it is. Raises UsageError if `out` holds
     something else or the images are too small for the network, MismatchError if it holds a teacher with other settings,
     ArtifactError for a source of one class or without a test split, DmgdError if the loss becomes NaN or infinite.
     """
@@ -55,6 +63,7 @@ def train_teacher(
         if is_teacher_folder(out):
             found = read_description(out)
             require_same(out, found["asked"], asked)
+            (out / CHECKPOINT).unlink(missing_ok=True)
             progress.note(f"{out} is finished, and left as it is")
             return found
 
@@ -77,12 +86,18 @@ def train_teacher(
         protocol = resolved(chosen, num_images=len(data), num_classes=len(classes), source_size=source_size)
         protocol = config.long_enough(protocol)
 
-        # The training.
+        # The training, or the rest of it.
+        checkpoint = Checkpoint(out / CHECKPOINT, began := {**asked, "images": data.digest, "device": on})
+        if there := checkpoint.asked():
+            require_same(out, there, began)
+            progress.note(f"continuing the training that was interrupted in {out}")
         epochs = protocol.epochs or 1
         progress.note(f"{protocol.network} of {shape.size} pixels, {len(data):,} images, {epochs} epochs")
         network = seeded_network(protocol, data, config.seed).to(on)
         with progress.task("train", epochs, "epochs") as bar, fitting_threads(shape.size, on):
-            training = train_network(network, data, test, protocol, config.seed, on_epoch=bar.advance)
+            training = train_network(
+                network, data, test, protocol, config.seed, on_epoch=bar.advance, checkpoint=checkpoint
+            )
         mean, std = channel_statistics(data.images, protocol)
         known: dict[str, Any] = {
             "asked": asked,
@@ -100,4 +115,6 @@ def train_teacher(
             "device": on,
             "versions": {"dmgd": version("dmgd"), "torch": torch.__version__},
         }
-        return write_teacher(out, network, known)
+        described_teacher = write_teacher(out, network, known)
+        checkpoint.remove()
+        return described_teacher
