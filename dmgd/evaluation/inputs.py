@@ -91,8 +91,8 @@ class RawSet:
         """The set whose images count in the loss by their weights. Raises UsageError if it has none."""
         if self.weights is None:
             raise UsageError(
-                f"{self.name} has no weights of its images; repeat the dmgd distill command of its run, which adds "
-                "them, and export that again, or leave --weighted out"
+                f"{self.name} has no weights of its images; repeat the dmgd distill command of its run, without "
+                "--stats, which adds them, and export that again, or leave --weighted out"
             )
         return replace(self, weighted=True)
 

@@ -97,6 +97,7 @@ def distill(
         prior.compiled()  # refused here, before anything is encoded, where it cannot be
     if config.batch_size is None and (out / MANIFEST).is_file():
         config = replace(config, batch_size=RunDirectory.open(out).config.batch_size)
+    is_fitted = statistics is None
     if statistics is None:
         statistics = fit_statistics(source, prior, StatisticsConfig(config.k), device=engine, progress=progress)
     else:
@@ -125,7 +126,8 @@ def distill(
         for future in written:
             future.result()
         write_preview(run)
-        _weigh(run, plan, source, prior, statistics, progress)
+        if is_fitted:  # given statistics are there to spare the encoding of the source, which weights need
+            _weigh(run, plan, source, prior, statistics, progress)
         finished = run.finish()
     if warning := _detail_warning(finished, statistics.header.get("detail"), plan.method):
         progress.warn(warning)
