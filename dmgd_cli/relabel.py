@@ -52,7 +52,7 @@ def command(
     \b
     Examples:
       dmgd relabel runs/digits --teacher my-teacher --out labels
-      dmgd relabel runs/nette --teacher efficientnet-lite0 --views 100 --bits 8 --out l
+      dmgd relabel runs/nette --teacher efficientnet-lite0 --bits 8 --out l8
     """
     config = RelabelConfig(views, top_k, bits, protocol, network, size, seed, tiles)
 
