@@ -39,7 +39,10 @@ def command(
     repeats: Annotated[int, typer.Option(help="Trainings on every set, each with another seed.")] = DEFAULTS.repeats,
     networks: Annotated[
         str | None,
-        optional("Comma-separated: convnet-D, resnetap-10, resnet-18, resnet-101. Default: the protocol's."),
+        optional(
+            "Comma-separated: convnet-D, resnetap-10, resnet-18, -50 or -101, mobilenet-v2, efficientnet-b0, vit-tiny, "
+            "swin-tiny. Default: the protocol's."
+        ),
     ] = None,
     protocols: Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(PROTOCOLS)}.")] = ",".join(
         DEFAULTS.protocols
