@@ -14,6 +14,8 @@ from dmgd.sources.open import open_source
 from dmgd.statistics.reading import SomeParts
 from dmgd.workflows.fit_stats import fit_statistics
 
+CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
 
 @pytest.fixture(scope="module")
 def prior_folder(tmp_path_factory):
@@ -129,6 +131,15 @@ def test_a_subset_is_taken_out_of_the_whole_of_imagenet(tmp_path):
     assert len(list(open_source("imagewoof", data=str(shards)).images("train"))) == 10
     whole = open_source("imagenet-1k", data=data)
     assert sorted(item.label for item in whole.images("train")) == list(range(1000))
+
+
+def test_cifar10_has_its_own_order_whatever_that_of_the_data(tmp_path):
+    source = open_source(
+        "cifar10", data=labelled(tmp_path, ["truck", "dog", *(n for n in CIFAR if n not in "truckdog")])
+    )
+    assert [info.name for info in source.classes] == CIFAR
+    assert {CIFAR[item.label] for item in source.images("train") if "truck" in item.name} == {"truck"}
+    assert "research" in source.licence
 
 
 def test_the_prior_matches_names_and_refuses_ambiguous_ones(tmp_path, prior_folder):

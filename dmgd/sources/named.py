@@ -22,7 +22,11 @@ from dmgd.sources.source import Layout
 
 # The Hub ids of named sources and their configurations, the default first.
 _FASTAI = ("full_size", "320px", "160px")
-HUB_COPIES = {"imagenette": ("frgfm/imagenette", _FASTAI), "imagewoof": ("frgfm/imagewoof", _FASTAI)}
+HUB_COPIES = {
+    "cifar10": ("uoft-cs/cifar10", ("plain_text",)),
+    "imagenette": ("frgfm/imagenette", _FASTAI),
+    "imagewoof": ("frgfm/imagewoof", _FASTAI),
+}
 IMAGENET_1K = ("ILSVRC/imagenet-1k", ())  # also the source of subsets without a dataset of their own
 
 

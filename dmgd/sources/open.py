@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from dmgd.classes.cifar import cifar10_classes
 from dmgd.classes.imagenet import imagenet_classes, imagenet_subset, imagenet_subsets
 from dmgd.classes.info import ClassInfo
 from dmgd.classes.matching import match_table
@@ -17,7 +18,9 @@ from dmgd.sources.named import arrival_of, hub_variant, open_named
 from dmgd.sources.source import Layout, Source
 from dmgd.specs import EMBEDDED, SourceSpec, is_url, shown_url
 
-NAMED = (EMBEDDED, *imagenet_subsets(), "imagenet-1k")
+CIFAR10 = "cifar10"
+NAMED = (EMBEDDED, CIFAR10, *imagenet_subsets(), "imagenet-1k")
+CIFAR_LICENCE = "none stated by CIFAR-10's authors; used for research"
 IMAGENET_LICENCE = "ImageNet terms of access: non-commercial research and education"
 REMOTE = "read from its URL"
 UNKNOWN_LICENCE = "unknown; see the data's own terms"
@@ -34,8 +37,8 @@ def open_source(
     labels: Sequence[str] | None = None,
     progress: Progress | bool = False,
 ) -> Source:
-    """The source of a spec or a name: `digits`, one of ImageNet's family, `folder:PATH`, `hf:ID_OR_PATH`, `wds:PATTERN`
-    or another kind that is registered in `dmgd.sources.layouts`.
+    """The source of a spec or a name: `digits`, `cifar10`, one of ImageNet's family, `folder:PATH`, `hf:ID_OR_PATH`,
+    `wds:PATTERN` or another kind that is registered in `dmgd.sources.layouts`.
 
     `data` is a local copy of a named source: a folder, parquet or WebDataset shards (prefix it as above if ambiguous).
     `test_data` is the test split where the data has none. `variant` is the dataset's configuration on the Hub,
@@ -96,6 +99,8 @@ def known_classes(source: Source | SourceSpec) -> Sequence[ClassInfo] | None:
 
 
 def _table(name: str) -> Sequence[ClassInfo]:
+    if name == CIFAR10:
+        return cifar10_classes()
     return imagenet_classes() if name == "imagenet-1k" else imagenet_subset(name)
 
 
@@ -114,7 +119,7 @@ def _any_source(spec: SourceSpec, labels: Sequence[str] | None, kind: str, locat
 
 
 def _named_source(spec: SourceSpec, labels: Sequence[str] | None, progress: Progress) -> LabelledSource:
-    """A source of ImageNet's family, from the local copy `data` or from the Hub."""
+    """CIFAR-10, or a source of ImageNet's family, from the local copy `data` or from the Hub."""
     name = spec.name
     layout: Layout
     table = _table(name)
@@ -127,4 +132,5 @@ def _named_source(spec: SourceSpec, labels: Sequence[str] | None, progress: Prog
     rows = match_table(
         name, table, translate(labels or layout.labels(), spec.class_map, layout.location), layout.location
     )
-    return LabelledSource(spec, name, described, IMAGENET_LICENCE, tuple(table), rows, layout, test)
+    licence = CIFAR_LICENCE if name == CIFAR10 else IMAGENET_LICENCE
+    return LabelledSource(spec, name, described, licence, tuple(table), rows, layout, test)
