@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from made_run import forge, tree
+from platformdirs import user_cache_path
 
 import dmgd
 from dmgd.evaluation.augmentation import channel_statistics, normaliser
@@ -75,6 +76,20 @@ def test_verify_sees_changed_weights_and_distill_computes_them_again(copy, inlin
     inline("fit-stats", "--source", "digits", "--out", copy.parent / "stats")  # the cache of this test is empty
     assert "computes it again" in inline(*RANDOM, "--out", copy).stderr
     assert tree(copy) == before
+
+
+def test_what_is_said_of_missing_latents_brings_the_weights_back(inline, tmp_path):
+    command = ("distill", "--source", "digits", "--method", "dit", "--steps", 2, "--ipc", 1, "--out", tmp_path / "run")
+    inline(*command)
+    before, cache = tree(tmp_path / "run"), user_cache_path("dmgd")
+    (tmp_path / "run" / "weights.json").unlink()
+    shutil.rmtree(cache / "latents")  # the statistics are still there, so that nothing is encoded
+    assert f"the images get no weights: the latents of the real images are not in the cache; with {cache} " in (
+        inline(*command).stderr
+    )
+    shutil.rmtree(cache)
+    inline(*command)
+    assert tree(tmp_path / "run") == before
 
 
 def test_verify_sees_a_changed_weight_in_an_export(run, inline, tmp_path):

@@ -73,7 +73,7 @@ def recipe_for(side: int, images: int, config: TrainingConfig, *, on_gpu: bool) 
     | up to 8 | 6 × 128, batch 64 | 16 patches: a thousand steps take minutes on one core |
     | more, up to an hour | 6 × 144, batch 64 | up to 64 patches; the number of steps matters more than the width |
     | up to 16, longer; GPUs | 6 × 256, batch 64 | a slower rate, too; measured on latents of 16 × 16 for two hours |
-    | more than 16, longer | 6 × 160, batch 64 | twice the steps in four hours of a core, and under 8 MB in half precision |
+    | more than 16, longer | 6 × 160, batch 64 | half the time of a step of 256; under 8 MB in half precision |
     | GPUs, 5,000 images or more | 12 × 384 (DiT-S), batch 256 | fewer images would be learned by heart |
 
     Without Min-SNR, samples of photographs at 32 pixels were black and white areas after 645 steps, with it they had

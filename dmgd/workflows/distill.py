@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+from platformdirs import user_cache_path
 
 from dmgd.config import StatisticsConfig, configured
 from dmgd.distribution.engine import Engine, as_engine
@@ -192,8 +193,8 @@ def _weigh(
     if latents is None:
         (run.path / WEIGHTS).unlink(missing_ok=True)
         progress.note(
-            "the images get no weights: the latents of the real images are not in the cache; after dmgd fit-stats, the "
-            "same command adds them"
+            "the images get no weights: the latents of the real images are not in the cache; with "
+            f"{user_cache_path('dmgd')} emptied and writable, the same command adds them"
         )
         return
     found: list[list[float]] = []
