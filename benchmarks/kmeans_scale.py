@@ -52,7 +52,7 @@ def cluster(folder: Path, classes: int, k: int) -> None:
     start = time.perf_counter()
     latents = Latents(LatentParts(folder), [info.identity for info in infos])
     opened = time.perf_counter() - start
-    _, quality = fit_classes(latents, infos, StatisticsConfig(k=k), progress=Display())
+    _, quality = fit_classes(latents, infos, StatisticsConfig(k=k), image_shape=None, progress=Display())
     seconds = time.perf_counter() - start
     result = {
         "classes": classes,

@@ -39,6 +39,7 @@ def statistics_of(support: torch.Tensor, mass: torch.Tensor, image_size: int, w2
         support=support,
         mass=mass / mass.sum(1, keepdim=True),
         covariance=torch.zeros(*mass.shape, mass.shape[1], dtype=torch.float64),
+        features=torch.empty(len(support), 0, 0),
         count=torch.ones(len(support), dtype=torch.int64),
         classes=classes,
         header={"encoder": {"pixels": False}, "quality": {"w2": w2}},

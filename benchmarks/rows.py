@@ -20,6 +20,7 @@ COMPARED: dict[str, Sampled] = {
 ABLATIONS: dict[str, Sampled] = {
     "dmgd, plain labels": DMGD(semantic=False),
     "dmgd, no transport": DMGD(distribution=False),
+    "dmgd, no features": DMGD(match_features=False),
     "dmgd, bare means": DMGD(match_covariance=False),
     "dmgd, detail kept": DMGD(keep_detail=True),
     "dmgd, greedy": DMGD(order="greedy"),

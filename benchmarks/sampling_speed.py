@@ -102,6 +102,7 @@ def random_statistics(prior: Prior, classes: int, k: int) -> Statistics:
         support=support,
         mass=mass / mass.sum(1, keepdim=True),
         covariance=(support @ support.mT).double(),
+        features=torch.empty(classes, 0, 0),
         count=torch.full((classes,), 100),
         classes=tuple(ClassInfo(str(c), None, c) for c in range(classes)),
         header={"encoder": {"pixels": False}, "quality": {"w2": [1.0] * classes}},

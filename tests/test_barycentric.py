@@ -181,7 +181,8 @@ def test_a_sampled_set_has_the_variance_of_its_class():
     statistics = fit_statistics(source, prior, StatisticsConfig(k=10), cache=False)
     latents = encode_source(source, prior, workers=0, cache=False)
     for keep, least, most in ((True, 0.999, 1.001), (False, 0.3, 0.9)):
-        method = replace(METHODS["dmgd"](), steps=12, rho=1.0, match_covariance=keep, keep_detail=False)
+        kept = {"match_covariance": keep, "match_features": False, "keep_detail": False}
+        method = replace(METHODS["dmgd"](), steps=12, rho=1.0, **kept)
         plan = make_plan(DistillConfig(ipc=5, method=method), source.spec, prior, statistics)
         made, _ = sample_batch(Batch(range(3, 5), range(5)), plan, prior, statistics, [])
         for c, images in zip((3, 4), made.reshape(2, 5, -1).double().numpy(), strict=True):
@@ -206,6 +207,7 @@ def test_images_keep_their_detail_where_latents_are_not_pixels():
             support=torch.from_numpy(support)[None],
             mass=torch.from_numpy(mass).float()[None],
             covariance=torch.from_numpy(covariance_along(support, mass, images.numpy()))[None],
+            features=torch.empty(1, 0, 0),
             count=torch.tensor([400]),
             classes=(ClassInfo("noise", None, 0),),
             header={"encoder": {"pixels": pixels}, "quality": {"w2": [residual]}},
@@ -221,7 +223,7 @@ def test_images_keep_their_detail_where_latents_are_not_pixels():
         return latents.var().item(), method.window
 
     plain, _ = made(DMGD(distribution=False), pixels=False)
-    of_pixels, whole_window = made(DMGD(), pixels=True)
+    of_pixels, whole_window = made(DMGD(match_features=False), pixels=True)
     of_latents, window = made(DMGD(), pixels=False)
     assert of_pixels < 0.5 * plain
     assert whole_window[0] == 0
@@ -241,6 +243,7 @@ def test_a_single_image_is_guided_to_the_mean_at_the_norm_of_an_image(points):
         support=support,
         mass=mass,
         covariance=torch.zeros(2, 6, 6, dtype=torch.float64),
+        features=torch.empty(2, 0, 0),
         count=torch.tensor([12, 12]),
         classes=(ClassInfo("a"), ClassInfo("b")),
         header={"encoder": {"pixels": False}, "quality": {"w2": w2}},

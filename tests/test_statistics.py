@@ -20,7 +20,7 @@ from dmgd.priors.load import load_prior, with_encoder
 from dmgd.progress import Silent
 from dmgd.sources.open import open_source
 from dmgd.statistics.content import check_statistics
-from dmgd.statistics.file import Statistics
+from dmgd.statistics.file import TENSORS, Statistics
 from dmgd.statistics.kmeans import quantization_error, quantize
 from dmgd.workflows.fit_stats import fit_statistics
 
@@ -121,13 +121,14 @@ def test_damaged_statistics_are_refused_and_cached_ones_rebuilt(tmp_path, prior,
 
 
 def forged(path, where, header=None, **tensors):
-    """The statistics in `path` with other values, and a checksum that is right."""
+    """The statistics in `path` with other values (None: without it), and a checksum that is right."""
     with safe_open(path, "pt") as file:
         old = json.loads(file.metadata()["dmgd"])
-        values = {name: file.get_tensor(name) for name in ("support", "mass", "covariance", "count")} | tensors
+        values = {name: file.get_tensor(name) for name in TENSORS} | tensors
     new = {**{key: value for key, value in old.items() if key != "sha256"}, **(header or {})}
+    values = {name: value for name, value in values.items() if value is not None}
     new["sha256"] = dmgd.statistics.file._sha256(new, (values[name] for name in sorted(values)))
-    save_file({name: value for name, value in values.items() if value.numel()}, where, {"dmgd": json.dumps(new)})
+    save_file(values, where, {"dmgd": json.dumps(new)})
     return where
 
 
@@ -161,7 +162,8 @@ def test_statistics_with_impossible_values_are_refused(tmp_path, prior, inline):
         ("mass", lambda t: t[:, :1].repeat(1, 3).contiguous(), "the masses of a class do not sum to 1"),
         ("count", lambda t: t * 0, "count or quality"),
         ("covariance", lambda t: t[:, :2].contiguous(), "covariance is torch.float64 of shape (2, 2, 3)"),
-        ("mass", lambda t: t[:0], "does not contain tensor mass"),
+        ("features", lambda t: t.flatten(1), "features are of shape (2,"),
+        ("mass", lambda t: None, "does not contain tensor mass"),
     ):
         with pytest.raises(ArtifactError, match=re.escape(said)):
             Statistics.load(forged(good, tmp_path / "bad", **{name: change(getattr(found, name))}))

@@ -179,7 +179,8 @@ def sample_plain(source: Source, counts: Sequence[int], seed: int, prior: Prior,
     config = DistillConfig(max(counts), seed, METHODS["dit"]())
     classes = prior.match_classes(source.classes)
     point = torch.zeros(len(classes), 1, 1)  # of each class, of statistics without effect
-    unused = Statistics(point, point[:, 0], point.double(), torch.zeros(len(classes), dtype=torch.int64), classes, {})
+    none, no_images = torch.zeros(len(classes), 0, 0), torch.zeros(len(classes), dtype=torch.int64)
+    unused = Statistics(point, point[:, 0], point.double(), none, no_images, classes, {})
     plan = make_plan(config, source.spec, prior, unused)
     images: list[Image.Image] = []
     labels: list[int] = []

@@ -58,6 +58,13 @@ class DMGD(OptimalTransport):
     )
     window: Pair | None = preset(OptimalTransport, "window", None, by_data=dmgd_window)
     match_covariance: bool = setting(True)
+    match_features: bool | None = setting(
+        None,
+        "Give the images of a class its mean features under untrained networks.",
+        needs="distribution",
+        unset="no with an autoencoder",
+        by_data=lambda method, alpha_bar, statistics, ipc: statistics.of_pixels,
+    )
     match_norm: bool | None = setting(None, needs="distribution", by_data=match_norm_by_data)
     keep_detail: bool | None = setting(
         None,
@@ -73,6 +80,20 @@ class DMGD(OptimalTransport):
 
     def with_points(self, k: int) -> "DMGD":
         return self if self.k or not self.distribution else replace(self, k=k)
+
+    def guide(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
+        transport = super().guide(statistics, finished, images)
+        if not (self.distribution and self.match_features):
+            return transport
+        from dmgd.matching.feature_means import feature_guide
+
+        features = feature_guide(statistics.features, finished)
+
+        def both(step: Any, x0: Any, sigma: Any) -> tuple[Any, Any]:
+            moved, cost = transport(step, x0, sigma)
+            return features(step, moved, sigma)[0], cost
+
+        return both
 
     def _matching(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
         from dmgd.matching.barycentric import barycentric_guide, span_of

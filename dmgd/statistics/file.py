@@ -18,8 +18,8 @@ from dmgd.errors import ArtifactError
 from dmgd.files import canonical_json, misfit, open_regular, sha256_bytes, written_whole
 from dmgd.specs import unlabelled
 
-FORMAT = 4
-TENSORS = ("support", "mass", "covariance", "count")
+FORMAT = 5
+TENSORS = ("support", "mass", "covariance", "features", "count")
 _WEIGHTS = {"id": str, "digest": str}
 _QUALITY = {"w2": [int | float], "w2_of_one_point": [int | float]}
 HEADER = {  # what is read of it, see `misfit`
@@ -39,12 +39,14 @@ HEADER = {  # what is read of it, see `misfit`
 @dataclass(frozen=True)
 class Statistics:
     """Per class the `support` points in latent space, their `mass` (sums to 1; 0 for points that a small class lacks),
-    the `covariance` of its latents along them (see `covariance_along`) and the number of images `count`; the class
-    table; and the `header`: source, prior, settings and versions."""
+    the `covariance` of its latents along them (see `covariance_along`), the mean `features` of its images (see
+    `mean_features`; empty where latents are not pixels) and the number of images `count`; the class table; and the
+    `header`: source, prior, settings and versions."""
 
     support: Float32[Tensor, "c k d"]
     mass: Float32[Tensor, "c k"]
     covariance: Float64[Tensor, "c k k"]
+    features: Float32[Tensor, "c r f"]
     count: Int64[Tensor, " c"]
     classes: tuple[ClassInfo, ...]
     header: dict[str, Any]
@@ -109,6 +111,7 @@ class Statistics:
             support=self.support[classes].to(device),
             mass=self.mass[classes].to(device),
             covariance=self.covariance[classes],
+            features=self.features[classes].to(device),
             count=self.count[classes],
             classes=self.classes[classes],
             header={**self.header, "quality": quality},
@@ -168,7 +171,8 @@ class Statistics:
 def _misfit_of_tensors(header: dict[str, Any], tensors: dict[str, Tensor]) -> str | None:
     """Which tensor does not fit the header or is no statistics', in a few words; None if all do."""
     c, k, d = len(header["classes"]), header["k"], tensors["support"].shape[-1:].numel()
-    shapes = {"support": (c, k, d), "mass": (c, k), "covariance": (c, k, k), "count": (c,)}
+    features = (c, *tensors["features"].shape[1:])
+    shapes = {"support": (c, k, d), "mass": (c, k), "covariance": (c, k, k), "features": features, "count": (c,)}
     types = {"covariance": torch.float64, "count": torch.int64}
     for name, shape in shapes.items():
         tensor, dtype = tensors[name], types.get(name, torch.float32)
@@ -177,6 +181,8 @@ def _misfit_of_tensors(header: dict[str, Any], tensors: dict[str, Tensor]) -> st
         if not tensor.isfinite().all():
             return f"{name} is not finite"
     mass = tensors["mass"]
+    if len(features) != 3:
+        return f"features are of shape {features}, not of 3 dimensions"
     if not all(shapes["support"]) or (mass < 0).any() or not torch.allclose(mass.sum(1), torch.ones(c), atol=1e-3):
         return "the masses of a class do not sum to 1"
     if (tensors["count"] < 1).any() or any(len(header["quality"][name]) != c for name in _QUALITY):

@@ -1,4 +1,4 @@
-"""Fitting support points, masses and covariances to the latents of every class."""
+"""Fitting support points, masses, covariances and mean features to the latents of every class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +24,10 @@ from dmgd.sources.decode import available_cores
 from dmgd.sources.source import Source
 from dmgd.statistics.cache import ClassLatents, Latents
 from dmgd.statistics.kmeans import class_seed, quantization_error, quantize, reproducible
+from dmgd.statistics.untrained import mean_features
 
 BAD_LISTED = 100
-HEADER = 4  # incremented when headers get new fields, so that cached statistics without them are fitted again
+HEADER = 5  # incremented when headers get new fields, so that cached statistics without them are fitted again
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,18 @@ class Fit:
     support: ndarray
     mass: ndarray
     covariance: ndarray
+    features: ndarray
     w2: float
     w2_of_one_point: float
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """Fits `k` support points to a class, as the work of an engine; its own spec."""
+    """Fits `k` support points to a class, and mean features if its latents are images of the shape `image_shape`
+    (None: they are an autoencoder's); as the work of an engine; its own spec."""
 
     k: int
+    image_shape: tuple[int, int, int] | None
     device: ClassVar[str] = "core"
 
     def __call__(self, task: FitTask, bar: Task) -> Fit:
@@ -60,10 +64,11 @@ class Fitting:
         with reproducible():
             support, mass = quantize(rows, self.k, task.seed)
             mean = rows.mean(0, dtype="float64", keepdims=True).astype("float32")
-            w2, w2_of_one_point = (quantization_error(rows, points) for points in (support[mass > 0], mean))
+            errors = [quantization_error(rows, points) for points in (support[mass > 0], mean)]
             covariance = covariance_along(support, mass, rows)
+            features = mean_features(rows, self.image_shape) if self.image_shape else np.empty((0, 0), np.float32)
         bar.advance()
-        return Fit(support, mass.astype("float32"), covariance, float(f"{w2:.6g}"), float(f"{w2_of_one_point:.6g}"))
+        return Fit(support, mass.astype("float32"), covariance, features, *(float(f"{one:.6g}") for one in errors))
 
     def spec(self) -> "Fitting":
         return self
@@ -77,18 +82,21 @@ def fit_classes(
     classes: Sequence[ClassInfo],
     config: StatisticsConfig,
     *,
+    image_shape: tuple[int, int, int] | None,
     engine: Engine = SerialEngine(),
     progress: Progress,
 ) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
-    """The `support`, `mass` and `covariance` of `Statistics`, and the quantization errors of every class: `w2` is W₂²,
-    the mean squared distance of a latent to its nearest point, `w2_of_one_point` the same with the mean as the only
-    point. One thread per core, or the engine's workers; the result does not depend on their number."""
+    """The `support`, `mass`, `covariance` and `features` of `Statistics`, and the quantization errors of every class:
+    `w2` is W₂², the mean squared distance of a latent to its nearest point, `w2_of_one_point` the same with the mean as
+    the only point. `image_shape` (channels, height, width) is that of latents which are pixels, None of others. One
+    thread per core, or the engine's workers; the result does not depend on their number."""
     seeds = [class_seed(config.seed, info.identity) for info in classes]
     tasks = (alone(FitTask(latents[index].rows, seed)) for index, seed in enumerate(seeds))
+    fitting = Fitting(config.k, image_shape)
     with engine, reproducible(), progress.task("k-means", len(classes), "classes") as bar:
-        found = engine.map(Fitting(config.k), tasks, bar, progress, ordered=True, threads=available_cores())
+        found = engine.map(fitting, tasks, bar, progress, ordered=True, threads=available_cores())
         fits = [fit for _, fit in found]
-    names = ("support", "mass", "covariance")
+    names = ("support", "mass", "covariance", "features")
     tensors = {name: torch.from_numpy(np.stack([getattr(fit, name) for fit in fits])) for name in names}
     return tensors, {name: [getattr(fit, name) for fit in fits] for name in ("w2", "w2_of_one_point")}
 

@@ -1,4 +1,4 @@
-"""The workflow `fit-stats`: source images → latents → support points, masses and covariances of every class."""
+"""The workflow `fit-stats`: source images → latents → support points, covariances and features of every class."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -75,7 +75,10 @@ def fit_statistics(
         )
         counts = [latents.images(index) for index in range(len(latents))]
         _warn_of_edition(source, counts, progress)
-        tensors, quality = fit_classes(latents, classes, config, engine=engine, progress=progress)
+        image_shape = prior.latent_shape if prior.encoder_identity["pixels"] else None
+        tensors, quality = fit_classes(
+            latents, classes, config, image_shape=image_shape, engine=engine, progress=progress
+        )
     header = statistics_header(source, prior, config, latents, counts) | {"quality": quality}
     statistics = Statistics(**tensors, count=torch.tensor(counts), classes=classes, header=header)
     if latents.in_cache:

@@ -1,0 +1,101 @@
+"""Feature matching: the untrained networks, a class's mean features, and the steps of the last x̂_0."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dmgd.diffusion.process import Diffusion
+from dmgd.matching import feature_means
+from dmgd.matching.feature_means import feature_guide
+from dmgd.statistics.untrained import IMAGES, NETWORKS, UntrainedNetworks, mean_features
+
+SHAPE = (3, 16, 16)
+LAST, BEFORE = Diffusion().schedule(10, "ddpm")[:2]
+
+
+def images(count, seed=0):
+    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(seed)).clamp(-1, 1)
+
+
+def wanted(classes=2):
+    return torch.stack([torch.from_numpy(mean_features(images(30, 9 + c).numpy(), SHAPE)) for c in range(classes)])
+
+
+def as_modules(number):
+    """Network `number`, in torch's modules."""
+    generator, layers, inputs = torch.Generator().manual_seed(number), [], 3
+    for _ in range(2):
+        convolution = nn.Conv2d(inputs, 64, 3, padding=1, bias=False)
+        convolution.weight.data = torch.randn(64, inputs, 3, 3, generator=generator)
+        layers += [convolution, nn.InstanceNorm2d(64), nn.ReLU(), nn.AvgPool2d(2)]
+        inputs = 64
+    return nn.Sequential(*layers, nn.Flatten())
+
+
+def test_features_are_those_of_convnets_with_instance_norm():
+    networks = UntrainedNetworks(SHAPE)
+    for number in (0, NETWORKS - 1):
+        found = networks.features(number, images(3))
+        torch.testing.assert_close(found, as_modules(number)(images(3)), rtol=1e-5, atol=1e-5)
+    assert found.shape == (3, 64 * 4 * 4)
+
+
+@pytest.mark.parametrize(("side", "maps"), [(2, 1), (3, 1), (4, 1), (8, 2), (28, 7), (64, 16)])
+def test_a_block_halves_the_maps(side, maps):
+    assert UntrainedNetworks((1, side, side)).features(0, torch.zeros(1, 1, side, side)).shape == (1, 64 * maps**2)
+
+
+def test_mean_features_are_of_evenly_spread_images():
+    several = images(IMAGES + 1)
+    means = mean_features(several.flatten(1).numpy(), SHAPE)
+    chosen = several[np.linspace(0, IMAGES, IMAGES).round().astype(int)]
+    for number in (0, 3):
+        plain = as_modules(number)(chosen).mean(0)
+        torch.testing.assert_close(torch.from_numpy(means[number]), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_last_step_is_guided():
+    x0 = images(4)
+    guide = feature_guide(wanted(), x0.new_empty(2, 0, 768))
+    assert guide(BEFORE, x0, x0)[0] is x0
+    assert guide(LAST, x0, x0)[0] is not x0
+
+
+def test_a_step_follows_the_gradient_of_the_squared_distance_of_means(monkeypatch):
+    monkeypatch.setattr(feature_means, "STEPS", 1)
+    x0, done, means = images(3) / 2, images(2, 5), wanted(1)
+    moving = x0.clone().requires_grad_()
+    ((as_modules(0)(torch.cat([done, moving])).mean(0) - means[0, 0]) ** 2).sum().backward()
+    step = 0.03 * moving.grad / moving.grad.square().mean().sqrt()
+    found, cost = feature_guide(means, done.flatten(1)[None])(LAST, x0, x0)
+    torch.testing.assert_close(found, x0 - step, rtol=1e-4, atol=1e-5)
+    assert cost is None
+
+
+def test_images_get_the_mean_features_of_their_class_and_stay_pictures():
+    x0, means = images(8), wanted()
+    guide = feature_guide(means, x0.new_empty(2, 0, 768))
+    found, _ = guide(LAST, x0, x0)
+    assert found.abs().max() <= 1
+    assert (found - x0).square().mean().sqrt() < 0.3
+
+    def distance(of):
+        features = [UntrainedNetworks(SHAPE).features(4, one).mean(0) for one in of.reshape(2, 4, *SHAPE)]
+        return (torch.stack(features) - means[:, 4]).square().sum(1)
+
+    assert (distance(found) < distance(x0) / 2).all()
+
+
+def test_a_class_is_matched_by_itself():
+    x0, means, none = images(6), wanted(), torch.empty(2, 0, 768)
+    both, _ = feature_guide(means, none)(LAST, x0, x0)
+    alone, _ = feature_guide(means[1:], none[1:])(LAST, x0[3:], x0[3:])
+    assert torch.equal(both[3:], alone)
+
+
+def test_where_features_match_or_there_is_no_gradient_images_stay():
+    flat = torch.zeros(2, *SHAPE)
+    means = torch.from_numpy(mean_features(flat.numpy(), SHAPE))[None]
+    found, _ = feature_guide(means, torch.empty(1, 0, 768))(LAST, flat, flat)
+    assert found.isfinite().all()
