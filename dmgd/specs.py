@@ -10,7 +10,9 @@ from dmgd.errors import UsageError, unknown_choice
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PriorType = Literal["dit", "sit", "repa"]
-EMBEDDED = "digits"  # name of the source and of the prior in the package
+DIGITS, CIFAR10 = "digits", "cifar10"
+EMBEDDED = (DIGITS, CIFAR10)  # sources that have a prior of their name in the package
+EMBEDDED_POINTS = {CIFAR10: 20}  # support points per class of the statistics beside it, where there are any
 IMAGENET_PRIOR = "dit-xl-2-256"
 NO_VAE = "none"  # a prior's autoencoder that is left out
 ELSEWHERE = "PATH"  # replaces local folders in published specs
@@ -172,7 +174,7 @@ class PriorSpec(_Spec):
 
     def _path_fields(self) -> tuple[str, ...]:
         paths = ("vae", "encoder", "prompts", "lora")
-        return paths if self.name == EMBEDDED else ("name", *paths)
+        return paths if self.name in EMBEDDED else ("name", *paths)
 
 
 def unlabelled(identity: dict[str, Any]) -> dict[str, Any]:
@@ -181,6 +183,13 @@ def unlabelled(identity: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in identity.items() if key != "id"}
 
 
+def embedded_points(source: SourceSpec, prior: PriorSpec) -> int:
+    """The number of support points per class of the statistics that the package has of the source, as the prior sees
+    it; 0 if it has none, or if the source is a copy or a selection of the user's own, or the prior another."""
+    embedded = source == SourceSpec(source.name) and prior.name == source.name and not prior.encoder
+    return EMBEDDED_POINTS.get(source.name, 0) if embedded else 0
+
+
 def default_prior(source: str) -> str:
     """The name of the default prior for a source."""
-    return EMBEDDED if source == EMBEDDED else IMAGENET_PRIOR
+    return source if source in EMBEDDED else IMAGENET_PRIOR

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from dmgd.generation.config import DistillConfig
 from dmgd.matching.method import Method, Sampled
+from dmgd.matching.methods import DEFAULT_METHOD
 from dmgd.matching.selections import RDED
 from dmgd.network import Arrival, require_arrivals
 from dmgd.progress import Progress
 from dmgd.sources.source import Source
-from dmgd.specs import PriorSpec, SourceSpec
+from dmgd.specs import PriorSpec, SourceSpec, embedded_points
 
 
 def opened_if_here(source: SourceSpec, prior: PriorSpec) -> Source | SourceSpec:
@@ -31,14 +32,31 @@ def arrivals(source: SourceSpec, prior: PriorSpec) -> tuple[Arrival, Arrival]:
 
 
 def announce(
-    source: Source | SourceSpec, prior: PriorSpec, config: DistillConfig, device: str, out: Path, progress: Progress
+    source: Source | SourceSpec,
+    prior: PriorSpec,
+    config: DistillConfig,
+    stats: Path | None,
+    device: str,
+    out: Path,
+    progress: Progress,
 ) -> None:
-    """Say what is used and made. Raises ArtifactError if data or weights are neither here nor can be downloaded."""
+    """Say what is used and made; `stats` are statistics that the user gives. Raises ArtifactError if data or weights
+    are neither here nor can be downloaded."""
     from dmgd.priors.known import usual_defaults
     from dmgd.priors.load import settled_precision, torch_device
     from dmgd.sources.open import known_classes
 
-    used = arrivals(source.spec if isinstance(source, Source) else source, prior)
+    spec = source.spec if isinstance(source, Source) else source
+    used = arrivals(spec, prior)
+    points = 0 if stats else embedded_points(spec, prior)
+    if config.can_use(points):
+        used = (Arrival(spec.name, f"{points} support points per class, in the package"), used[1])
+    elif points:
+        most = max(ipc for ipc in range(1, points + 1) if DistillConfig(ipc).can_use(points))
+        progress.note(
+            f"this run needs the images of {spec.name}: the statistics in the package, {points} support points per "
+            f"class, serve {DEFAULT_METHOD} up to --ipc {most}"
+        )
     data, weights = (": ".join(filter(None, (one.what, one.origin))) for one in used)
     on, classes = torch_device(device), len(known_classes(source) or ())
     images, each = (classes * config.ipc, "") if classes else (config.ipc, " for every class")

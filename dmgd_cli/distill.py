@@ -40,7 +40,10 @@ def command(
     negative_prompt: options.NegativePrompt = None,
     size: options.Size = None,
     lora: options.Lora = None,
-    stats: Annotated[Path | None, optional("Statistics of dmgd fit-stats. Default: fitted and cached.")] = None,
+    stats: Annotated[
+        Path | None,
+        optional("Statistics of dmgd fit-stats. Default: those of the package, as of cifar10, or fitted and cached."),
+    ] = None,
     seed: options.Seed = DEFAULTS.seed,
     batch_size: Annotated[int | None, optional("Images per network call. Default: by device and memory.")] = None,
     precision: options.Precision = "auto",
@@ -71,6 +74,7 @@ def command(
     \b
     Examples:
       dmgd distill --source imagenette --ipc 10
+      dmgd distill --source cifar10 --ipc 10
       dmgd distill --source digits --ipc 1 --method dmgd-paper --rho 5
       dmgd distill --source folder:photos --prior sd15 --prompt "a {name}"
     """
@@ -86,7 +90,7 @@ def command(
         # Before torch is imported and anything is downloaded, so that wrong paths and classes are reported at once.
         require_no_url(out)
         opened = opened_if_here(source_spec, prior_spec)
-        announce(opened, prior_spec, config, device, out, display)
+        announce(opened, prior_spec, config, stats, device, out, display)
 
         from dmgd.workflows.distill import distill
 

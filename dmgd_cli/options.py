@@ -50,7 +50,8 @@ DATA, MODEL, OUTPUT = "Data", "Model", "Output"
 Source = Annotated[
     str,
     optional(
-        "Dataset: digits, imagenette, imagewoof, imagenet-100, imagenet-1k, imagenet-a … e, imagenet-idc, {sources}.",
+        "Dataset: digits, cifar10, imagenette, imagewoof, imagenet-100, imagenet-1k, imagenet-a … e, imagenet-idc, "
+        "{sources}.",
         DATA,
         autocompletion=named_sources,
     ),
@@ -83,7 +84,7 @@ Prior = Annotated[
     str | None,
     optional(
         "Diffusion model: {priors}, a Hub id, a folder of diffusers or a checkpoint of DiT, SiT or REPA. "
-        "Default: digits for digits, else dit-xl-2-256.",
+        "Default: digits or cifar10 for the dataset of that name, else dit-xl-2-256.",
         MODEL,
         autocompletion=prior_names,
     ),

@@ -6,7 +6,7 @@ from typing import Any
 
 from dmgd.config import check_settings, setting
 from dmgd.files import safe_name
-from dmgd.matching.method import Method
+from dmgd.matching.method import Method, Sampled
 from dmgd.matching.methods import DEFAULT_METHOD, DMGD, method_from_json, method_named
 
 
@@ -38,6 +38,13 @@ class DistillConfig:
     def k(self) -> int:
         """Support points per class."""
         return self.method.support_points(self.ipc)
+
+    def can_use(self, points: int) -> bool:
+        """Whether statistics with so many support points per class serve: no fewer than the run needs, and all of them
+        used. A run that samples without support points needs no more than one."""
+        if not self.method.uses_points:
+            return points > 0 and isinstance(self.method, Sampled)
+        return points >= self.k and self.with_statistics_of(points).k == points
 
     def run_folder(self, source: str) -> str:
         """The folder of a run of the source with that name where none is given: runs/imagenette-ipc10-dmgd-seed0."""

@@ -13,6 +13,7 @@ from dmgd.priors.class_table import class_table, labelled
 from dmgd.specs import EMBEDDED, PriorType
 
 Numerics = Literal["original", "diffusers"]
+EMBEDDED_STATISTICS = "stats.safetensors"  # beside an embedded prior, and no weights
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,13 @@ def is_cached(hub_id: str, file: str | None = None) -> bool:
 
 
 def is_weights(file: Path) -> bool:
-    return file.suffix in (".safetensors", ".bin", ".pt", ".pth")
+    return file.suffix in (".safetensors", ".bin", ".pt", ".pth") and file.name != EMBEDDED_STATISTICS
 
 
 def local_path(name: str) -> Path | None:
     """The local path of the prior `name`, embedded or the user's own; None if it is not local."""
-    if name == EMBEDDED:
-        return Path(str(files("dmgd.priors") / EMBEDDED))
+    if name in EMBEDDED:
+        return Path(str(files("dmgd.priors") / name))
     path = Path(name).expanduser()
     return path if path.exists() else None
 

@@ -12,7 +12,7 @@ from dmgd.priors.defaults import PriorDefaults
 from dmgd.priors.description import Description, is_cached, is_weights, local_path, read_description
 from dmgd.priors.pipelines import PIPELINES, pipeline_class
 from dmgd.priors.prompts import Prompts
-from dmgd.specs import EMBEDDED, PriorSpec
+from dmgd.specs import CIFAR10, DIGITS, EMBEDDED, PriorSpec
 
 
 class Family(NamedTuple):
@@ -84,6 +84,8 @@ PUBLISHED = {
     ),
 }
 
+EMBEDDED_LICENCES = {DIGITS: "Apache-2.0", CIFAR10: "Apache-2.0; its data, CIFAR-10, states no licence"}
+
 
 def published_prior(name: str) -> tuple[str, Published] | None:
     """The short name and the entry of a published prior, by its short name or its Hub id; None for others.
@@ -98,7 +100,7 @@ def published_prior(name: str) -> tuple[str, Published] | None:
 
 def prior_names() -> tuple[str, ...]:
     """The names of known priors, besides Hub ids, folders and checkpoints."""
-    return (EMBEDDED, *PUBLISHED, *FAMILIES)
+    return (*EMBEDDED, *PUBLISHED, *FAMILIES)
 
 
 def family_of(name: str) -> Family | None:
@@ -119,7 +121,7 @@ def prior_arrival(spec: PriorSpec) -> Arrival:
 
     if path := local_path(spec.name):
         found = [file for file in ([path] if path.is_file() else path.rglob("*")) if is_weights(file)]
-        where = "embedded; Apache-2.0" if spec.name == EMBEDDED else "local"
+        where = f"embedded; {EMBEDDED_LICENCES[spec.name]}" if spec.name in EMBEDDED else "local"
         return Arrival(spec.name, f"{sum(file.stat().st_size for file in found) / 1e6:.1f} MB, {where}")
     known = published_prior(spec.name)
     hub_id = known[1].hub_id if known else spec.name

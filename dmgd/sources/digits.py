@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 
 from dmgd.classes.info import ClassInfo
 from dmgd.sources.source import Source, SourceImage
-from dmgd.specs import EMBEDDED, SourceSpec
+from dmgd.specs import DIGITS, SourceSpec
 
 TEST_IMAGES = 540
 
@@ -18,8 +18,8 @@ TEST_IMAGES = 540
 class DigitsSource(Source):
     """The digits with a fixed stratified split, 1,257 for training and 540 for testing."""
 
-    spec = SourceSpec(EMBEDDED)
-    name = EMBEDDED
+    spec = SourceSpec(DIGITS)
+    name = DIGITS
     variant = "scikit-learn, split 1257/540"
     licence = "UCI Optical Recognition of Handwritten Digits, CC BY 4.0"
     classes = tuple(ClassInfo(str(digit)) for digit in range(10))

@@ -14,12 +14,12 @@ from dmgd.progress import Progress, listener
 from dmgd.sources.hf_opening import datasets_cache, is_hub_id
 from dmgd.sources.labelled import LabelledSource, classes_from_labels, translate
 from dmgd.sources.layouts import KINDS, layout_of, open_layout, prefixes
+from dmgd.sources.lazy import LazySource
 from dmgd.sources.named import arrival_of, hub_variant, open_named
 from dmgd.sources.source import Layout, Source
-from dmgd.specs import EMBEDDED, SourceSpec, is_url, shown_url
+from dmgd.specs import CIFAR10, DIGITS, SourceSpec, is_url, shown_url
 
-CIFAR10 = "cifar10"
-NAMED = (EMBEDDED, CIFAR10, *imagenet_subsets(), "imagenet-1k")
+NAMED = (DIGITS, CIFAR10, *imagenet_subsets(), "imagenet-1k")
 CIFAR_LICENCE = "none stated by CIFAR-10's authors; used for research"
 IMAGENET_LICENCE = "ImageNet terms of access: non-commercial research and education"
 REMOTE = "read from its URL"
@@ -52,13 +52,17 @@ def open_source(
     options = {"data": data, "test_data": test_data, "variant": variant, "columns": columns}
     spec = SourceSpec.of(source, **options, class_map=str(class_map) if class_map else None).located()
     kind, _, location = spec.name.partition(":")
-    if spec.name == EMBEDDED:
+    if spec.name == DIGITS:
         from dmgd.sources.digits import DigitsSource
 
         if given := [option for option, value in asdict(spec).items() if option != "name" and value is not None]:
             options_given = ", ".join(f"--{option.replace('_', '-')}" for option in given)
             raise UsageError(f"the source digits is embedded and takes no {options_given}")
         return DigitsSource()
+    if spec.name == CIFAR10 and spec == SourceSpec(CIFAR10):  # its prior knows enough to be used without the data
+        return LazySource(
+            spec, CIFAR_LICENCE, cifar10_classes(), lambda: _named_source(spec, labels, listener(progress))
+        )
     if spec.name in NAMED:
         return _named_source(spec, labels, listener(progress))
     if kind in KINDS and location:
@@ -77,7 +81,7 @@ def as_source(source: Source | SourceSpec | str, progress: Progress | bool = Fal
 
 def source_arrival(spec: SourceSpec) -> Arrival:
     """Where a source's data comes from, known without opening it. Raises UsageError for a variant that it lacks."""
-    if spec.name in NAMED and spec.name != EMBEDDED and spec.data is None:
+    if spec.name in NAMED and spec.name != DIGITS and spec.data is None:
         return arrival_of(spec.name, spec.variant)
     kind, _, location = spec.name.partition(":")
     if kind == "hf" and is_hub_id(location):
@@ -88,14 +92,14 @@ def source_arrival(spec: SourceSpec) -> Arrival:
         return Arrival(spec.name, "from the Hub", (constants.ENDPOINT,), "give another --source")
     if is_url(location) or is_url(spec.data or ""):
         return Arrival(spec.published().name, REMOTE)
-    return Arrival(spec.name, "embedded" if spec.name == EMBEDDED else "local")
+    return Arrival(spec.name, "embedded" if spec.name == DIGITS else "local")
 
 
 def known_classes(source: Source | SourceSpec) -> Sequence[ClassInfo] | None:
     """The classes of a source that is open, or whose name says them; None for others."""
     if isinstance(source, Source):
         return source.classes
-    return _table(source.name) if source.name in NAMED and source.name != EMBEDDED else None
+    return _table(source.name) if source.name in NAMED and source.name != DIGITS else None
 
 
 def _table(name: str) -> Sequence[ClassInfo]:

@@ -36,8 +36,9 @@ from dmgd.sources.decode import available_cores
 from dmgd.sources.detail import detail
 from dmgd.sources.open import as_source
 from dmgd.sources.source import Source
-from dmgd.specs import NO_VAE, PriorSpec, SourceSpec, default_prior
+from dmgd.specs import NO_VAE, PriorSpec, SourceSpec, default_prior, embedded_points
 from dmgd.statistics.content import check_statistics
+from dmgd.statistics.embedded import load_embedded
 from dmgd.statistics.encoding import cached_latents, encode_source
 from dmgd.statistics.file import Statistics
 from dmgd.workflows.fit_stats import fit_statistics
@@ -62,9 +63,10 @@ def distill(
     own) by a configuration or its `settings`, see `DistillConfig.of`: method="dmgd-paper", ipc=5, rho=5. `out` None is
     `DistillConfig.run_folder`, such as runs/imagenette-ipc10-dmgd-seed0.
 
-    The number of support points of the `statistics` is used and recorded; without any, they are fitted, and kept in the
-    cache. Source, prior and statistics may be opened ones, specs, names or paths; a prior that is not loaded yet is
-    loaded onto `device`; or that is a `RayEngine`, whose workers then do the work. `progress` True shows it on stderr.
+    The number of support points of the `statistics` is used and recorded; without any, those in the package, if they
+    serve, or else they are fitted, and kept in the cache. Source, prior and statistics may be opened ones, specs, names
+    or paths; a prior that is not loaded yet is loaded onto `device`; or that is a `RayEngine`, whose workers then do
+    the work. `progress` True shows it on stderr.
 
     A run that was interrupted or damaged is continued, and ends with the bytes that it would have had undisturbed; a
     greedy run of fewer images per class grows. `resume` refuses to begin a new run. Raises UsageError if `out` holds
@@ -98,12 +100,14 @@ def distill(
         prior.compiled()  # refused here, before anything is encoded, where it cannot be
     if config.batch_size is None and (out / MANIFEST).is_file():
         config = replace(config, batch_size=RunDirectory.open(out).config.batch_size)
-    is_fitted = statistics is None
-    if statistics is None:
-        statistics = fit_statistics(source, prior, StatisticsConfig(config.k), device=engine, progress=progress)
-    else:
+    is_fitted = statistics is None and not config.can_use(embedded_points(source.spec, prior.spec))
+    if statistics is not None:
         wanted = config.with_statistics_of(statistics.header["k"]).k if config.method.uses_points else None
         check_statistics(statistics, source, prior, wanted, progress=progress)
+    elif is_fitted:
+        statistics = fit_statistics(source, prior, StatisticsConfig(config.k), device=engine, progress=progress)
+    else:
+        statistics = load_embedded(prior)
     plan = make_plan(config, source.spec, prior, statistics, progress=progress)
     plan = replace(plan, teacher=judge.identity if judge else None)
     chooses, threads = isinstance(plan.method, Selection), min(WRITERS, available_cores())

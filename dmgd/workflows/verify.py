@@ -29,7 +29,8 @@ from dmgd.runs.lockfile import compare_locks, make_lock, read_lock
 from dmgd.runs.manifest import differences
 from dmgd.sources.open import as_source
 from dmgd.sources.source import Source
-from dmgd.specs import PriorSpec, SourceSpec, unlabelled
+from dmgd.specs import EMBEDDED_POINTS, PriorSpec, SourceSpec, unlabelled
+from dmgd.statistics.embedded import load_embedded
 from dmgd.statistics.encoding import encode_source
 from dmgd.statistics.file import Statistics
 from dmgd.workflows.fit_stats import fit_statistics
@@ -133,7 +134,8 @@ def _check_prior(target: DistilledSet, prior: Prior) -> None:
 def _statistics_again(
     target: DistilledSet, prior: Prior, source: Source | SourceSpec | str, progress: Progress
 ) -> Statistics:
-    """The target's statistics, fitted again. Raises MismatchError for another encoder or other images."""
+    """The target's statistics: those in the package, or fitted again. Raises MismatchError for another encoder or other
+    images."""
     made_with = target.manifest["statistics"]
     if differing := differences(unlabelled(made_with["encoder"]), unlabelled(prior.encoder_identity)):
         raise MismatchError(
@@ -141,6 +143,8 @@ def _statistics_again(
             f"{prior.encoder_identity['id']!r} ({'; '.join(differing)}); name it with --encoder, or give the "
             "statistics with --stats"
         )
+    if prior.spec.name in EMBEDDED_POINTS and (embedded := load_embedded(prior)).digest == made_with["sha256"]:
+        return embedded
     # Which images are readable is the fingerprint's to say, and not for a limit that the run does not record.
     max_bad = 1.0 if made_with["bad_images"]["count"] else StatisticsConfig.max_bad
     settings = StatisticsConfig(made_with["k"], made_with["seed"], made_with["mirror"], max_bad)
