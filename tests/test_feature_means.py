@@ -3,14 +3,26 @@
 import numpy as np
 import pytest
 import torch
+from source_stand_ins import as_folder, pictures, small_prior
 from torch import nn
 
+from dmgd.config import StatisticsConfig
 from dmgd.diffusion.process import Diffusion
+from dmgd.errors import UsageError
+from dmgd.generation.batches import Batch
+from dmgd.generation.config import DistillConfig
+from dmgd.generation.plan import make_plan
+from dmgd.generation.sampling import sample_batch
 from dmgd.matching import feature_means
 from dmgd.matching.feature_means import feature_guide
+from dmgd.matching.methods import DMGD
+from dmgd.priors.load import load_prior
+from dmgd.sources.open import open_source
 from dmgd.statistics.untrained import IMAGES, NETWORKS, UntrainedNetworks, mean_features
+from dmgd.workflows.fit_stats import fit_statistics
 
 SHAPE = (3, 16, 16)
+LABELS = ["tench", "golf ball"]
 LAST, BEFORE = Diffusion().schedule(10, "ddpm")[:2]
 
 
@@ -94,8 +106,30 @@ def test_a_class_is_matched_by_itself():
     assert torch.equal(both[3:], alone)
 
 
-def test_where_features_match_or_there_is_no_gradient_images_stay():
+def test_images_that_have_the_features_stay():
     flat = torch.zeros(2, *SHAPE)
     means = torch.from_numpy(mean_features(flat.numpy(), SHAPE))[None]
     found, _ = feature_guide(means, torch.empty(1, 0, 768))(LAST, flat, flat)
-    assert found.isfinite().all()
+    assert torch.equal(found, flat)
+
+
+def test_the_default_matches_features_in_pixels_and_can_leave_it_out():
+    prior, source = load_prior("digits"), open_source("digits")
+    statistics = fit_statistics(source, prior, StatisticsConfig(k=10), cache=False)
+    networks, distances = UntrainedNetworks(prior.latent_shape), []
+    for method in (DMGD(steps=5), DMGD(steps=5, match_features=False)):
+        plan = make_plan(DistillConfig(ipc=5, method=method), source.spec, prior, statistics)
+        made, _ = sample_batch(Batch(range(3, 4), range(5)), plan, prior, statistics, [])
+        distances.append((networks.features(7, made).mean(0) - statistics.features[3, 7]).square().sum())
+    assert distances[0] < distances[1] / 2
+
+
+def test_latents_of_an_autoencoder_are_left_alone_and_asking_for_more_is_refused(tmp_path):
+    prior = load_prior(str(small_prior(tmp_path / "prior")))
+    source = open_source(f"folder:{as_folder(tmp_path / 'data', pictures(LABELS))}")
+    statistics = fit_statistics(source, prior, StatisticsConfig(k=3), workers=0, cache=False)
+    assert statistics.features.numel() == 0
+    plan = make_plan(DistillConfig(ipc=1, method=DMGD()), source.spec, prior, statistics)
+    assert plan.method.match_features is False
+    with pytest.raises(UsageError, match="needs latents that are pixels"):
+        make_plan(DistillConfig(ipc=1, method=DMGD(match_features=True)), source.spec, prior, statistics)

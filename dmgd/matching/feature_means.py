@@ -31,19 +31,21 @@ def feature_guide(wanted: Float[Tensor, "c r f"], finished: Float[Tensor, "c m d
     def guide(step: Step, x0: Tensor, sigma: Tensor) -> tuple[Tensor, None]:
         if step.index > 0:
             return x0, None
+        networks = UntrainedNetworks((x0.shape[1], x0.shape[2], x0.shape[3]))
         classes = x0.reshape(len(wanted), -1, *x0.shape[1:])
         own = zip(classes, wanted, finished, strict=True)
-        return torch.cat([_matched(images, means, done) for images, means, done in own]), None
+        return torch.cat([_matched(networks, images, means, done) for images, means, done in own]), None
 
     return guide
 
 
 def _matched(
-    images: Float[Tensor, "n c h w"], wanted: Float[Tensor, "r f"], finished: Float[Tensor, "m d"]
+    networks: UntrainedNetworks,
+    images: Float[Tensor, "n c h w"],
+    wanted: Float[Tensor, "r f"],
+    finished: Float[Tensor, "m d"],
 ) -> Float[Tensor, "n c h w"]:
-    shape = images.shape[1:]
-    networks = UntrainedNetworks((shape[0], shape[1], shape[2]))
-    done = [networks.features(r, finished.reshape(-1, *shape)).sum(0) for r in range(len(networks))]
+    done = [networks.features(r, finished.reshape(-1, *networks.shape)).sum(0) for r in range(len(networks))]
     total = len(images) + len(finished)
     for number in range(STEPS):
         r = number % len(networks)

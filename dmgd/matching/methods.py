@@ -81,6 +81,12 @@ class DMGD(OptimalTransport):
     def with_points(self, k: int) -> "DMGD":
         return self if self.k or not self.distribution else replace(self, k=k)
 
+    def settled(self, schedule: Any, statistics: Any, ipc: int) -> "DMGD":
+        method = super().settled(schedule, statistics, ipc)
+        if method.match_features and not statistics.of_pixels:
+            raise UsageError("--match-features yes needs latents that are pixels; this prior has an autoencoder's")
+        return method
+
     def guide(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
         transport = super().guide(statistics, finished, images)
         if not (self.distribution and self.match_features):
