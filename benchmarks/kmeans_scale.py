@@ -8,6 +8,7 @@ opening the parts on. Latents are drawn around a dozen modes per class.
 
 import argparse
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from dmgd.statistics.cache import INDEX, LatentParts, Latents, PartRecord
 from dmgd.statistics.encoding import PART_ITEMS
 from dmgd.statistics.fitting import fit_classes
 
-DIMENSION, MODES = 4 * 32 * 32, 12
+SHAPE, MODES = (4, 32, 32), 12
+DIMENSION = math.prod(SHAPE)
 
 
 def write_parts(folder: Path, classes: int, per_class: int) -> None:
@@ -52,7 +54,7 @@ def cluster(folder: Path, classes: int, k: int) -> None:
     start = time.perf_counter()
     latents = Latents(LatentParts(folder), [info.identity for info in infos])
     opened = time.perf_counter() - start
-    _, quality = fit_classes(latents, infos, StatisticsConfig(k=k), image_shape=None, progress=Display())
+    _, quality = fit_classes(latents, infos, StatisticsConfig(k=k), latent_shape=SHAPE, progress=Display())
     seconds = time.perf_counter() - start
     result = {
         "classes": classes,

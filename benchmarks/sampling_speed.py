@@ -49,6 +49,7 @@ from dmgd.priors.prior import Prior, PriorDefaults, PriorIdentity
 from dmgd.sources.open import open_source
 from dmgd.specs import PriorSpec, SourceSpec
 from dmgd.statistics.file import Statistics
+from dmgd.statistics.untrained import mean_features
 from dmgd.workflows.fit_stats import fit_statistics
 
 LATENTS = {"patch_size": 2, "in_channels": 4, "out_channels": 8, "num_classes": 1000}
@@ -98,11 +99,12 @@ def random_statistics(prior: Prior, classes: int, k: int) -> Statistics:
     generator = torch.Generator().manual_seed(0)
     mass = 0.1 + torch.rand(classes, k, generator=generator)
     support = torch.randn(classes, k, math.prod(prior.latent_shape), generator=generator)
+    features = torch.from_numpy(mean_features(support[0].numpy(), prior.latent_shape))
     return Statistics(
         support=support,
         mass=mass / mass.sum(1, keepdim=True),
         covariance=(support @ support.mT).double(),
-        features=torch.empty(classes, 0, 0),
+        features=features.expand(classes, -1, -1),
         count=torch.full((classes,), 100),
         classes=tuple(ClassInfo(str(c), None, c) for c in range(classes)),
         header={"encoder": {"pixels": False}, "quality": {"w2": [1.0] * classes}},

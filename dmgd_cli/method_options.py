@@ -99,7 +99,9 @@ def _default(one: Field[Any]) -> str:
         return " ".join(map(str, one.default))
     if one.default is None:
         return one.metadata.get("unset", "by the data" if one.metadata.get("by_data") else "")
-    return "" if isinstance(one.default, bool) else str(one.default)
+    if isinstance(one.default, bool):
+        return "" if one.name in PANELS else "yes" if one.default else "no"
+    return str(one.default)
 
 
 def _described(help: dict[str, list[str]], usual: dict[str, list[str]], holders: list[str]) -> str:

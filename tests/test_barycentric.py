@@ -90,7 +90,7 @@ def test_the_step_size_does_not_depend_on_scale_or_finished_images(points):
 
 def test_matching_acts_within_its_window(points):
     latents, support, mass = points
-    method = DMGD(window=(8, 9), keep_detail=False, match_covariance=False)
+    method = DMGD(window=(8, 9), keep_detail=False, match_covariance=False, match_features=False)
     guide = method.guide(
         SimpleNamespace(support=support, mass=mass, covariance=None, count=None), latents[:, :0], range(6)
     )
@@ -224,7 +224,7 @@ def test_images_keep_their_detail_where_latents_are_not_pixels():
 
     plain, _ = made(DMGD(distribution=False), pixels=False)
     of_pixels, whole_window = made(DMGD(match_features=False), pixels=True)
-    of_latents, window = made(DMGD(), pixels=False)
+    of_latents, window = made(DMGD(match_features=False), pixels=False)
     assert of_pixels < 0.5 * plain
     assert whole_window[0] == 0
     assert of_latents > 0.95 * plain
@@ -273,7 +273,7 @@ def test_labels_are_plain_at_last_however_near_the_classes_are():
     schedule = respaced(training_alpha_bar())
 
     def settled(between):
-        known = SimpleNamespace(between=between, within=3.0, of_pixels=True)
+        known = SimpleNamespace(between=between, within=3.0, of_pixels=True, blurs=False)
         return DMGD().settled(schedule, known, 5)
 
     from dmgd.matching.soft_labels import paper_certainty

@@ -11,7 +11,7 @@ from source_stand_ins import as_folder, as_parquet, pictures, shuffled, small_pr
 from dmgd.config import StatisticsConfig
 from dmgd.generation.config import DistillConfig
 from dmgd.images import square_pixels
-from dmgd.matching.methods import method_named
+from dmgd.matching.methods import DMGD, method_named
 from dmgd.priors.load import load_prior
 from dmgd.runs.directory import RunDirectory
 from dmgd.sources.detail import detail
@@ -100,6 +100,21 @@ def test_statistics_without_detail_load_without_a_warning(digits, tmp_path):
     run = distill(source, prior, CONFIG, out=tmp_path / "run", statistics=old, progress=recorder)
     assert not recorder.warnings
     assert "detail" not in RunDirectory.open(run.path).manifest["statistics"]
+
+
+def test_images_keep_their_detail_where_support_points_have_less_than_half_of_it(digits):
+    """Of photographs; but the only image of a class in pixels is its mean."""
+    _, prior, statistics = digits
+    points = prior.codec.decode(statistics.support.reshape(-1, *prior.latent_shape)).numpy()
+    of_points = np.average(detail(points), weights=statistics.mass.flatten())
+
+    def kept(share, ipc):
+        header = {**statistics.header, "detail": float(of_points / share)}
+        known = dataclasses.replace(statistics, header=header)
+        return DMGD().settled(prior.schedule(50, "ddpm"), known, ipc).keep_detail
+
+    assert [kept(0.51, ipc) for ipc in (1, 10)] == [False, False]
+    assert [kept(0.49, ipc) for ipc in (1, 2, 10)] == [False, True, True]
 
 
 def test_the_command_warns_with_the_source_s_detail(inline, tmp_path):

@@ -8,7 +8,6 @@ from torch import nn
 
 from dmgd.config import StatisticsConfig
 from dmgd.diffusion.process import Diffusion
-from dmgd.errors import UsageError
 from dmgd.generation.batches import Batch
 from dmgd.generation.config import DistillConfig
 from dmgd.generation.plan import make_plan
@@ -69,7 +68,7 @@ def test_mean_features_are_of_evenly_spread_images():
 
 def test_only_the_last_step_is_guided():
     x0 = images(4)
-    guide = feature_guide(wanted(), x0.new_empty(2, 0, 768))
+    guide = feature_guide(wanted(), x0.new_empty(2, 0, 768), are_pixels=True)
     assert guide(BEFORE, x0, x0)[0] is x0
     assert guide(LAST, x0, x0)[0] is not x0
 
@@ -79,15 +78,15 @@ def test_a_step_follows_the_gradient_of_the_squared_distance_of_means(monkeypatc
     x0, done, means = images(3) / 2, images(2, 5), wanted(1)
     moving = x0.clone().requires_grad_()
     ((as_modules(0)(torch.cat([done, moving])).mean(0) - means[0, 0]) ** 2).sum().backward()
-    step = 0.03 * moving.grad / moving.grad.square().mean().sqrt()
-    found, cost = feature_guide(means, done.flatten(1)[None])(LAST, x0, x0)
+    step = 0.02 * moving.grad / moving.grad.square().mean().sqrt()
+    found, cost = feature_guide(means, done.flatten(1)[None], are_pixels=True)(LAST, x0, x0)
     torch.testing.assert_close(found, x0 - step, rtol=1e-4, atol=1e-5)
     assert cost is None
 
 
 def test_images_get_the_mean_features_of_their_class_and_stay_pictures():
     x0, means = images(8), wanted()
-    guide = feature_guide(means, x0.new_empty(2, 0, 768))
+    guide = feature_guide(means, x0.new_empty(2, 0, 768), are_pixels=True)
     found, _ = guide(LAST, x0, x0)
     assert found.abs().max() <= 1
     assert (found - x0).square().mean().sqrt() < 0.3
@@ -101,35 +100,40 @@ def test_images_get_the_mean_features_of_their_class_and_stay_pictures():
 
 def test_a_class_is_matched_by_itself():
     x0, means, none = images(6), wanted(), torch.empty(2, 0, 768)
-    both, _ = feature_guide(means, none)(LAST, x0, x0)
-    alone, _ = feature_guide(means[1:], none[1:])(LAST, x0[3:], x0[3:])
+    both, _ = feature_guide(means, none, are_pixels=True)(LAST, x0, x0)
+    alone, _ = feature_guide(means[1:], none[1:], are_pixels=True)(LAST, x0[3:], x0[3:])
     assert torch.equal(both[3:], alone)
 
 
 def test_images_that_have_the_features_stay():
     flat = torch.zeros(2, *SHAPE)
     means = torch.from_numpy(mean_features(flat.numpy(), SHAPE))[None]
-    found, _ = feature_guide(means, torch.empty(1, 0, 768))(LAST, flat, flat)
+    found, _ = feature_guide(means, torch.empty(1, 0, 768), are_pixels=True)(LAST, flat, flat)
     assert torch.equal(found, flat)
 
 
-def test_the_default_matches_features_in_pixels_and_can_leave_it_out():
-    prior, source = load_prior("digits"), open_source("digits")
-    statistics = fit_statistics(source, prior, StatisticsConfig(k=10), cache=False)
+def test_latents_of_an_autoencoder_have_no_bounds():
+    x0 = 3 * images(2)
+    means = torch.from_numpy(mean_features(x0.flatten(1).numpy(), SHAPE))[None]
+    found, _ = feature_guide(means, torch.empty(1, 0, 768), are_pixels=False)(LAST, x0, x0)
+    assert found.abs().max() > 2.9
+
+
+def prior_and_source(kind, folder):
+    """The digits in pixels, and pictures of two classes in the latents of an autoencoder."""
+    if kind == "pixels":
+        return load_prior("digits"), open_source("digits")
+    prior = load_prior(str(small_prior(folder / "prior")))
+    return prior, open_source(f"folder:{as_folder(folder / 'data', pictures(LABELS))}")
+
+
+@pytest.mark.parametrize(("kind", "share"), [("pixels", 0.5), ("latents", 1)])  # the second prior draws nothing
+def test_the_default_matches_features_and_can_leave_it_out(kind, share, tmp_path):
+    prior, source = prior_and_source(kind, tmp_path)
+    statistics = fit_statistics(source, prior, StatisticsConfig(k=3), workers=0, cache=False)
     networks, distances = UntrainedNetworks(prior.latent_shape), []
     for method in (DMGD(steps=5), DMGD(steps=5, match_features=False)):
         plan = make_plan(DistillConfig(ipc=5, method=method), source.spec, prior, statistics)
-        made, _ = sample_batch(Batch(range(3, 4), range(5)), plan, prior, statistics, [])
-        distances.append((networks.features(7, made).mean(0) - statistics.features[3, 7]).square().sum())
-    assert distances[0] < distances[1] / 2
-
-
-def test_latents_of_an_autoencoder_are_left_alone_and_asking_for_more_is_refused(tmp_path):
-    prior = load_prior(str(small_prior(tmp_path / "prior")))
-    source = open_source(f"folder:{as_folder(tmp_path / 'data', pictures(LABELS))}")
-    statistics = fit_statistics(source, prior, StatisticsConfig(k=3), workers=0, cache=False)
-    assert statistics.features.numel() == 0
-    plan = make_plan(DistillConfig(ipc=1, method=DMGD()), source.spec, prior, statistics)
-    assert plan.method.match_features is False
-    with pytest.raises(UsageError, match="needs latents that are pixels"):
-        make_plan(DistillConfig(ipc=1, method=DMGD(match_features=True)), source.spec, prior, statistics)
+        made, _ = sample_batch(Batch(range(1, 2), range(5)), plan, prior, statistics, [])
+        distances.append((networks.features(7, made).mean(0) - statistics.features[1, 7]).square().sum())
+    assert distances[0] < share * distances[1]

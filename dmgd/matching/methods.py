@@ -32,6 +32,11 @@ def dmgd_window(method: "DMGD", alpha_bar: Sequence[float], statistics: Any, ipc
     return min(first, last - 1), last
 
 
+def keep_detail_by_data(method: "DMGD", alpha_bar: Sequence[float], statistics: Any, ipc: int) -> bool:
+    """Where means are blurs; but of pixels, networks learn most from a single image of a class if it is the mean."""
+    return bool(statistics.blurs and not (statistics.of_pixels and ipc == 1))
+
+
 def match_norm_by_data(method: "DMGD", alpha_bar: Sequence[float], statistics: Any, ipc: int) -> bool:
     return bool(method.keep_detail) and ipc == 1 and method.order == "joint"
 
@@ -41,9 +46,12 @@ class DMGD(OptimalTransport):
     """Soft labels, and barycentric steps of the exact transport plan to targets that are matched to the class's
     covariance (`match_covariance`).
 
-    A mean of pixels is a picture, and steps lead all the way to it, until the end. A mean of an autoencoder's latents
-    decodes to a blur: with `keep_detail`, steps stay in the span of the support points and end while noise still hides
-    the deviation of an image from its support point (None: if latents are not pixels).
+    Where a mean of images is a picture, as of digits, steps lead all the way to it, until the end. A mean of
+    photographs, or of an autoencoder's latents, is a blur: with `keep_detail`, steps stay in the span of the support
+    points and end while noise still hides the deviation of an image from its support point (None: if means are blurs,
+    but the only image of a class in pixels is its mean).
+
+    At last the images of a class get its mean features under untrained networks (`match_features`).
 
     With one image per class, the target is the mean of the class, and there is no covariance to match. With
     `match_norm` (None: for one image per class that keeps its detail) the target is the mean scaled to the norm of an
@@ -58,20 +66,15 @@ class DMGD(OptimalTransport):
     )
     window: Pair | None = preset(OptimalTransport, "window", None, by_data=dmgd_window)
     match_covariance: bool = setting(True)
-    match_features: bool | None = setting(
-        None,
-        "Give the images of a class its mean features under untrained networks.",
-        needs="distribution",
-        unset="no with an autoencoder",
-        by_data=lambda method, alpha_bar, statistics, ipc: statistics.of_pixels,
+    match_features: bool = setting(
+        True, "Give the images of a class its mean features under untrained networks.", needs="distribution"
     )
     match_norm: bool | None = setting(None, needs="distribution", by_data=match_norm_by_data)
     keep_detail: bool | None = setting(
         None,
         "Leave detail to the prior (yes), or move images all the way to means (no).",
         needs="distribution",
-        unset="yes with an autoencoder",
-        by_data=lambda method, alpha_bar, statistics, ipc: not statistics.of_pixels,
+        by_data=keep_detail_by_data,
     )
 
     def support_points(self, ipc: int) -> int:
@@ -81,19 +84,13 @@ class DMGD(OptimalTransport):
     def with_points(self, k: int) -> "DMGD":
         return self if self.k or not self.distribution else replace(self, k=k)
 
-    def settled(self, schedule: Any, statistics: Any, ipc: int) -> "DMGD":
-        method = super().settled(schedule, statistics, ipc)
-        if method.match_features and not statistics.of_pixels:
-            raise UsageError("--match-features yes needs latents that are pixels; this prior has an autoencoder's")
-        return method
-
     def guide(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
         transport = super().guide(statistics, finished, images)
         if not (self.distribution and self.match_features):
             return transport
         from dmgd.matching.feature_means import feature_guide
 
-        features = feature_guide(statistics.features, finished)
+        features = feature_guide(statistics.features, finished, are_pixels=statistics.of_pixels)
 
         def both(step: Any, x0: Any, sigma: Any) -> tuple[Any, Any]:
             moved, cost = transport(step, x0, sigma)

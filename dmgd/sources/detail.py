@@ -4,6 +4,8 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from numpy import ndarray
 
+LEAST_DETAIL = 0.5  # of the detail of the source's images: what has less is blurred
+
 
 def detail(pixels: UInt8[ndarray, "*n h w c"]) -> Float64[ndarray, "*n"]:
     """The mean squared half Laplacian of each image's grey values in [-1, 1]; 0 for a constant image.

@@ -16,6 +16,8 @@ from torch import Tensor
 from dmgd.classes.info import ClassInfo
 from dmgd.errors import ArtifactError
 from dmgd.files import canonical_json, misfit, open_regular, sha256_bytes, written_whole
+from dmgd.priors.codec import PixelCodec
+from dmgd.sources.detail import LEAST_DETAIL, detail
 from dmgd.specs import unlabelled
 
 FORMAT = 5
@@ -29,6 +31,7 @@ HEADER = {  # what is read of it, see `misfit`
     "encoder": {**_WEIGHTS, "approximate": bool, "pixels": bool, "config": dict},
     "quality": _QUALITY,
     "bad_images": {"count": int},
+    "image_size": int,
     "detail": int | float | None,
     "k": int,
     "seed": int,
@@ -39,9 +42,8 @@ HEADER = {  # what is read of it, see `misfit`
 @dataclass(frozen=True)
 class Statistics:
     """Per class the `support` points in latent space, their `mass` (sums to 1; 0 for points that a small class lacks),
-    the `covariance` of its latents along them (see `covariance_along`), the mean `features` of its images (see
-    `mean_features`; empty where latents are not pixels) and the number of images `count`; the class table; and the
-    `header`: source, prior, settings and versions."""
+    the `covariance` of its latents along them (see `covariance_along`), their mean `features` (see `mean_features`)
+    and the number of images `count`; the class table; and the `header`: source, prior, settings and versions."""
 
     support: Float32[Tensor, "c k d"]
     mass: Float32[Tensor, "c k"]
@@ -78,6 +80,19 @@ class Statistics:
     def of_pixels(self) -> bool:
         """Whether the latents are pixels, grey or RGB, rather than an autoencoder's."""
         return self.header["encoder"]["pixels"]
+
+    @cached_property
+    def blurs(self) -> bool:
+        """Whether the mean of some images of a class is a blur: always in an autoencoder's latents, and in pixels where
+        support points have less than LEAST_DETAIL of the detail of the source's images."""
+        if not self.of_pixels:
+            return True
+        if not (of_source := self.header.get("detail")):
+            return False
+        side = self.header["image_size"]
+        points = self.support.reshape(*self.mass.shape, -1, side, side).flatten(0, 1)
+        of_points = detail(PixelCodec(points.shape[1], points.device).decode(points).cpu().numpy())
+        return float((self.mass.flatten().cpu().numpy() * of_points).sum()) < LEAST_DETAIL * of_source * len(self.mass)
 
     @cached_property
     def between(self) -> float:
@@ -181,8 +196,8 @@ def _misfit_of_tensors(header: dict[str, Any], tensors: dict[str, Tensor]) -> st
         if not tensor.isfinite().all():
             return f"{name} is not finite"
     mass = tensors["mass"]
-    if len(features) != 3:
-        return f"features are of shape {features}, not of 3 dimensions"
+    if len(features) != 3 or not all(features):
+        return f"features are of shape {features}, not of a class, a network and a feature"
     if not all(shapes["support"]) or (mass < 0).any() or not torch.allclose(mass.sum(1), torch.ones(c), atol=1e-3):
         return "the masses of a class do not sum to 1"
     if (tensors["count"] < 1).any() or any(len(header["quality"][name]) != c for name in _QUALITY):

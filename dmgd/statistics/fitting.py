@@ -27,7 +27,7 @@ from dmgd.statistics.kmeans import class_seed, quantization_error, quantize, rep
 from dmgd.statistics.untrained import mean_features
 
 BAD_LISTED = 100
-HEADER = 5  # incremented when headers get new fields, so that cached statistics without them are fitted again
+HEADER = 6  # incremented when headers get new fields, so that cached statistics without them are fitted again
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Fit:
 
 @dataclass(frozen=True)
 class Fitting:
-    """Fits `k` support points to a class, and mean features if its latents are images of the shape `image_shape`
-    (None: they are an autoencoder's); as the work of an engine; its own spec."""
+    """Fits `k` support points and mean features to a class, whose latents have the shape `latent_shape`; as the work of
+    an engine; its own spec."""
 
     k: int
-    image_shape: tuple[int, int, int] | None
+    latent_shape: tuple[int, int, int]
     device: ClassVar[str] = "core"
 
     def __call__(self, task: FitTask, bar: Task) -> Fit:
@@ -66,7 +66,7 @@ class Fitting:
             mean = rows.mean(0, dtype="float64", keepdims=True).astype("float32")
             errors = [quantization_error(rows, points) for points in (support[mass > 0], mean)]
             covariance = covariance_along(support, mass, rows)
-            features = mean_features(rows, self.image_shape) if self.image_shape else np.empty((0, 0), np.float32)
+            features = mean_features(rows, self.latent_shape)
         bar.advance()
         return Fit(support, mass.astype("float32"), covariance, features, *(float(f"{one:.6g}") for one in errors))
 
@@ -82,17 +82,17 @@ def fit_classes(
     classes: Sequence[ClassInfo],
     config: StatisticsConfig,
     *,
-    image_shape: tuple[int, int, int] | None,
+    latent_shape: tuple[int, int, int],
     engine: Engine = SerialEngine(),
     progress: Progress,
 ) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
     """The `support`, `mass`, `covariance` and `features` of `Statistics`, and the quantization errors of every class:
     `w2` is W₂², the mean squared distance of a latent to its nearest point, `w2_of_one_point` the same with the mean as
-    the only point. `image_shape` (channels, height, width) is that of latents which are pixels, None of others. One
-    thread per core, or the engine's workers; the result does not depend on their number."""
+    the only point. `latent_shape` is (channels, height, width). One thread per core, or the engine's workers; their
+    number does not change the result."""
     seeds = [class_seed(config.seed, info.identity) for info in classes]
     tasks = (alone(FitTask(latents[index].rows, seed)) for index, seed in enumerate(seeds))
-    fitting = Fitting(config.k, image_shape)
+    fitting = Fitting(config.k, latent_shape)
     with engine, reproducible(), progress.task("k-means", len(classes), "classes") as bar:
         found = engine.map(fitting, tasks, bar, progress, ordered=True, threads=available_cores())
         fits = [fit for _, fit in found]

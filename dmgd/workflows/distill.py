@@ -33,7 +33,7 @@ from dmgd.runs.directory import MANIFEST, RunDirectory, require_own
 from dmgd.runs.preview import write_preview
 from dmgd.runs.weights import WEIGHTS, read_weights, write_weights
 from dmgd.sources.decode import available_cores
-from dmgd.sources.detail import detail
+from dmgd.sources.detail import LEAST_DETAIL, detail
 from dmgd.sources.open import as_source
 from dmgd.sources.source import Source
 from dmgd.specs import NO_VAE, PriorSpec, SourceSpec, default_prior, embedded_points
@@ -44,7 +44,6 @@ from dmgd.statistics.file import Statistics
 from dmgd.workflows.fit_stats import fit_statistics
 
 WRITERS = 8  # threads, at most, each of which writes a batch
-LEAST_DETAIL = 0.5  # of the source's: below it, warn of blur
 
 
 def distill(

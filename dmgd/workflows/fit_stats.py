@@ -75,10 +75,8 @@ def fit_statistics(
         )
         counts = [latents.images(index) for index in range(len(latents))]
         _warn_of_edition(source, counts, progress)
-        image_shape = prior.latent_shape if prior.encoder_identity["pixels"] else None
-        tensors, quality = fit_classes(
-            latents, classes, config, image_shape=image_shape, engine=engine, progress=progress
-        )
+        shape = prior.latent_shape
+        tensors, quality = fit_classes(latents, classes, config, latent_shape=shape, engine=engine, progress=progress)
     header = statistics_header(source, prior, config, latents, counts) | {"quality": quality}
     statistics = Statistics(**tensors, count=torch.tensor(counts), classes=classes, header=header)
     if latents.in_cache:
