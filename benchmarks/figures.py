@@ -37,5 +37,5 @@ def gain(by: By, better: str, other: str, ipc: Any) -> str:
         return "–"
     seeds = sorted({seed for seed, _ in both})
     difference = np.array([np.mean([a[key] - b[key] for key in both if key[0] == seed]) for seed in seeds])
-    error = difference.std(ddof=1) / len(seeds) ** 0.5 if len(seeds) > 1 else float("nan")
-    return f"{difference.mean():+.2f} ± {error:.2f} ({len(seeds)})"
+    error = f" ± {difference.std(ddof=1) / len(seeds) ** 0.5:.2f}" if len(seeds) > 1 else ""
+    return f"{difference.mean():+.2f}{error} ({len(seeds)})"

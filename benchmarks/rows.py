@@ -23,6 +23,7 @@ ABLATIONS: dict[str, Sampled] = {
     "dmgd, no features": DMGD(match_features=False),
     "dmgd, bare means": DMGD(match_covariance=False),
     "dmgd, detail kept": DMGD(keep_detail=True),
+    "dmgd, to the means": DMGD(keep_detail=False),
     "dmgd, greedy": DMGD(order="greedy"),
     "dmgd, steps 30–45": DMGD(window=(30, 45)),
     "dmgd, ρ 0.25": DMGD(rho=0.25),
