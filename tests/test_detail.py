@@ -108,13 +108,14 @@ def test_images_keep_their_detail_where_support_points_have_less_than_half_of_it
     points = prior.codec.decode(statistics.support.reshape(-1, *prior.latent_shape)).numpy()
     of_points = np.average(detail(points), weights=statistics.mass.flatten())
 
-    def kept(share, ipc):
+    def kept(share, ipc, order="joint"):
         header = {**statistics.header, "detail": float(of_points / share)}
         known = dataclasses.replace(statistics, header=header)
-        return DMGD().settled(prior.schedule(50, "ddpm"), known, ipc).keep_detail
+        return DMGD(order=order).settled(prior.schedule(50, "ddpm"), known, ipc).keep_detail
 
     assert [kept(0.51, ipc) for ipc in (1, 10)] == [False, False]
     assert [kept(0.49, ipc) for ipc in (1, 2, 10)] == [False, True, True]
+    assert [kept(0.49, ipc, "greedy") for ipc in (1, 2)] == [True, True]  # such a run can grow from one to two
 
 
 def test_the_command_warns_with_the_source_s_detail(inline, tmp_path):

@@ -33,8 +33,10 @@ def dmgd_window(method: "DMGD", alpha_bar: Sequence[float], statistics: Any, ipc
 
 
 def keep_detail_by_data(method: "DMGD", alpha_bar: Sequence[float], statistics: Any, ipc: int) -> bool:
-    """Where means are blurs; but of pixels, networks learn most from a single image of a class if it is the mean."""
-    return bool(statistics.blurs and not (statistics.of_pixels and ipc == 1))
+    """Where means are blurs; but of pixels, networks learn most from a single image of a class if it is the mean. A
+    greedy run may grow beyond its single image."""
+    is_the_mean = statistics.of_pixels and ipc == 1 and method.order == "joint"
+    return bool(statistics.blurs and not is_the_mean)
 
 
 def match_norm_by_data(method: "DMGD", alpha_bar: Sequence[float], statistics: Any, ipc: int) -> bool:

@@ -93,7 +93,7 @@ def fit_classes(
     seeds = [class_seed(config.seed, info.identity) for info in classes]
     tasks = (alone(FitTask(latents[index].rows, seed)) for index, seed in enumerate(seeds))
     fitting = Fitting(config.k, latent_shape)
-    with engine, reproducible(), progress.task("k-means", len(classes), "classes") as bar:
+    with engine, reproducible(), progress.task("fit", len(classes), "classes") as bar:
         found = engine.map(fitting, tasks, bar, progress, ordered=True, threads=available_cores())
         fits = [fit for _, fit in found]
     names = ("support", "mass", "covariance", "features")
