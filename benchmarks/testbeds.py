@@ -16,7 +16,9 @@
 | `exact-latents` | the same in TAESD's latents of 128 pixels | `quick` at 64 pixels with ConvNet-4, linear probe |
 | `cifar10` | a trained one, pixels | `dsa` |
 | `imagenette-128` | a trained one, TAESD's latents | `igd-adamw` with ConvNet-6 and ResNetAP-10, STEPS steps; probe |
-| `imagenette-128-gpu` | the same, a larger network, trained on a GPU | the same, with more steps |
+| `imagenette-128-gpu` | the same, a larger network, trained on a GPU | `quick` with the same networks; probe |
+
+`igd-adamw` tests a hundred times, which takes most of a short training: hence `quick`, which tests once, on a GPU.
 
 All of it is done by `dmgd.bench`; every seed distils again and trains one network. `--data` is a folder of imagenette
 or CIFAR-10, `--vae` TAESD (diffusers' AutoencoderTiny). A prior that is not given is trained first. Rows are NAME at
@@ -112,7 +114,12 @@ BEDS = {
     ),
     "cifar10": Testbed(None, 32, training={"minutes": 240}, settings={"protocols": ("dsa",)}),
     "imagenette-128": _AT_128,
-    "imagenette-128-gpu": replace(_AT_128, training={"minutes": 8}, steps=1500),
+    "imagenette-128-gpu": replace(
+        _AT_128,
+        training={"minutes": 8},
+        settings={"networks": ("convnet-6", "resnetap-10"), "size": 128},
+        steps=None,
+    ),
 }
 
 
@@ -215,12 +222,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of all that is made; default: build/bed-TESTBED")
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="default: all methods, at all scales")
+    parser.add_argument("--networks", nargs="+", help="to train, in place of the testbed's")
     parser.add_argument("--ipc", type=int, nargs="+", default=[1, 10, 50])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, help="of each training, in place of its epochs (IPC 1: fewer images each)")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     bed, display = BEDS[arguments.testbed], Display()
+    if arguments.networks:
+        bed = replace(bed, settings={**bed.settings, "networks": tuple(arguments.networks)})
     validates = "-validation" if arguments.split == "validation" else ""
     arguments.out = arguments.out or Path("build") / f"bed-{arguments.testbed}{validates}"
     if bed.is_exact and bed.in_latents and not arguments.vae:
