@@ -13,7 +13,7 @@ from dmgd.generation.config import DistillConfig
 from dmgd.generation.plan import make_plan
 from dmgd.generation.sampling import sample_batch
 from dmgd.matching import feature_means
-from dmgd.matching.feature_means import feature_guide
+from dmgd.matching.feature_means import feature_guide, matched
 from dmgd.matching.methods import DMGD
 from dmgd.priors.load import load_prior
 from dmgd.sources.open import open_source
@@ -103,6 +103,14 @@ def test_a_class_is_matched_by_itself():
     both, _ = feature_guide(means, none, are_pixels=True)(LAST, x0, x0)
     alone, _ = feature_guide(means[1:], none[1:], are_pixels=True)(LAST, x0[3:], x0[3:])
     assert torch.equal(both[3:], alone)
+
+
+def test_classes_that_are_matched_together_are_as_if_each_were_alone():
+    x0, done = images(6).reshape(2, 3, *SHAPE), images(4, 5).reshape(2, 2, -1)
+    networks, means = UntrainedNetworks(SHAPE), wanted()
+    together = matched(networks, x0, means, done, 1.0)
+    each = [matched(networks, x0[c : c + 1], means[c : c + 1], done[c : c + 1], 1.0) for c in range(2)]
+    torch.testing.assert_close(together, torch.cat(each), rtol=1e-3, atol=1e-4)
 
 
 def test_images_that_have_the_features_stay():

@@ -36,28 +36,37 @@ def feature_guide(wanted: Float[Tensor, "c r f"], finished: Float[Tensor, "c m d
             return x0, None
         networks = UntrainedNetworks((x0.shape[1], x0.shape[2], x0.shape[3]))
         classes = x0.reshape(len(wanted), -1, *x0.shape[1:])
-        own = zip(classes, wanted, finished, strict=True)
-        return torch.cat([_matched(networks, images, means, done, limit) for images, means, done in own]), None
+        # The images of one class are far too few to fill a GPU. On a CPU they stay alone, so that none of their bits
+        # depends on the other classes of the batch.
+        together = len(wanted) if x0.is_cuda else 1
+        parts = zip(*(whole.split(together) for whole in (classes, wanted, finished)), strict=True)
+        return torch.cat([matched(networks, *part, limit) for part in parts]).reshape(x0.shape), None
 
     return guide
 
 
-def _matched(
+def matched(
     networks: UntrainedNetworks,
-    images: Float[Tensor, "n c h w"],
-    wanted: Float[Tensor, "r f"],
-    finished: Float[Tensor, "m d"],
+    images: Float[Tensor, "c n ch h w"],
+    wanted: Float[Tensor, "c r f"],
+    finished: Float[Tensor, "c m d"],
     limit: float,
-) -> Float[Tensor, "n c h w"]:
-    done = [networks.features(r, finished.reshape(-1, *networks.shape)).sum(0) for r in range(len(networks))]
-    total = len(images) + len(finished)
+) -> Float[Tensor, "c n ch h w"]:
+    """The images of each class after STEPS steps, within ± `limit`."""
+
+    def sums(r: int, of: Float[Tensor, "c k ch h w"]) -> Float[Tensor, "c f"]:
+        return networks.features(r, of.flatten(0, 1)).unflatten(0, of.shape[:2]).sum(1)
+
+    done = finished.unflatten(2, networks.shape)
+    of_done = [sums(r, done) for r in range(len(networks))]
+    total = images.shape[1] + finished.shape[1]
     for number in range(STEPS):
         r = number % len(networks)
         with torch.enable_grad():
             moving = images.detach().requires_grad_()
-            means = (networks.features(r, moving).sum(0) + done[r]) / total
-            (gradient,) = torch.autograd.grad((means - wanted[r]).square().sum(), moving)
+            means = (sums(r, moving) + of_done[r]) / total
+            (gradient,) = torch.autograd.grad((means - wanted[:, r]).square().sum(), moving)
         size = FIRST_STEP * (1 - number / STEPS)
-        rms = gradient.square().mean().sqrt().clamp_min(torch.finfo(gradient.dtype).tiny)
-        images = (images - size / rms * gradient).clamp(-limit, limit)
+        rms = gradient.square().mean((1, 2, 3, 4), keepdim=True).sqrt()
+        images = (images - size / rms.clamp_min(torch.finfo(rms.dtype).tiny) * gradient).clamp(-limit, limit)
     return images
