@@ -3,6 +3,7 @@
 import json
 import re
 import resource
+from dataclasses import replace
 
 import numpy as np
 import ot
@@ -234,6 +235,10 @@ def test_statistics_are_valid_for_their_data_at_any_path(tmp_path, prior):
     ):
         with pytest.raises(MismatchError, match=message):
             check_statistics(statistics, other, prior, k)
+    for part in ("support", "features"):
+        shorter = replace(statistics, **{part: getattr(statistics, part)[:, :, 1:]})
+        with pytest.raises(MismatchError, match="another shape of latents and features"):
+            check_statistics(shorter, there, prior, 3)
 
 
 def test_an_encoder_of_other_latents_is_refused(tmp_path, prior):

@@ -40,7 +40,8 @@ def feature_guide(wanted: Float[Tensor, "c r f"], finished: Float[Tensor, "c m d
         # depends on the other classes of the batch.
         together = len(wanted) if x0.is_cuda else 1
         parts = zip(*(whole.split(together) for whole in (classes, wanted, finished)), strict=True)
-        return torch.cat([matched(networks, *part, limit) for part in parts]).reshape(x0.shape), None
+        found = [matched(networks, images, means, done, limit) for images, means, done in parts]
+        return torch.cat(found).reshape(x0.shape), None
 
     return guide
 

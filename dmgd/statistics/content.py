@@ -1,5 +1,6 @@
 """Whether statistics belong to a source, by a digest of the pixels that the encoder gets."""
 
+import math
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -12,6 +13,7 @@ from dmgd.sources.decode import decoded_chunks
 from dmgd.sources.source import Source
 from dmgd.statistics.cache import content_digest, warn_of_cache
 from dmgd.statistics.file import Statistics
+from dmgd.statistics.untrained import UntrainedNetworks
 
 FORMAT = 1
 
@@ -33,6 +35,9 @@ def check_statistics(
         raise _other("configuration of the autoencoder", encoder["id"], prior.identity.id)
     if k is not None and found["k"] != k:
         raise _other("k", found["k"], k)
+    shapes = (statistics.support.shape[2], *statistics.features.shape[1:])
+    if shapes != (own := (math.prod(prior.latent_shape), *UntrainedNetworks(prior.latent_shape).means_shape)):
+        raise _other("shape of latents and features", shapes, own)
     identities = [info.identity for info in statistics.classes]
     if identities != [info.identity for info in source.classes] or (
         found["source"]["fingerprint"] != source_content(source, prior, progress=progress)

@@ -35,10 +35,19 @@ class UntrainedNetworks:
     def __len__(self) -> int:
         return NETWORKS
 
+    @property
+    def means_shape(self) -> tuple[int, int]:
+        """The shape of mean features: networks, and features of each."""
+        height, width = (side >> self._blocks for side in self.shape[1:])
+        return NETWORKS, WIDTH * height * width
+
+    @property
+    def _blocks(self) -> int:
+        return min(BLOCKS, min(self.shape[1:]).bit_length() - 1)
+
     @cached_property
     def _weights(self) -> list[list[Tensor]]:
-        blocks = min(BLOCKS, min(self.shape[1:]).bit_length() - 1)
-        inputs = [self.shape[0], *[WIDTH] * (blocks - 1)]
+        inputs = [self.shape[0], *[WIDTH] * (self._blocks - 1)]
         generators = [torch.Generator().manual_seed(seed) for seed in range(NETWORKS)]
         return [[torch.randn(WIDTH, width, 3, 3, generator=drawn) for width in inputs] for drawn in generators]
 
