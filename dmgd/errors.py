@@ -24,6 +24,14 @@ class MismatchError(DmgdError):
     """Two things that must agree do not: statistics and source, classes and prior, bytes and their checksum."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this process, or a device, had no memory left. Torch says so in several ways, of which only some have a
+    type of their own."""
+    if isinstance(error, RuntimeError):
+        return any(said in str(error) for said in ("out of memory", "can't allocate memory", "ALLOC_FAILED"))
+    return isinstance(error, MemoryError)
+
+
 def unknown_choice(kind: str, value: str, choices: "list[str] | tuple[str, ...]") -> UsageError:
     """The error for a name that is not one of `choices`; suggests the closest one, if any."""
     from difflib import get_close_matches

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dmgd import __version__
-from dmgd.errors import DmgdError, one_line, visible
+from dmgd.errors import DmgdError, is_out_of_memory, one_line, visible
 from dmgd_cli import (
     bench,
     distill,
@@ -85,6 +85,15 @@ def main() -> None:
     except OSError as error:
         path = f" ({error.filename})" if error.filename else ""
         _print_error(f"error: {error.strerror or error}{path}; fix the cause and repeat the command")
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = f" ({one_line(str(error))[:100]})" if str(error) else ""
+        _print_error(
+            f"error: memory ran out{reason}; end what else needs it, or take smaller images or another --device, and "
+            "repeat the command"
+        )
         sys.exit(1)
 
 

@@ -15,6 +15,7 @@ from dmgd.diffusion.noise import SeededNoise
 from dmgd.diffusion.sampler import sample
 from dmgd.images import decode
 from dmgd.priors import training
+from dmgd.priors.codec import AutoencoderCodec
 from dmgd.priors.dit import DiTConfig
 from dmgd.priors.latent_space import latent_space, open_codec
 from dmgd.priors.recipe import Recipe, TrainingConfig, patch_of, usable_size
@@ -149,6 +150,39 @@ def test_what_cannot_be_trained_is_said_in_one_line_and_nothing_is_written(
     said = trained(inline, photos, tmp_path / "out", *options, code=code).stderr
     assert part in said.splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.50 GiB.\nSee the documentation"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported at some other call"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        MemoryError(),
+    ],
+    ids=["CUDA", "CUDA's library", "CPU", "Python"],
+)
+def test_memory_that_runs_out_is_said_in_one_line(error, photos, tmp_path, inline, monkeypatch):
+    def fails(*arguments, **more):
+        raise error
+
+    monkeypatch.setattr(workflow, "new_network", fails)
+    *_, said = trained(inline, photos, tmp_path / "out", "--steps", 1, code=1).stderr.splitlines()
+    assert said.startswith("error: memory ran out")
+    assert str(error)[:17] in said
+    assert "another --device" in said
+    monkeypatch.setattr(AutoencoderCodec, "_normalisation", fails)  # no fault of the autoencoder's files
+    with pytest.raises(type(error)):
+        open_codec(str(small_encoder(tmp_path / "vae")), 3, CPU)
+
+
+def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(photos, tmp_path, inline, monkeypatch):
+    def fails(*arguments, **more):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(workflow, "new_network", fails)
+    with pytest.raises(RuntimeError, match="mat1"):
+        trained(inline, photos, tmp_path / "out", "--steps", 1, code=1)
 
 
 def test_a_folder_of_something_else_is_not_touched(photos, tmp_path, inline):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
-from dmgd.errors import ArtifactError, UsageError
+from dmgd.errors import ArtifactError, UsageError, is_out_of_memory
 from dmgd.priors.description import read_config
 from dmgd.priors.fit import fill
 from dmgd.priors.weights import read_weights, weight_files
@@ -91,6 +91,8 @@ class AutoencoderCodec(Codec):
                 loaded = getattr(diffusers, name).from_config(described)
             self._scale, self._mean, self._std = self._normalisation(loaded.config)
         except Exception as error:  # diffusers raises a dozen types for settings that it cannot use
+            if is_out_of_memory(error):
+                raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ArtifactError(f"the autoencoder in {folder} cannot be made from its config.json: {reason}") from error
         try:

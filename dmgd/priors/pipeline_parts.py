@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dmgd.diffusion.condition import Condition
-from dmgd.errors import ArtifactError, DmgdError, UsageError, listed
+from dmgd.errors import ArtifactError, DmgdError, UsageError, is_out_of_memory, listed
 from dmgd.files import sha256_bytes, sha256_file
 from dmgd.priors.description import read_config
 from dmgd.priors.pipelines import PIPELINES, PipelineFamily
@@ -184,7 +184,7 @@ def said_in_one_line(problem: str) -> Iterator[None]:
     except DmgdError:
         raise
     except Exception as error:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if is_out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ArtifactError(f"{problem}: {reason}") from error
