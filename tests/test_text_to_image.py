@@ -64,9 +64,9 @@ def test_denoising_equals_the_pipelines_own(folders, family, negative):
         for row, name in enumerate(("tench", "church")):
             latents = to_scheduler(pipe, z[row : row + 1], step.timestep)
             expected = reference_x0(pipe, latents, step.timestep, f"a picture of a {name}", negative, 4.0)
-            # Euler's scheduler scales latents to and fro in single precision, which random networks amplify.
-            tolerance = 2e-5 if family == "sdxl" else 1e-5
-            assert (found[row] - expected).abs().max() < tolerance * max(1, expected.abs().max())
+            # Random networks amplify the rounding of single precision, in which Euler's scheduler scales latents to and
+            # fro: up to 2.5e-5, on processors without AVX-512.
+            assert (found[row] - expected).abs().max() < 5e-5 * max(1, expected.abs().max())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
