@@ -10,8 +10,10 @@ from hypothesis.extra.numpy import arrays
 from dmgd.diffusion.condition import Condition
 from dmgd.diffusion.schedule import respaced, training_alpha_bar
 from dmgd.errors import DmgdError
+from dmgd.matching.methods import DMGD, DMGDPaper
 from dmgd.matching.sinkhorn import loss_and_gradient, sphere_cost, transport_loss, transport_plan
 from dmgd.matching.soft_labels import (
+    null_soft_labels,
     paper_certainty,
     paper_label,
     released_certainty,
@@ -147,6 +149,31 @@ def test_paper_label_by_hand():
     soft = paper_label(f, other, noise, 0.25, beta_s=0.01, beta_n=0.06)
     torch.testing.assert_close(soft, torch.tensor([[[0.5 + 0.5 * 0.08, 0.5 - 0.5 * 0.04]]]))
     assert torch.equal(paper_label(f, other, noise, 1.0, beta_s=0.01, beta_n=0.06), f)
+
+
+def test_labels_of_the_default_are_annealed_from_no_class_to_the_class():
+    """By hand, with the certainties 0, ¼ and 1; what no class is, a prior with guidance has learned."""
+    own, null, other = (
+        Condition({"a": torch.randn(2, 1, 3)}, {"mask": torch.full((2, 1), mask)}) for mask in (1, 0, 2)
+    )
+    drawn = own.blend(lambda embedding: torch.randn(2, 2, 1, 3)).embeddings["a"]
+    conditions = null_soft_labels(
+        own, null, other, lambda step: Condition({"a": drawn}), stages=(4, 8), beta_s=0.01, beta_n=0.06
+    )
+    schedule = respaced(training_alpha_bar(), 10)
+    label, nothing, another = (one.embeddings["a"] for one in (own, null, other))
+    for step, share in ((schedule[8], 0.0), (schedule[7], 0.5), (schedule[4], 1.0)):
+        soft, none = conditions(step)
+        assert none is null
+        vague = (1 - share) * (0.01 * (another - nothing) + 0.06 * drawn[:, 0])
+        torch.testing.assert_close(soft.embeddings["a"], nothing + share * (label - nothing) + vague)
+        assert soft.fixed["mask"].unique().item() == (1 if share == 1 else 2)
+    assert conditions(schedule[4])[0] is own
+    for method, begins in ((DMGD, nothing), (DMGDPaper, torch.zeros_like(nothing))):
+        vague = method(beta_n=0.0, beta_s=0.0, stages=(4, 8)).conditions(
+            own, null, other, lambda step: own.blend(lambda embedding: torch.zeros(2, 2, 1, 3))
+        )
+        torch.testing.assert_close(vague(schedule[8])[0].embeddings["a"], begins)
 
 
 def test_a_blend_has_the_mask_of_all_that_it_is_made_of():

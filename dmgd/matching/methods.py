@@ -100,6 +100,11 @@ class DMGD(OptimalTransport):
 
         return both
 
+    def _soft_labels(self) -> Callable[..., Any]:
+        from dmgd.matching.soft_labels import null_soft_labels
+
+        return null_soft_labels
+
     def _matching(self, statistics: Any, finished: Any, images: Sequence[int]) -> Callable[..., Any]:
         from dmgd.matching.barycentric import barycentric_guide, span_of
         from dmgd.matching.covariance import ClassCovariance

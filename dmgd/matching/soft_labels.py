@@ -1,7 +1,12 @@
 """Semantic matching: dynamic soft labels, annealed to the embedding of the class.
 
-Two forms: as the paper's equations have it, and as the authors' released code does it. Embeddings have shape (b, …): a
-row for each image; of a DiT (b, g, e), with g label tables (1 unless every block has its own) of e features.
+Three forms: as the paper's equations have it, as the authors' released code does it, and the paper's from the null
+embedding. Far from the class, the paper's is a vector near zero, which priors with a label table of deviation 1, as
+those of `train-prior`, have never seen: their x̂_0 has errors that remain as glaring spots. What no class is, every
+prior with classifier-free guidance has learned.
+
+Embeddings have shape (b, …): a row for each image; of a DiT (b, g, e), with g label tables (1 unless every block has
+its own) of e features.
 """
 
 from collections.abc import Callable
@@ -49,6 +54,29 @@ def paper_soft_labels(
             return paper_label(own, another, drawn[:, 0], certainty, beta_s=beta_s, beta_n=beta_n)
 
         return label.blend(soft, other, noise(step)), null
+
+    return conditions
+
+
+def null_soft_labels(
+    label: Condition,
+    null: Condition,
+    other: Condition,
+    noise: LabelNoise,
+    *,
+    stages: tuple[int, int],
+    beta_s: float,
+    beta_n: float,
+) -> Conditions:
+    """The paper's soft labels, of the classes' differences from the null embedding: from no class, with noise, to the
+    class."""
+    own, another = (one.blend(torch.sub, null) for one in (label, other))
+    soft = paper_soft_labels(own, null, another, noise, stages=stages, beta_s=beta_s, beta_n=beta_n)
+
+    def conditions(step: Step) -> tuple[Condition, Condition]:
+        if paper_certainty(step.index, refine_until=stages[0], explore_from=stages[1]) == 1:
+            return label, null
+        return soft(step)[0].blend(torch.add, null), null
 
     return conditions
 
