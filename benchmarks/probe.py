@@ -1,49 +1,29 @@
 """The linear probe on the sets of a bench: a linear classifier on EfficientNet-Lite0's features."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import replace
 
 from dmgd.evaluation.bench_config import PlannedSet
 from dmgd.evaluation.bench_sets import BenchSets
-from dmgd.evaluation.features import Features, feature_network
-from dmgd.evaluation.imageset import ImageSet, Shape
+from dmgd.evaluation.features import network_features
+from dmgd.evaluation.imageset import Shape
 from dmgd.evaluation.measure import L2, open_reference, train_probe
 from dmgd.evaluation.protocols import PROBE, Protocol
 from dmgd.evaluation.results import Result
-from dmgd.files import written_whole
 from dmgd.progress import Progress
 from dmgd.sources.source import Source
 
 NETWORK = "efficientnet-lite0"
 
 
-@dataclass(frozen=True)
-class KeptFeatures(Features):
-    """Features that are kept in a folder, in a file for every set."""
-
-    folder: Path
-
-    def rows(self, data: ImageSet, on_images: Callable[[int], None] = lambda count: None) -> np.ndarray:
-        path = self.folder / f"{data.digest[:32]}.npy"
-        if not path.is_file():
-            rows = super().rows(data, on_images)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with written_whole(path) as temporary, temporary.open("wb") as file:
-                np.save(file, rows, allow_pickle=False)
-        return np.load(path, allow_pickle=False)
-
-
 def probed(
-    planned: Sequence[PlannedSet], sets: BenchSets, source: Source, device: str, kept: Path, progress: Progress
+    planned: Sequence[PlannedSet], sets: BenchSets, source: Source, device: str, progress: Progress
 ) -> list[Result]:
     """The probe's result on every set that is made, at the size of the prior's images, tested on the source's test
-    images. Features are kept in the folder `kept`."""
+    images."""
     assert sets.prior is not None
     shape = Shape(sets.prior.image_size, sets.prior.image_size, sets.prior.image_channels)
-    features = KeptFeatures(NETWORK, feature_network(NETWORK, device), kept)
+    features = network_features(NETWORK, device)
     reference = open_reference(features, source, shape, progress=progress)
     # What the tables ask of a protocol: a single step on the whole set, without augmentation.
     terms = Protocol(

@@ -196,9 +196,8 @@ def results_of(part: Part, bed: Testbed, arguments: argparse.Namespace, display:
     )
     results = list(done.results)
     if bed.probes:
-        planned, kept = part.config.sets(), arguments.out / "features"
         on = str(torch_device(arguments.device))
-        results += probed(planned, part.sets(arguments.device), part.source, on, kept, display)
+        results += probed(part.config.sets(), part.sets(arguments.device), part.source, on, display)
     return [replace(one, facts=replace(one.facts, seed=one.facts.seed + part.seed)) for one in results]
 
 

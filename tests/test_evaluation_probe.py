@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
+from platformdirs import user_cache_path
 
 import dmgd.evaluation.features
 import dmgd.workflows.evaluate
 from dmgd.errors import UsageError
-from dmgd.evaluation.features import feature_network
+from dmgd.evaluation.features import Features, feature_network
+from dmgd.evaluation.imageset import Shape
 from dmgd.evaluation.inputs import RawSet
-from dmgd.evaluation.measure import L2, fit_linear, linear_probe, standardised
+from dmgd.evaluation.measure import L2, fit_linear, linear_probe, open_reference, standardised
 from dmgd.evaluation.protocols import EvaluateConfig
 from dmgd.priors.load import load_prior
 from dmgd.sources.open import open_source
@@ -115,6 +117,30 @@ def test_the_probe_as_a_network(digits, monkeypatch):
     assert said[0]["protocol"]["features"] == "latents of digits"
     assert said[0]["protocol"]["size"] == 8
     assert said[0]["parameters"] == 65 * 10
+
+
+def test_features_of_a_source_are_computed_once():
+    source, shape = open_source("digits"), Shape(8, 8, 1)
+    computed = []
+
+    def seen(images):
+        computed.append(len(images))
+        return images.flatten(1).float()
+
+    def images_computed(identity):
+        computed.clear()
+        reference = open_reference(Features("pixels", seen, identity), source, shape)
+        np.testing.assert_array_equal(reference.rows, reference.real.images.flatten(1))
+        return sum(computed)
+
+    assert [images_computed(("one",)) for _ in range(2)] == [1257 + 540, 0]
+    assert images_computed(("another",)) == 1257 + 540
+    assert [images_computed(None) for _ in range(2)] == [1257 + 540] * 2
+    for path in user_cache_path("dmgd").glob("features/*.npy"):
+        with path.open("r+b") as file:
+            file.seek(-4, 2)
+            file.write(b"\1\2\3\4")
+    assert [images_computed(("one",)) for _ in range(2)] == [1257 + 540, 0]
 
 
 @pytest.mark.parametrize(("name", "value"), [("epochs", 3), ("protocol", "igd-adamw"), ("teacher", "some/teacher")])

@@ -17,6 +17,7 @@ from torch import Tensor
 from dmgd.errors import ArtifactError, UsageError, unknown_choice
 from dmgd.evaluation.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from dmgd.evaluation.imageset import ImageSet
+from dmgd.files import sha256_file
 from dmgd.images import to_image, to_square
 from dmgd.priors.prior import Prior
 
@@ -31,10 +32,12 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Features:
-    """A feature extractor with its name in tables."""
+    """A feature extractor with its name in tables. `identity` is all that features depend on beside the images, or None
+    if that is not known."""
 
     name: str
     extract: Extractor
+    identity: tuple[str, ...] | None = None
 
     def rows(self, data: ImageSet, on_images: Callable[[int], None] = lambda count: None) -> ndarray:
         """The features (n, d) of a set; `on_images` is called with the size of each finished batch."""
@@ -62,9 +65,18 @@ def open_features(name: str | None, prior: Prior | None, device: str) -> Feature
     Raises UsageError if a package is missing, ArtifactError if the network cannot be loaded.
     """
     if name:
-        return Features(name, feature_network(name, device))
+        return network_features(name, device)
     assert prior is not None  # EvaluateConfig.needs_prior
     return latents_of(prior)
+
+
+def network_features(name: str, device: str) -> Features:
+    """The features of the network `name`, see `feature_network`."""
+    extract = feature_network(name, device)
+    if name not in EFFICIENTNETS:
+        return Features(name, extract)  # what is at a name of the Hub, or in a folder, may be another model tomorrow
+    weights = sha256_file(efficientnet_network(name)[1])
+    return Features(name, extract, (name, weights, torch.device(device).type, torch.__version__))
 
 
 def feature_network(name: str, device: str) -> Extractor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dmgd.evaluation.features import BATCH, Features
 from dmgd.evaluation.imageset import ImageSet, Shape, source_set
+from dmgd.evaluation.kept_features import kept_rows
 from dmgd.evaluation.metrics import set_metrics
 from dmgd.evaluation.protocols import PROBE
 from dmgd.evaluation.train import Training
@@ -42,11 +43,12 @@ class Reference:
 
 
 def open_reference(features: Features, source: Source, shape: Shape, *, progress: Progress = SILENT) -> Reference:
-    """The reference of a source: its training and test images in this shape, with these features."""
+    """The reference of a source: its training and test images in this shape, with these features, which are kept in the
+    cache."""
     real, test = (source_set(source, split, split, shape, progress=progress) for split in ("train", "test"))
     with progress.task("features", len(real) + len(test), "images") as task:
-        rows = features.rows(real, task.advance)
-        test_rows = standardised(features.rows(test, task.advance), rows)
+        rows = kept_rows(features, real, task.advance, progress)
+        test_rows = standardised(kept_rows(features, test, task.advance, progress), rows)
     return Reference(features, real, rows, test.labels, test_rows)
 
 
