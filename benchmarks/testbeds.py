@@ -1,6 +1,7 @@
 """What networks learn from each method's images, in the testbeds that the default has to earn its place in.
 
     python benchmarks/testbeds.py digits
+    python benchmarks/testbeds.py digits-writers
     python benchmarks/testbeds.py imagenette-16 --data FOLDER
     python benchmarks/testbeds.py exact-32 --data FOLDER
     python benchmarks/testbeds.py exact-latents --data FOLDER --vae FOLDER
@@ -11,6 +12,7 @@
 | testbed | prior | trained on the sets |
 |---|---|---|
 | `digits` | the embedded one, 8 × 8 | `quick` |
+| `digits-writers`, tested on other writers | a trained one, 8 × 8 | `quick` |
 | `imagenette-16` | a trained one, pixels | `quick` |
 | `exact-32` | the exact denoiser of half of imagenette, pixels | `quick`, linear probe |
 | `exact-latents` | the same in TAESD's latents of 128 pixels | `quick` at 64 pixels with ConvNet-4, linear probe |
@@ -42,7 +44,7 @@ from pathlib import Path
 from typing import Any
 
 from contact_sheet import contact_sheet
-from divided import FOLDS, fold
+from divided import FOLDS, DigitsByWriter, fold
 from exact import with_exact_prior
 from figures import gains
 from probe import probed
@@ -86,6 +88,8 @@ class Testbed:
     def opened(self, data: str | None) -> Source:
         if self.source == "digits":
             return dmgd.open_source("digits")
+        if self.source == DigitsByWriter.name:
+            return DigitsByWriter()
         if data is None:
             raise SystemExit("give the folder of the images with --data")
         return dmgd.open_source(self.source, data=data) if self.source else dmgd.open_source(f"hf:{data}")
@@ -102,6 +106,7 @@ _AT_128 = Testbed(
 )
 BEDS = {
     "digits": Testbed("digits", 8),
+    "digits-writers": Testbed(DigitsByWriter.name, 8, training={"steps": 2000}),
     "imagenette-16": Testbed("imagenette", 16, training={"steps": 4000, "flip": True}, settings={"size": 16}),
     "exact-32": Testbed("imagenette", 32, settings={"size": 32}, is_exact=True, probes=True),
     "exact-latents": Testbed(
