@@ -7,6 +7,7 @@ import numpy as np
 
 from dmgd.sources.digits import TEST_IMAGES, DigitsSource
 from dmgd.sources.source import Source, SourceImage
+from dmgd.specs import SourceSpec
 
 FOLDS = 5
 
@@ -54,9 +55,10 @@ def halves(source: Source) -> tuple[Divided, Divided]:
 class DigitsByWriter(DigitsSource):
     """The digits, split in the order of their file, in which the images of a writer follow one another: the last 540
     are for testing. The writers are not said; at most one of them is in both parts. All training images teach a
-    network 97 %, of the random split of `digits` 99.6."""
+    network 97 %, of the random split of `digits` 99.6. The command line knows no such source, and refuses its runs."""
 
     name = "digits-writers"
+    spec = SourceSpec(name)
     variant = "scikit-learn, first 1257 / last 540"
 
     def __init__(self) -> None:

@@ -58,6 +58,7 @@ from dmgd.evaluation.bench_files import write_comparison
 from dmgd.evaluation.bench_sets import BenchSets
 from dmgd.evaluation.comparison_table import Comparison
 from dmgd.evaluation.imageset import ImageSet, Shape
+from dmgd.evaluation.protocols import protocol_named
 from dmgd.evaluation.results import Result
 from dmgd.files import write_bytes
 from dmgd.priors.load import as_prior, torch_device
@@ -65,7 +66,6 @@ from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT
 from dmgd.sources.source import Source
 
-BATCH = 64  # of the protocols whose steps are given
 SHOWN = ("dit", "dmgd-paper", "dmgd", "random")  # on the contact sheet
 EACH = 3  # images of each class and set on the contact sheet
 
@@ -165,9 +165,11 @@ def parts_of(bed: Testbed, arguments: argparse.Namespace, display: Display) -> I
         if steps is None:
             yield Part(folder, own, prior, config, seed)
             continue
-        for ipc in arguments.ipc:
-            images = ipc * len(own.classes)
-            epochs = math.ceil(steps / math.ceil(images / BATCH))
+        (protocol,) = config.protocols
+        batch = protocol_named(protocol).batch_size
+        assert batch  # only rded-soft has none
+        for ipc in sorted(arguments.ipc):
+            epochs = math.ceil(steps / math.ceil(ipc * len(own.classes) / batch))
             yield Part(folder / f"ipc{ipc}", own, prior, replace(config, ipc=(ipc,), epochs=epochs), seed)
 
 
@@ -239,13 +241,19 @@ def main() -> None:
     arguments.out = arguments.out or Path("build") / f"bed-{arguments.testbed}{validates}"
     if bed.is_exact and bed.in_latents and not arguments.vae:
         parser.error(f"{arguments.testbed} needs --vae")
+    if bed.source == DigitsByWriter.name and arguments.split == "validation":
+        parser.error("folds have the same writers on both sides: digits-writers has no --split validation")
 
     parts, results = [], []
     for part in parts_of(bed, arguments, display):
         results += results_of(part, bed, arguments, display)
         parts.append(part)
     last, source = parts[-1], parts[0].source
-    settings = {**last.config.to_json(), "source": {"name": source.name, "variant": source.variant}}
+    settings = {
+        **last.config.to_json(),
+        "ipc": arguments.ipc,
+        "source": {"name": source.name, "variant": source.variant},
+    }
     comparison = Comparison(tuple(results), source.classes, settings)
     write_comparison(comparison, arguments.out, lambda: None)
     ours = [name for name in last.config.rows if name.partition("@")[0] == "dmgd"]

@@ -1,6 +1,7 @@
 """The metrics that detect blurred images: detail, and the linear probe as metric and as network."""
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from dmgd.errors import UsageError
 from dmgd.evaluation.features import Features, feature_network
 from dmgd.evaluation.imageset import Shape
 from dmgd.evaluation.inputs import RawSet
-from dmgd.evaluation.measure import L2, fit_linear, linear_probe, open_reference, standardised
+from dmgd.evaluation.measure import L2, fit_linear, linear_probe, measure, open_reference, standardised, train_probe
 from dmgd.evaluation.protocols import EvaluateConfig
 from dmgd.priors.load import load_prior
 from dmgd.sources.open import open_source
@@ -141,6 +142,12 @@ def test_features_of_a_source_are_computed_once():
             file.seek(-4, 2)
             file.write(b"\1\2\3\4")
     assert [images_computed(("one",)) for _ in range(2)] == [1257 + 540, 0]
+
+    computed.clear()
+    reference = open_reference(Features("pixels", seen, ("one",)), source, shape)
+    full = replace(reference.real, name="full")
+    assert measure([full], reference)["full"]["probe"] == pytest.approx(train_probe(full, reference, 0).last)
+    assert not computed  # "full" is the source's images by another name
 
 
 @pytest.mark.parametrize(("name", "value"), [("epochs", 3), ("protocol", "igd-adamw"), ("teacher", "some/teacher")])

@@ -54,7 +54,25 @@ def test_features_are_those_of_convnets_with_instance_norm():
 
 @pytest.mark.parametrize(("side", "maps"), [(2, 1), (3, 1), (4, 1), (8, 2), (28, 7), (64, 16)])
 def test_a_block_halves_the_maps(side, maps):
-    assert UntrainedNetworks((1, side, side)).features(0, torch.zeros(1, 1, side, side)).shape == (1, 64 * maps**2)
+    networks = UntrainedNetworks((1, side, side))
+    assert networks.features(0, torch.zeros(1, 1, side, side)).shape == (1, 64 * maps**2)
+    assert networks.means_shape == (20, 64 * maps**2)
+
+
+def test_single_pixels_are_their_own_features():
+    """Latents of 8 pixels by an autoencoder of factor 8: nothing can be pooled, and a norm would leave zero."""
+    pixels = np.float32([[1, 2, 3, 4], [3, 2, 1, 0]])
+    means = mean_features(pixels, (4, 1, 1))
+    assert means.shape == UntrainedNetworks((4, 1, 1)).means_shape
+    np.testing.assert_array_equal(means, [[2, 2, 2, 2]] * 20)
+
+
+def test_large_images_take_no_more_memory_than_small_ones(monkeypatch):
+    seen, features = [], UntrainedNetworks.features
+    monkeypatch.setattr(UntrainedNetworks, "features", lambda *of: seen.append(of[2].numel()) or features(*of))
+    for side in (32, 64):
+        mean_features(np.zeros((101, side**2), np.float32), (1, side, side))
+    assert max(seen) == 100 * 32**2
 
 
 def test_mean_features_are_of_evenly_spread_images():

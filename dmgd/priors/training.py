@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dmgd.diffusion.schedule import training_alpha_bar
 from dmgd.display import duration
-from dmgd.errors import ArtifactError, DmgdError
+from dmgd.errors import ArtifactError, DmgdError, is_out_of_memory
 from dmgd.files import write_bytes
 from dmgd.priors.dit import DiT, DiTConfig
 from dmgd.priors.recipe import Recipe, TrainingConfig
@@ -169,6 +169,8 @@ class Training:
             self.step, self.seconds = kept["step"], kept["seconds"]
             self.recent.extend(kept["recent"])
         except Exception as error:  # torch raises a dozen types for a damaged file
+            if is_out_of_memory(error):
+                raise
             raise ArtifactError(f"{path} is damaged; remove it to start the training anew") from error
 
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:

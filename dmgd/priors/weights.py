@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dmgd.errors import ArtifactError, UsageError, listed
+from dmgd.errors import ArtifactError, UsageError, is_out_of_memory, listed
 from dmgd.files import sha256_bytes, sha256_file
 from dmgd.network import hub_reachable
 from dmgd.priors.description import is_cached, is_weights, read_config
@@ -180,6 +180,8 @@ def _content(path: Path) -> Any:
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except Exception as error:  # both readers raise a dozen types for a damaged file, torch's with escape sequences
+        if is_out_of_memory(error):
+            raise
         if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise ArtifactError(
                 f"{path} holds a {refused[1]}: a pickle of more than tensors and plain values could run code and is "

@@ -6,7 +6,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from dmgd.errors import ArtifactError, MismatchError
-from dmgd.files import read_sealed, write_sealed
+from dmgd.files import read_sealed, sha256_bytes, write_sealed
 from dmgd.priors.prior import Prior
 from dmgd.progress import SILENT, Progress
 from dmgd.sources.decode import decoded_chunks
@@ -84,4 +84,5 @@ def remember_content(source: Source, prior: Prior, content: str) -> None:
 
 def _content_path(source: Source, prior: Prior) -> Path:
     size = f"{prior.image_size}x{prior.image_channels}"
-    return user_cache_path("dmgd") / "content" / f"{source.fingerprint('train')[:32]}-{size}.json"
+    digest = sha256_bytes(source.fingerprint("train").encode())[:32]
+    return user_cache_path("dmgd") / "content" / f"{digest}-{size}.json"

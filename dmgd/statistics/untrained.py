@@ -19,7 +19,7 @@ NETWORKS = 20
 WIDTH = 64
 BLOCKS = 2
 IMAGES = 400  # of a class; more change its mean features by less than images are changed to match them
-_CHUNK = 100
+_CHUNK, _CHUNK_PIXELS = 100, 100 * 32**2  # of images, and of pixels, at a time
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class UntrainedNetworks:
     """NETWORKS ConvNets for images of `shape` (channels, height, width), always the same.
 
     Each is BLOCKS blocks of 3×3 convolution, instance norm, ReLU and 2×2 average pooling; fewer if nothing would be
-    left to pool. The norm undoes any scale of the weights and any bias: weights are normal, and there are no biases.
+    left to pool, so that the features of a single pixel are its channels. The norm undoes any scale of the weights and
+    any bias: weights are normal, and there are no biases.
     """
 
     shape: tuple[int, int, int]
@@ -39,7 +40,7 @@ class UntrainedNetworks:
     def means_shape(self) -> tuple[int, int]:
         """The shape of mean features: networks, and features of each."""
         height, width = (side >> self._blocks for side in self.shape[1:])
-        return NETWORKS, WIDTH * height * width
+        return NETWORKS, (WIDTH if self._blocks else self.shape[0]) * height * width
 
     @property
     def _blocks(self) -> int:
@@ -47,7 +48,7 @@ class UntrainedNetworks:
 
     @cached_property
     def _weights(self) -> list[list[Tensor]]:
-        inputs = [self.shape[0], *[WIDTH] * (self._blocks - 1)]
+        inputs = [self.shape[0], *[WIDTH] * (self._blocks - 1)][: self._blocks]
         generators = [torch.Generator().manual_seed(seed) for seed in range(NETWORKS)]
         return [[torch.randn(WIDTH, width, 3, 3, generator=drawn) for width in inputs] for drawn in generators]
 
@@ -66,6 +67,7 @@ def mean_features(images: Float[ndarray, "n d"], shape: Sequence[int]) -> Float3
     channels, height, width = shape
     networks = UntrainedNetworks((channels, height, width))
     chosen = images[np.linspace(0, len(images) - 1, min(len(images), IMAGES)).round().astype(int)]
-    chunks = torch.from_numpy(chosen).reshape(-1, *shape).split(_CHUNK)
+    at_once = max(1, min(_CHUNK, _CHUNK_PIXELS // (height * width)))
+    chunks = torch.from_numpy(chosen).reshape(-1, *shape).split(at_once)
     of_chunks = [torch.stack([networks.features(r, one).double().sum(0) for r in range(NETWORKS)]) for one in chunks]
     return (torch.stack(of_chunks).sum(0) / len(chosen)).float().numpy()
