@@ -20,6 +20,7 @@ from dmgd.diffusion.schedule import Step
 from dmgd.statistics.untrained import UntrainedNetworks
 
 STEPS = 50
+GPU_PIXELS = 2**20  # of images or latents that are moved at a time: a thousand of 32×32, about two gigabytes
 FIRST_STEP = 0.02  # RMS over the images of a class: pixels are in [−1, 1], latents of a standard deviation near 1
 
 
@@ -38,7 +39,7 @@ def feature_guide(wanted: Float[Tensor, "c r f"], finished: Float[Tensor, "c m d
         classes = x0.reshape(len(wanted), -1, *x0.shape[1:])
         # The images of one class are far too few to fill a GPU. On a CPU they stay alone, so that none of their bits
         # depends on the other classes of the batch.
-        together = len(wanted) if x0.is_cuda else 1
+        together = max(1, GPU_PIXELS // classes[0, :, 0].numel()) if x0.is_cuda else 1
         parts = zip(*(whole.split(together) for whole in (classes, wanted, finished)), strict=True)
         found = [matched(networks, images, means, done, limit) for images, means, done in parts]
         return torch.cat(found).reshape(x0.shape), None

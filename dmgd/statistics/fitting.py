@@ -27,7 +27,7 @@ from dmgd.statistics.kmeans import class_seed, quantization_error, quantize, rep
 from dmgd.statistics.untrained import mean_features
 
 BAD_LISTED = 100
-HEADER = 6  # incremented when headers get new fields, so that cached statistics without them are fitted again
+HEADER = 6  # incremented when statistics get new parts, so that cached ones without them are fitted again
 
 
 @dataclass(frozen=True)
