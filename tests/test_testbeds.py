@@ -1,6 +1,8 @@
 """The testbeds of benchmarks/: what must not be seen, and one from end to end."""
 
 import sys
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,16 @@ def test_digits_of_other_writers_are_in_no_part_of_the_training_images(benchmark
     assert rows == {"train": list(range(1257)), "test": list(range(1257, 1797))}
     with pytest.raises(UsageError, match="digits-writers"):
         dmgd.open_source(benchmarks.DigitsByWriter().spec.name)
+
+
+def test_steps_are_those_of_the_protocol_whose_batches_they_have(benchmarks, tmp_path):
+    asked = {"data": None, "seeds": 1, "split": "test", "rows": ["random"], "ipc": [50, 1], "device": "cpu"}
+    asked = Namespace(**asked, steps=8, prior="digits", out=tmp_path)
+    for protocol, epochs in (("dsa", [8, 4]), ("quick", [8, 1])):  # of one batch, and of two of 256 or eight of 64
+        bed = replace(benchmarks.BEDS["digits"], settings={"protocols": (protocol,)})
+        parts = list(benchmarks.parts_of(bed, asked, None))
+        assert [part.config.epochs for part in parts] == epochs
+        assert [part.config.ipc for part in parts] == [(1,), (50,)]  # the last is shown
 
 
 def test_a_testbed_is_not_computed_twice(benchmarks, monkeypatch, tmp_path, capsys):

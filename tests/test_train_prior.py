@@ -15,7 +15,7 @@ import dmgd
 from dmgd.diffusion.guidance import Guidance
 from dmgd.diffusion.noise import SeededNoise
 from dmgd.diffusion.sampler import sample
-from dmgd.evaluation.checkpoint import Checkpoint
+from dmgd.evaluation.checkpoint import Checkpoint, Reached
 from dmgd.images import decode
 from dmgd.priors import training
 from dmgd.priors.codec import AutoencoderCodec
@@ -178,15 +178,17 @@ def test_memory_that_runs_out_is_said_in_one_line(error, photos, tmp_path, inlin
     monkeypatch.setattr(AutoencoderCodec, "_normalisation", fails)  # no fault of the autoencoder's files
     with pytest.raises(type(error)):
         open_codec(str(small_encoder(tmp_path / "vae")), 3, CPU)
-    monkeypatch.setattr(torch, "load", fails)  # nor a damaged file, which one would remove
-    (tmp_path / "some.pt").write_bytes(b"whole")
-    for read in (partial(Training.load, SimpleNamespace(device=CPU)), read_checkpoint, asked_of):
+
+    # Nor of a checkpoint, which one would remove.
+    kept, network = Checkpoint(tmp_path / "some.pt", {}), torch.nn.Linear(1, 1)
+    kept.keep(Reached(), network, torch.optim.SGD(network.parameters()))
+    with pytest.raises(type(error)):
+        kept.restored(SimpleNamespace(load_state_dict=fails), None)
+    monkeypatch.setattr(torch, "load", fails)
+    of_a_prior = partial(Training.load, SimpleNamespace(device=CPU))
+    for read in (of_a_prior, read_checkpoint, lambda path: kept.asked()):
         with pytest.raises(type(error)):
             read(tmp_path / "some.pt")
-
-
-def asked_of(path):
-    return Checkpoint(path, {}).asked()
 
 
 def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(photos, tmp_path, inline, monkeypatch):

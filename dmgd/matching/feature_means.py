@@ -20,7 +20,7 @@ from dmgd.diffusion.schedule import Step
 from dmgd.statistics.untrained import UntrainedNetworks
 
 STEPS = 50
-GPU_PIXELS = 2**20  # of images or latents that are moved at a time: a thousand of 32×32, about two gigabytes
+GPU_PIXELS = 2**20  # of images or latents that are moved at a time: a thousand of 32×32, with a gigabyte for gradients
 FIRST_STEP = 0.02  # RMS over the images of a class: pixels are in [−1, 1], latents of a standard deviation near 1
 
 
