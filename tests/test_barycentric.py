@@ -1,5 +1,8 @@
 """The barycentric step against slow reference implementations, and the window that follows from the data."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -315,3 +318,18 @@ def test_joint_matching_does_not_depend_on_how_many_images_the_network_sees_at_a
 
     whole, parts = latents(70), latents(3)
     assert ((whole - parts).flatten(1).norm(dim=1) / whole.flatten(1).norm(dim=1)).max().item() < 1e-4
+
+
+def test_libraries_that_nothing_here_uses_stay_unloaded(tmp_path):
+    """POT asks every array library that it finds; JAX then takes three quarters of a GPU's memory."""
+    for name in ("jax", "cupy", "tensorflow"):
+        (tmp_path / f"{name}.py").write_text("")
+    asked = f"""
+import os, sys
+sys.path.insert(0, {str(tmp_path)!r})
+import dmgd.evaluation.metrics, dmgd.matching.barycentric, dmgd.matching.sinkhorn
+print([*{{"jax", "cupy", "tensorflow"}} & set(sys.modules)], [name for name in os.environ if name.startswith("POT_")])
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("POT_")}
+    found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, env=environment)
+    assert found.stdout.split("\n")[0] == "[] []"

@@ -28,7 +28,7 @@ def to_others(rows: Rows) -> Float[ndarray, "n n"]:
 
 def transport_distance(rows: Rows, support: Rows, mass: Float[ndarray, " k"]) -> float:
     """The exact optimal-transport cost (Euclidean) between the rows, equally weighted, and weighted points."""
-    import ot
+    from dmgd.matching.pot import ot
 
     weights = np.full(len(rows), 1 / len(rows))
     return float(ot.emd2(weights, mass.astype(np.float64) / mass.sum(), distances(rows, support)))

@@ -12,7 +12,6 @@ leaves the rest to the prior. The plan is the same either way: distances outside
 """
 
 import numpy as np
-import ot
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch.nn.functional import normalize
 from dmgd.diffusion.sampler import Guide
 from dmgd.diffusion.schedule import Step
 from dmgd.matching.covariance import ClassCovariance, powers, with_covariance
+from dmgd.matching.pot import ot
 
 Latents = Float[Tensor, "c n d"]
 Support = Float[Tensor, "c k d"]

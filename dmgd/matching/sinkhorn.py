@@ -6,12 +6,12 @@ batch by POT; five unrolled iterations that scale the rows (images) first, then 
 
 import torch
 from jaxtyping import Float
-from ot.batch import solve_batch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from dmgd.diffusion.sampler import Guide
 from dmgd.diffusion.schedule import Step
+from dmgd.matching.pot import solve_batch
 
 Latents = Float[Tensor, "c n d"]
 Support = Float[Tensor, "c k d"]
