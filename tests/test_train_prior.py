@@ -57,7 +57,8 @@ def test_a_prior_for_ones_own_photographs(photos, tmp_path, inline):
     assert "on 40 images of 2 classes at 8 pixels, with mirror images, for 3 steps on cpu" in made.stderr
     assert made.stdout.startswith(f"trained {out} in 3 steps: loss ")
     assert made.stdout.endswith(f"next: dmgd distill --source {source} --prior {out}\n")
-    assert [info.name for info in dmgd.load_prior(out, device="cpu").classes] == ["cat", "dog"]
+    prior = dmgd.load_prior(out, device="cpu")
+    assert ([info.name for info in prior.classes], prior.defaults.guidance_scale) == (["cat", "dog"], 1.5)
     assert decode((out / "samples.png").read_bytes()).shape == (140, 548, 3)  # 2 classes × 8 images
     card = (out / "README.md").read_text()
     for part in ("`dmgd", "cat, dog", "40 training images", "2 more were held out", "--size 8 --steps 3", "own terms"):
@@ -134,7 +135,7 @@ def test_latents_of_an_autoencoder_which_goes_with_the_prior(photos, tmp_path, i
     assert "on 40 images of 2 classes at 40 pixels, latents 4×20×20, with mirror images, for 2 steps" in said
     shutil.rmtree(vae)
     prior = dmgd.load_prior(shutil.move(tmp_path / "out", tmp_path / "moved"), device="cpu")
-    assert (prior.latent_shape, prior.image_size) == ((4, 20, 20), 40)
+    assert (prior.latent_shape, prior.image_size, prior.defaults.guidance_scale) == ((4, 20, 20), 40, 4.0)
     assert "latents of 4×20×20 (`vae`)" in (tmp_path / "moved" / "README.md").read_text()
 
 
