@@ -24,8 +24,9 @@
 
 All of it is done by `dmgd.bench`; every seed distils again and trains one network. `--data` is a folder of imagenette
 or CIFAR-10, `--vae` TAESD (diffusers' AutoencoderTiny). A prior that is not given is trained first. Rows are NAME at
-the method's own guidance scale, or NAME@SCALE; by default all methods at the prior's scale and at 4, with the exact
-denoiser at 1, 2 and 4. The probe is a linear classifier on EfficientNet-Lite0's features of the set.
+the method's own guidance scale, or NAME@SCALE; by default all methods at the prior's scale and at 4 (priors of latents
+have 4 themselves), with the exact denoiser at 1, 2 and 4. The probe is a linear classifier on EfficientNet-Lite0's
+features of the set.
 
 `--split validation` trains on four fifths of the training images and tests on the rest, another fifth for every seed,
 to choose settings; without it, the test split is used. A prior that was trained on all training images knows the folds'

@@ -71,6 +71,12 @@ def test_only_the_engine_of_ray_knows_ray():
     assert knowing == {f"dmgd.distribution.{name}" for name in ("ray_engine", "ray_local", "ray_workers")}
 
 
+def test_pot_is_loaded_in_one_place():
+    """Which keeps JAX from a GPU's memory."""
+    loading = {name for name, path in MODULES.items() if "ot" in {one.split(".")[0] for one in imports(path)}}
+    assert loading == {"dmgd.matching.pot"}
+
+
 def public_functions(path: Path) -> list[ast.FunctionDef]:
     return [
         node

@@ -328,8 +328,9 @@ def test_libraries_that_nothing_here_uses_stay_unloaded(tmp_path):
 import os, sys
 sys.path.insert(0, {str(tmp_path)!r})
 import dmgd.evaluation.metrics, dmgd.matching.barycentric, dmgd.matching.sinkhorn
-print([*{{"jax", "cupy", "tensorflow"}} & set(sys.modules)], [name for name in os.environ if name.startswith("POT_")])
+print([*{{"jax", "cupy", "tensorflow"}} & set(sys.modules)], [one for one in os.environ.items() if one[0][:3] == "POT"])
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("POT_")}
+    environment["POT_BACKEND_DISABLE_CUPY"] = "mine"
     found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, env=environment)
-    assert found.stdout.split("\n")[0] == "[] []"
+    assert found.stdout == "[] [('POT_BACKEND_DISABLE_CUPY', 'mine')]\n"

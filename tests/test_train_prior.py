@@ -135,7 +135,8 @@ def test_latents_of_an_autoencoder_which_goes_with_the_prior(photos, tmp_path, i
     assert "on 40 images of 2 classes at 40 pixels, latents 4×20×20, with mirror images, for 2 steps" in said
     shutil.rmtree(vae)
     prior = dmgd.load_prior(shutil.move(tmp_path / "out", tmp_path / "moved"), device="cpu")
-    assert (prior.latent_shape, prior.image_size, prior.defaults.guidance_scale) == ((4, 20, 20), 40, 4.0)
+    assert (prior.latent_shape, prior.image_size) == ((4, 20, 20), 40)
+    assert json.loads((tmp_path / "moved" / "dmgd.json").read_text())["guidance_scale"] == 4
     assert "latents of 4×20×20 (`vae`)" in (tmp_path / "moved" / "README.md").read_text()
 
 
