@@ -321,7 +321,7 @@ def test_joint_matching_does_not_depend_on_how_many_images_the_network_sees_at_a
 
 
 def test_libraries_that_nothing_here_uses_stay_unloaded(tmp_path):
-    """POT asks every array library that it finds; JAX then takes three quarters of a GPU's memory."""
+    """POT loads every array library that it finds, and JAX may then take three quarters of a GPU's memory."""
     for name in ("jax", "cupy", "tensorflow"):
         (tmp_path / f"{name}.py").write_text("")
     asked = f"""

@@ -1,7 +1,8 @@
 """POT, as `ot`, without those of its array libraries that nothing here uses.
 
-On its import POT asks JAX, CuPy and TensorFlow, where they are installed, for an array, and JAX takes three quarters of
-a GPU's memory with it. Whoever wants them for other work imports `ot` before dmgd.
+POT loads JAX, CuPy and TensorFlow where they are installed, and to see whose a tensor is it asks JAX before torch, for
+an array on the GPU, of whose memory JAX then takes three quarters. Whoever wants them for other work imports `ot`
+before dmgd.
 """
 
 import os
